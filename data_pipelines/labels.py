@@ -1,0 +1,48 @@
+"""Emotion names, and how every spelling that data sets use maps onto them.
+
+Label order differs from data set to data set and from release to release, so nothing in this project
+ever passes a class *number* from one place to another without its list of names beside it.
+"""
+
+from __future__ import annotations
+
+#: The canonical names, in the order that every data set of this project stores them.
+EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
+#: The seven basic classes of FER-2013, RAF-DB and AffectNet-7.
+SEVEN = tuple(name for name in EMOTIONS if name != "contempt")
+
+#: Class numbers of fer2013.csv (Goodfellow et al. 2013), by name: the CSV's order is not alphabetical.
+FER2013_CODES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+_SPELLINGS = {
+    "anger": "anger", "angry": "anger",
+    "contempt": "contempt", "contemptuous": "contempt",
+    "disgust": "disgust", "disgusted": "disgust",
+    "fear": "fear", "fearful": "fear", "afraid": "fear", "scared": "fear",
+    "happiness": "happiness", "happy": "happiness", "joy": "happiness",
+    "neutral": "neutral", "neutrality": "neutral",
+    "sadness": "sadness", "sad": "sadness",
+    "surprise": "surprise", "surprised": "surprise",
+}  # fmt: skip
+
+
+class UnknownLabel(ValueError):
+    """A class name that is no spelling of a known emotion."""
+
+
+def canonical(name: str) -> str:
+    """The canonical emotion for a data set's own spelling ("Happy", "sad", "SURPRISE").
+
+    Raises UnknownLabel, naming the spelling and what is accepted.
+    """
+    try:
+        return _SPELLINGS[name.strip().lower()]
+    except KeyError:
+        known = ", ".join(sorted(_SPELLINGS))
+        raise UnknownLabel(f"unknown class {name!r}; known spellings are: {known}") from None
+
+
+def positions(names: tuple[str, ...], within: tuple[str, ...]) -> list[int]:
+    """For each class in `names` its number in `within`, or -1 where `within` does not have it."""
+    return [within.index(name) if name in within else -1 for name in names]

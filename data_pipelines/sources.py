@@ -1,0 +1,261 @@
+"""Read what users have as it is: a folder, a tar of any compression, a zip, or one file; nothing is unpacked.
+
+Archives come from strangers, so nothing in them is ever written to disk, links and devices are ignored, and no
+member can make the reader hold more than MAX_MEMBER_BYTES at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Protocol
+
+from data_pipelines.errors import DataError
+
+#: `read` cuts a member after this many bytes and one more, so that the receiver can tell that it was too long.
+MAX_MEMBER_BYTES = 64 << 20
+
+_JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+_CORRUPT = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, RuntimeError, OSError)
+
+
+class Source(Protocol):
+    """Named files, wherever they are."""
+
+    path: Path
+
+    def names(self) -> list[str]:
+        """Relative POSIX paths of all regular files, sorted, without the litter that operating systems leave."""
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """The asked-for files, each once, in the order that suits the source (an archive's own order).
+
+        A file longer than MAX_MEMBER_BYTES comes cut to MAX_MEMBER_BYTES + 1 bytes.
+        """
+
+    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """One file of any length as a binary stream."""
+
+    def fingerprint(self) -> str:
+        """Equal for equal content: the file's sha256; for a folder one over names, sizes and times of change."""
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """The source at `path`, recognised by content.
+
+    Raises DataError if there is nothing, or an archive that cannot be read.
+    """
+    where = Path(path).expanduser().absolute()
+    try:
+        mode = where.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _Folder(where)
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{where}: neither a folder nor a file; give a folder, a tar, a zip or a csv")
+        if tarfile.is_tarfile(where):
+            return _Tar(where)
+        if zipfile.is_zipfile(where):
+            return _Zip(where)
+    except FileNotFoundError:
+        raise DataError(f"{where}: there is no such file or folder; check the path") from None
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
+    if where.name.lower().endswith(_ARCHIVE_SUFFIXES):
+        raise DataError(f"{where}: not a readable archive (damaged, cut short, or not what its name says); get it again")
+    return _File(where)
+
+
+def _clean(name: str) -> str | None:
+    """A member's name as a relative POSIX path; None for litter and for names that point outside."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] in _JUNK:
+        return None
+    return "/".join(parts)
+
+
+@contextlib.contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Turns the many ways in which reading fails into one DataError that names the file."""
+    try:
+        yield
+    except _CORRUPT as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read ({why}); if it was downloaded, get it again") from error
+
+
+def _sha256(path: Path) -> str:
+    with _one_line_errors(path), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class _Folder:
+    """A folder on the user's own disk: links to files are followed, links to folders (loops) are not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        def fail(error: OSError) -> None:
+            raise error
+
+        for folder, subfolders, files in os.walk(self.path, onerror=fail):
+            subfolders.sort()
+            relative = Path(folder).relative_to(self.path).as_posix()
+            for file in files:
+                name = file if relative == "." else f"{relative}/{file}"
+                if "\\" in name or _clean(name) != name:
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # a dangling link
+                    status = os.stat(os.path.join(folder, file))
+                    if stat.S_ISREG(status.st_mode):
+                        yield name, status
+
+    def names(self) -> list[str]:
+        with _one_line_errors(self.path):
+            return sorted(name for name, _ in self._files())
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(names):
+            with self.open(name) as stream:
+                data = stream.read(MAX_MEMBER_BYTES + 1)
+            yield name, data
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        with _one_line_errors(self.path / name), (self.path / name).open("rb") as stream:
+            yield stream
+
+    def fingerprint(self) -> str:
+        with _one_line_errors(self.path):
+            files = sorted((name, status.st_size, status.st_mtime_ns) for name, status in self._files())
+        return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class _File:
+    """One file that is no archive."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        return [self.path.name]
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            with self.open(name) as stream:
+                data = stream.read(MAX_MEMBER_BYTES + 1)
+            yield name, data
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        with _one_line_errors(self.path), self.path.with_name(name).open("rb") as stream:
+            yield stream
+
+    def fingerprint(self) -> str:
+        return _sha256(self.path)
+
+
+class _Tar:
+    """A tar, always read from front to back: going back in a compressed one would start it all over."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # else it keeps about a kilobyte for every member ever seen
+            name = _clean(member.name)
+            if name and member.isreg():
+                yield name, member
+
+    def names(self) -> list[str]:
+        with _one_line_errors(self.path), tarfile.open(self.path) as archive:
+            names = {name for name, _ in self._members(archive)}
+            self._check_end(archive)
+        return sorted(names)
+
+    @staticmethod
+    def _check_end(archive: tarfile.TarFile) -> None:
+        """tarfile takes damage between two members for the end; a true end is zeros up to the file's last byte."""
+        stream = archive.fileobj
+        assert stream is not None
+        complete = stream.tell() > archive.offset
+        while complete and (block := stream.read(1 << 16)):
+            complete = not any(block)
+        if not complete:
+            raise tarfile.ReadError("damaged or cut short")
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        wanted = set(names)
+        if not wanted:
+            return
+        with _one_line_errors(self.path), tarfile.open(self.path) as archive:
+            for name, member in self._members(archive):
+                if name not in wanted:
+                    continue
+                stream = archive.extractfile(member)
+                assert stream is not None
+                yield name, stream.read(MAX_MEMBER_BYTES + 1)
+                wanted.remove(name)
+                if not wanted:  # what follows need not be decompressed
+                    return
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        with _one_line_errors(self.path), tarfile.open(self.path) as archive:
+            for found, member in self._members(archive):
+                stream = archive.extractfile(member) if found == name else None
+                if stream is not None:
+                    yield stream
+                    return
+        raise DataError(f"{self.path}: has no file {name!r}")
+
+    def fingerprint(self) -> str:
+        return _sha256(self.path)
+
+
+class _Zip:
+    """A zip; its directory is at the end, so its members can be read in any order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+        members = {}
+        for member in archive.infolist():
+            name = _clean(member.filename)
+            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was packed on Windows
+            if name and not member.is_dir() and kind in (0, stat.S_IFREG):
+                members.setdefault(name, member)
+        return members
+
+    def names(self) -> list[str]:
+        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
+            return sorted(self._members(archive))
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
+            members = self._members(archive)
+            for name in sorted(names):
+                with archive.open(members[name]) as stream:
+                    data = stream.read(MAX_MEMBER_BYTES + 1)
+                yield name, data
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
+            with archive.open(self._members(archive)[name]) as stream:
+                yield stream
+
+    def fingerprint(self) -> str:
+        return _sha256(self.path)

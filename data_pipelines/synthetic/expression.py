@@ -1,0 +1,133 @@
+"""From action units to the shape of a face: the only place where a muscle moves something.
+
+Nothing here knows an emotion. Heights and widths are in head units (see head.py); `side` is -1 for the left of the
+picture, which is the person's right, and +1 for the other.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from data_pipelines.synthetic.canvas import spline
+from data_pipelines.synthetic.factors import Factors
+
+EYE_Y = -0.11
+MOUTH_Y = 0.53
+_PAIRED = (1, 2, 4, 5, 6, 7, 9, 15, 16, 17, 20, 23, 25, 26)
+
+
+def side_units(factors: Factors, side: int) -> dict[int, float]:
+    """Intensities of the units as they act on one side of the face."""
+    gain = 1 + side * factors.asymmetry
+    units = {unit: getattr(factors, f"au{unit}") * gain for unit in _PAIRED}
+    name = "right" if side < 0 else "left"
+    units[12] = getattr(factors, f"au12_{name}") * gain
+    units[14] = getattr(factors, f"au14_{name}") * gain
+    return units
+
+
+_BROW_X = np.array((0.115, 0.20, 0.31, 0.42, 0.53))
+_BROW_Y = np.array((-0.345, -0.375, -0.395, -0.385, -0.325))
+_BROW_RAISE_INNER = np.array((-0.15, -0.11, -0.05, -0.01, 0.0))
+_BROW_RAISE_OUTER = np.array((0.0, -0.04, -0.10, -0.135, -0.11))
+_BROW_LOWER = np.array((0.15, 0.125, 0.085, 0.035, 0.0))
+_BROW_TOGETHER = np.array((-0.05, -0.045, -0.03, -0.01, 0.0))
+_BROW_WRINKLE = np.array((0.085, 0.065, 0.04, 0.015, 0.0))
+
+
+def brow_curve(factors: Factors, units: dict[int, float], side: int) -> np.ndarray:
+    """(16, 2) midline of an eyebrow, from its inner end to its outer end."""
+    x = _BROW_X * factors.eye_spacing + units[4] * _BROW_TOGETHER
+    y = _BROW_Y + units[1] * _BROW_RAISE_INNER + units[2] * _BROW_RAISE_OUTER + units[9] * _BROW_WRINKLE
+    # Where 1 acts too it holds the inner end up against 4: the oblique brow of sadness.
+    y = y + units[4] * (1 - 0.75 * min(units[1], 1.0)) * _BROW_LOWER
+    return spline(np.stack((side * x, y), axis=-1), 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Eye:
+    """Shape of one eye: lid curves (13, 2) from the inner corner to the outer, and the iris."""
+
+    upper: np.ndarray
+    lower: np.ndarray
+    centre: tuple[float, float]
+    iris: float
+    opening: float
+
+
+_LID_S = np.linspace(-1, 1, 13)
+_LID_ARCH = (1 - np.abs(_LID_S) ** 2.3) ** 0.85
+
+
+def eye_shape(factors: Factors, units: dict[int, float], side: int) -> Eye:
+    """The opening of one eye."""
+    size = factors.eye_size
+    middle = side * 0.325 * factors.eye_spacing
+    half = 0.155 * size
+    up = 0.074 + 0.066 * units[5] - 0.024 * units[7] - 0.010 * units[6] - 0.026 * units[9] - 0.008 * units[4]
+    down = 0.046 + 0.014 * units[5] - 0.030 * units[7] - 0.040 * units[6] - 0.020 * units[9]
+    up, down = max(up, 0.018) * size, max(down, -0.012) * size
+    x = middle + side * half * _LID_S
+    corners = EYE_Y + 0.004 - 0.010 * _LID_S
+    # 1 with 4, when nothing lifts the lid, pulls its inner part up and lets the outer part hang.
+    hang = 0.05 * min(units[1], 1.0) * min(units[4], 1.0) * max(0.0, 1 - 2 * units[5])
+    upper = corners - _LID_ARCH * (up - hang * (0.35 + 0.8 * _LID_S))
+    lower = corners + _LID_ARCH * down
+    return Eye(
+        upper=np.stack((x, np.minimum(upper, lower - 0.004)), axis=-1),
+        lower=np.stack((x, lower), axis=-1),
+        centre=(middle + 0.05 * factors.gaze, EYE_Y - 0.018),
+        iris=0.074 * size,
+        opening=up + down,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mouth:
+    """Shape of the mouth: four curves (25, 2) from the left of the picture to its right, and how far it is open."""
+
+    upper_outer: np.ndarray
+    upper_inner: np.ndarray
+    lower_inner: np.ndarray
+    lower_outer: np.ndarray
+    opening: float
+
+
+_S = np.linspace(-1, 1, 25)
+_BOW = 1 - 0.22 * np.exp(-((_S / 0.16) ** 2)) + 0.10 * np.exp(-(((np.abs(_S) - 0.26) / 0.16) ** 2))
+
+
+def _corner(factors: Factors, units: dict[int, float], mean: dict[int, float]) -> tuple[float, float]:
+    """Half-width of the mouth on one side, and the height of its corner against the middle (> 0 is lower)."""
+    across = 0.235 * factors.mouth_width
+    across += 0.085 * units[12] + 0.115 * units[20] + 0.012 * units[15] + 0.03 * units[14]
+    across -= 0.04 * units[23] + 0.085 * max(mean[26] - 0.7 * mean[20], 0.0) + 0.02 * units[17]
+    height = -0.155 * units[12] - 0.035 * units[14] + 0.125 * units[15] + 0.03 * units[20] - factors.resting_mouth
+    return across, height
+
+
+def mouth_shape(factors: Factors) -> Mouth:
+    """The lips."""
+    right, left = side_units(factors, -1), side_units(factors, 1)
+    mean = {unit: 0.5 * (right[unit] + left[unit]) for unit in right}
+    (across_r, height_r), (across_l, height_l) = _corner(factors, right, mean), _corner(factors, left, mean)
+    x = np.where(_S < 0, across_r, across_l) * _S
+    bend = np.abs(_S) ** 1.7
+    # A smile is one curve through both corners; a single raised corner bends its own half only.
+    base = MOUTH_Y + np.where(_S < 0, height_r, height_l) * bend + 0.035 * min(mean[12], 1.0)
+    raised = 0.06 * mean[9] + 0.012 * mean[16]
+    base = base - raised * (1 - _S**2) * 0.35 - 0.03 * mean[17] * (1 - _S**2)
+    stretched = min(mean[20], 1.0)
+    arch = (1 - np.abs(_S) ** (2.0 + 2.0 * stretched)) ** (0.75 - 0.2 * stretched)
+    parted = max(mean[25], 0.75 * mean[9] * min(1.0, 1.6 * mean[16]))
+    open_up = 0.022 * parted + 0.05 * mean[26] + 0.045 * mean[9] * mean[16]
+    open_down = 0.062 * parted + 0.28 * mean[26] * (1 - 0.35 * stretched) + 0.05 * mean[16] * parted
+    thin = 1 - 0.62 * min(mean[23], 1.0) - 0.22 * min(mean[12], 1.0) - 0.15 * stretched - 0.2 * mean[15]
+    lip = factors.lip_thickness * max(thin, 0.25)
+    upper_inner = base - open_up * arch
+    lower_inner = base + open_down * arch
+    full = (1 - _S**2) ** 0.7
+    upper_outer = upper_inner - 0.066 * lip * full * _BOW
+    lower_outer = lower_inner + 0.088 * lip * (1 + 0.25 * mean[17] + 0.2 * mean[16]) * full
+    curves = (np.stack((x, y), axis=-1) for y in (upper_outer, upper_inner, lower_inner, lower_outer))
+    return Mouth(*curves, opening=open_up + open_down)

@@ -1,0 +1,182 @@
+"""What a run is made of: frozen dataclasses, checked as a whole before a device is touched.
+
+A config file holds one function, `get_config(recipe) -> ConfigDict`. It starts from `default_config()`, which is
+the published recipe, and changes what differs. Every field below can be overridden on the command line as
+`--config.section.field=value`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+
+
+class ConfigError(Exception):
+    """A wrong config or command line. The message is one line: what is wrong, with the numbers, and the way out."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    data: int = -1  # devices along the batch; -1: all that `expert` leaves
+    expert: int = 1  # devices that the experts of a layer are spread over
+
+
+@dataclass(frozen=True)
+class Data:
+    name: str = "synthetic_faces"  # a prepared data set: see `expressnet data prepare`
+    classes: tuple[str, ...] = ()  # the network's outputs, in order; mapped to the data set's own order by name
+    train_split: str = "train"
+    validation_split: str = ""  # "": hold out `validation_fraction` of the training split
+    validation_fraction: float = 0.1  # per class, with equal pictures kept on one side
+    test_split: str = "test"  # "test": every test part that this copy of the data set has
+    workers: int = 0  # decoding processes a host; 0: threads
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """One convolutional branch: blocks of conv, relu, dropout, BatchNorm and (but for the last) a 2x2 max pool."""
+
+    kernels: tuple[int, ...] = (75, 50, 25, 15, 9, 3)
+    filters: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """A bottleneck ResNet v1 in VGGFace2's form; each stage ends with 4 x its filters."""
+
+    stem_kernel: int = 7
+    stem_stride: int = 2
+    stem_filters: int = 64
+    stem_pool: bool = True  # 3x3 stride-2 max pool, VALID
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    filters: tuple[int, ...] = (64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Model:
+    preset: str = "paper"
+    image_size: int = 224  # pixels; pictures are resized to it on the device
+    dtype: str = "float32"  # of activations; parameters, statistics, router and loss stay in float32
+    cnnfe1: Extractor = Extractor()
+    cnnfe1_width: int = 512
+    cnnfe2: Extractor = Extractor(kernels=(15, 7, 5, 3, 3), filters=(16, 32, 64, 128, 256))
+    resnet: ResNet = ResNet()
+    fuse_width: int = 512
+    conv_dropout: float = 0.1  # after the relu of each extractor block
+    dense_dropout: float = 0.5  # after CNNFE1's dense layer, the ResNet's pool and the fuse layer
+    batchnorm_epsilon: float = 1e-3
+    batchnorm_momentum: float = 0.99
+
+
+@dataclass(frozen=True)
+class MoE:
+    num_experts: int = 4
+    top_k: int = 2
+    hidden: int = 512  # width of each expert, and so of the layer's output
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    color_order: str = "bgr"  # of the network's three input channels: rgb or bgr
+    normalize: str = "unit"  # unit: /255; standard: (x/255 - mean) / std; vggface2: 0-255 minus VGGFace2's means
+    mean: float = 0.0  # used by `standard`
+    std: float = 1.0
+    antialias: bool = False  # when a picture is made smaller (OpenCV's bilinear resize is not)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to training pictures; 0 (or False) turns one off. All published recipes here use none."""
+
+    flip: bool = False  # mirror half of the pictures
+    crop: float = 0.0  # random resized crop: side length scaled by a factor in [1 - crop, 1 + crop]
+    shift: float = 0.0  # up to this fraction of the side, in x and in y
+    rotate: float = 0.0  # up to this many degrees
+    brightness: float = 0.0  # factor in [1 - b, 1 + b]
+    contrast: float = 0.0
+    saturation: float = 0.0
+    erase: float = 0.0  # probability of one random rectangle, 2 % to 20 % of the area, filled with noise
+    mixup: float = 0.0  # alpha of the Beta distribution
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    name: str = "adam"  # adam, adamw, sgd (Nesterov), lamb
+    learning_rate: float = 1e-4
+    b1: float = 0.9  # momentum, for sgd
+    b2: float = 0.999
+    eps: float = 1e-7  # Keras's default
+    weight_decay: float = 0.0  # decoupled; on kernels only, never on biases or BatchNorm
+    clip_norm: float = 0.0  # global gradient norm; 0: off
+    accumulate: int = 1  # micro-batches a step; BatchNorm sees one micro-batch at a time
+    max_nonfinite: int = 10  # so many non-finite gradients in a row end the run
+
+
+@dataclass(frozen=True)
+class Schedule:
+    name: str = "epoch_decay"  # epoch_decay, cosine, constant
+    decay: float = 0.95  # epoch_decay: factor before every epoch, the first included
+    warmup: str = "0steps"  # linear, from 0; for cosine and constant
+    final: float = 0.0  # cosine: last learning rate as a fraction of the first
+
+
+@dataclass(frozen=True)
+class Ema:
+    decay: float = 0.0  # per step, for parameters and BatchNorm statistics; 0: off
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    patience: int = 5  # evaluations without a lower validation loss; 0: off
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    batch_size: int = 32  # global
+    total: str = "15epochs"  # durations: 30steps, 15epochs, 10000examples, or (of the total) 5%
+    eval_every: str = "1epochs"
+    save_every: str = "1epochs"
+    log_every: str = "20steps"
+    keep: int = 2  # newest checkpoints kept, besides the best
+    label_smoothing: float = 0.1
+    mesh: Mesh = Mesh()
+    data: Data = Data()
+    model: Model = Model()
+    moe: MoE = MoE()
+    preprocess: Preprocess = Preprocess()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    ema: Ema = Ema()
+    early_stop: EarlyStop = EarlyStop()
+
+
+_SMALL = Model(
+    preset="small",
+    image_size=48,
+    cnnfe1=Extractor(kernels=(15, 11, 5, 3, 3), filters=(8, 16, 32, 64, 128)),
+    cnnfe1_width=256,
+    cnnfe2=Extractor(kernels=(5, 3, 3, 3), filters=(16, 32, 64, 128)),
+    resnet=ResNet(
+        stem_kernel=3, stem_stride=2, stem_filters=32, stem_pool=False, blocks=(2, 2, 2, 2), filters=(24, 48, 96, 192)
+    ),
+    fuse_width=256,
+    batchnorm_momentum=0.9,
+)
+#: Ready-made networks: the sizes of the three branches, and of the experts.
+PRESETS: dict[str, tuple[Model, MoE]] = {"paper": (Model(), MoE()), "small": (_SMALL, MoE(hidden=256))}
+
+
+def default_config(preset: str = "paper") -> ml_collections.ConfigDict:
+    """The published recipe (REFERENCE: arXiv 2510.13493) with the sizes of a preset, as an editable ConfigDict."""
+    model, moe = PRESETS[preset]
+    return ml_collections.ConfigDict(dataclasses.asdict(dataclasses.replace(Config(), model=model, moe=moe)))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The resolved config as plain nested dicts and lists, ready for JSON."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,241 @@
+"""From a config's name and the overrides on the command line to a checked `Config`."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from expressnet_jax import duration
+from expressnet_jax.config import PRESETS, Config, ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+#: Packaged configs: inside the wheel, or beside the package in a checkout.
+CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+
+
+def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+    """Reads a config by path or packaged name ("fer2013", "fer2013:paper", "my/config.py:recipe").
+
+    `overrides` are (dotted key, text) pairs; `model.preset` is applied first, since it sets many sizes.
+    Raises ConfigError for an unknown name, key or value, and for settings that do not fit together.
+    """
+    name, _, recipe = name.partition(":")
+    raw = _get_config(_find(name))(recipe or None)
+    if not isinstance(raw, ml_collections.ConfigDict):
+        raise ConfigError(f"{name}: get_config returned a {type(raw).__name__}, not a ConfigDict")
+    tree = raw.to_dict()
+    for key, text in sorted(overrides, key=lambda pair: pair[0] != "model.preset"):
+        _override(tree, key, text)
+    config = from_dict(tree)
+    check(config)
+    return config
+
+
+def available() -> list[str]:
+    """Names of the packaged configs."""
+    folder = next((f for f in CONFIG_FOLDERS if f.is_dir()), None)
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")) if folder else []
+
+
+def _find(name: str) -> Path:
+    candidates = [Path(name)] if name.endswith(".py") else [f / f"{name}.py" for f in CONFIG_FOLDERS]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ConfigError(f"no config {name!r}{_nearest(name, available())}; packaged: {', '.join(available())}")
+
+
+def _get_config(path: Path) -> Callable[[str | None], Any]:
+    spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return typing.cast(Callable[[str | None], Any], module.get_config)
+    except ConfigError:
+        raise
+    except Exception as error:  # the user's own file: any mistake in it is theirs to see, in one line
+        raise ConfigError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """Builds a `Config` from nested dicts (of a ConfigDict, or of a run folder's config.json)."""
+    return typing.cast(Config, _build(Config, tree, ""))
+
+
+def _build(kind: type, tree: Any, where: str) -> Any:
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config key {where.rstrip('.')} is a section, not a value")
+    fields = typing.get_type_hints(kind)
+    for key in tree:
+        if key not in fields:
+            raise ConfigError(f"unknown config key {where}{key}{_nearest(key, list(fields))}")
+    return kind(**{key: _convert(value, fields[key], f"{where}{key}") for key, value in tree.items()})
+
+
+def _convert(value: Any, kind: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, f"{key}.")
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise ConfigError(f"{key}={value!r} is not a list; write ({value},)")
+        return tuple(_convert(item, typing.get_args(kind)[0], key) for item in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{key}={value!r} is not {_ARTICLES[kind]}")
+    return value
+
+
+_ARTICLES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _override(tree: dict[str, Any], key: str, text: str) -> None:
+    if key == "model.preset":
+        if text not in PRESETS:
+            raise ConfigError(f"model.preset={text!r}{_nearest(text, list(PRESETS))}; presets: {', '.join(PRESETS)}")
+        model, moe = PRESETS[text]
+        tree["model"] = dataclasses.asdict(model)
+        tree["moe"]["hidden"] = moe.hidden
+        return
+    *sections, last = key.split(".")
+    node: Any = tree
+    for depth, section in enumerate([*sections, last]):
+        if not isinstance(node, dict) or section not in node:
+            known = _dotted(tree)
+            at = ".".join([*sections, last][: depth + 1])
+            raise ConfigError(f"unknown config key {key} (at {at}){_nearest(key, known)}")
+        parent, node = node, node[section]
+    if isinstance(node, dict):
+        raise ConfigError(f"config key {key} is a section with {', '.join(node)}; set one of these")
+    parent[last] = _value(text, node)
+
+
+def _value(text: str, old: Any) -> Any:
+    """Reads the text of an override as the kind of value that it replaces."""
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool) and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if isinstance(old, (tuple, list)) and not text.strip().startswith(("(", "[")):
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        return tuple(_literal(item) for item in items)
+    return _literal(text)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in tree.items():
+        keys += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return keys
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Keys whose values differ, as "key: old -> new"."""
+    before, after = (_flat(dataclasses.asdict(c)) for c in (old, new))
+    return [f"{key}: {before[key]!r} -> {after[key]!r}" for key in after if before[key] != after[key]]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+_CHOICES = {
+    "model.dtype": ("float32", "bfloat16"),
+    "preprocess.color_order": ("rgb", "bgr"),
+    "preprocess.normalize": ("unit", "standard", "vggface2"),
+    "optimizer.name": ("adam", "adamw", "sgd", "lamb"),
+    "schedule.name": ("epoch_decay", "cosine", "constant"),
+}
+_POSITIVE = (
+    "batch_size", "keep", "model.image_size", "model.cnnfe1_width", "model.fuse_width", "model.resnet.stem_kernel",
+    "model.resnet.stem_stride", "model.resnet.stem_filters", "moe.num_experts", "moe.top_k", "moe.hidden",
+    "optimizer.accumulate", "optimizer.max_nonfinite", "optimizer.learning_rate", "mesh.expert", "preprocess.std",
+)  # fmt: skip
+_FRACTIONS = (
+    "data.validation_fraction", "model.conv_dropout", "model.dense_dropout", "model.batchnorm_momentum", "ema.decay",
+    "label_smoothing", "augment.crop", "augment.shift", "augment.brightness", "augment.contrast",
+    "augment.saturation", "augment.erase",
+)  # fmt: skip
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for a value out of range, or values that do not fit together; touches no device."""
+    flat = _flat(dataclasses.asdict(config))
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices:
+            raise ConfigError(f"{key}={flat[key]!r}{_nearest(flat[key], choices)}; one of: {', '.join(choices)}")
+    for key in _POSITIVE:
+        if flat[key] <= 0:
+            raise ConfigError(f"{key}={flat[key]} must be above 0")
+    for key in _FRACTIONS:
+        # The mean of a crop, and the whole of an erasure, may reach 1; a dropout of 1 would leave nothing.
+        if not 0 <= flat[key] < 1 and not (key == "augment.erase" and flat[key] == 1):
+            raise ConfigError(f"{key}={flat[key]} must be at least 0 and below 1")
+    for key in ("total", "eval_every", "save_every", "log_every", "schedule.warmup"):
+        number, unit = duration.parse(flat[key], key)
+        if key == "total" and unit == "%":
+            raise ConfigError(f"total={config.total!r} cannot be a percentage of itself")
+        if number == 0 and key != "schedule.warmup":
+            raise ConfigError(f"{key}={flat[key]!r} must be above 0")
+    _check_sizes(config)
+    _check_division(config)
+
+
+def _check_sizes(config: Config) -> None:
+    model, moe = config.model, config.moe
+    for name, branch in (("cnnfe1", model.cnnfe1), ("cnnfe2", model.cnnfe2)):
+        if len(branch.kernels) != len(branch.filters) or not branch.kernels:
+            raise ConfigError(f"model.{name} has {len(branch.kernels)} kernels and {len(branch.filters)} filters")
+        if model.image_size >> (len(branch.kernels) - 1) == 0:
+            raise ConfigError(
+                f"model.{name}: {len(branch.kernels) - 1} pools leave nothing of {model.image_size} pixels; "
+                "use fewer blocks or larger pictures"
+            )
+    if len(model.resnet.blocks) != len(model.resnet.filters) or not model.resnet.blocks:
+        raise ConfigError(
+            f"model.resnet has {len(model.resnet.blocks)} stages and {len(model.resnet.filters)} filter counts"
+        )
+    sizes = (*model.cnnfe1.kernels, *model.cnnfe1.filters, *model.cnnfe2.kernels, *model.cnnfe2.filters)
+    if min(*sizes, *model.resnet.blocks, *model.resnet.filters) < 1:
+        raise ConfigError("every kernel, filter and block count in model.* must be at least 1")
+    if moe.top_k > moe.num_experts:
+        raise ConfigError(f"moe.top_k={moe.top_k} is more than moe.num_experts={moe.num_experts}")
+
+
+def _check_division(config: Config) -> None:
+    if config.moe.num_experts % config.mesh.expert:
+        raise ConfigError(
+            f"moe.num_experts={config.moe.num_experts} is not divisible by mesh.expert={config.mesh.expert}"
+        )
+    if config.mesh.data == 0 or config.mesh.data < -1:
+        raise ConfigError(f"mesh.data={config.mesh.data} must be above 0, or -1 for all devices")
+    if config.batch_size % config.optimizer.accumulate:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is not divisible by optimizer.accumulate={config.optimizer.accumulate}"
+        )
+    if len(set(config.data.classes)) < 2 or len(set(config.data.classes)) != len(config.data.classes):
+        raise ConfigError(f"data.classes={config.data.classes!r} must be two or more different names")

@@ -1,0 +1,82 @@
+"""One name for each parameter, whatever holds it: "cnnfe1/conv1/kernel", "resnet/stage3/block2/conv3_bn/gamma".
+
+The paper's network has 357 of them. Kernels are HWIO, or in x out; the experts of a layer, stacked in memory, are
+named one by one ("moe_cnn/expert0/kernel"); BatchNorm has gamma, beta, mean and var. Files that leave or enter this
+project use these names, so they depend on neither flax nor the mesh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+_BATCH_NORM = {"scale": "gamma", "bias": "beta", "mean": "mean", "var": "var"}
+
+
+class NamesError(ValueError):
+    """Names or shapes that do not fit the network; the message lists all of them."""
+
+
+def to_canonical(model: nnx.Module) -> dict[str, np.ndarray]:
+    """All parameters and BatchNorm statistics of `model` by canonical name, sorted, as NumPy arrays."""
+    named: dict[str, np.ndarray] = {}
+    for path, variable in _variables(model):
+        value = np.asarray(jax.device_get(variable[...]))
+        named |= {name: value if e is None else value[e] for name, e in _names(path, value.shape)}
+    return dict(sorted(named.items()))
+
+
+def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
+    """Puts the arrays of `mapping` in `model`, cast to the parameters' dtypes.
+
+    Raises NamesError, changing nothing, where a name is missing, unknown, or has the wrong shape.
+    """
+    wanted = {
+        name: variable[...].shape[e is not None :]
+        for path, variable in _variables(model)
+        for name, e in _names(path, variable[...].shape)
+    }
+    problems = [f"missing: {name} {shape}" for name, shape in wanted.items() if name not in mapping]
+    problems += [f"unknown: {name} {np.shape(mapping[name])}" for name in mapping if name not in wanted]
+    problems += [
+        f"shape of {name}: {np.shape(mapping[name])}, the network has {shape}"
+        for name, shape in wanted.items()
+        if name in mapping and tuple(np.shape(mapping[name])) != tuple(shape)
+    ]
+    if problems:
+        raise NamesError(f"{len(problems)} names do not fit the network: " + "; ".join(sorted(problems)))
+    for path, variable in _variables(model):
+        parts = [mapping[name] for name, _ in _names(path, variable[...].shape)]
+        stacked = path[-2] == "experts"
+        variable[...] = jnp.asarray(np.stack(parts) if stacked else parts[0], variable[...].dtype)
+
+
+def digest(named: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, shapes and float32 values: equal digests mean equal weights."""
+    state = hashlib.sha256()
+    for name in sorted(named):
+        value = np.ascontiguousarray(named[name], np.float32)
+        state.update(f"{name} {value.shape}\n".encode())
+        state.update(value.tobytes())
+    return state.hexdigest()
+
+
+def _variables(model: nnx.Module) -> list[tuple[tuple[str, ...], Any]]:
+    kinds = nnx.Any(nnx.Param, nnx.BatchStat)
+    return [(tuple(map(str, path)), v) for path, v in nnx.to_flat_state(nnx.state(model, kinds))]
+
+
+def _names(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, int | None]]:
+    """Canonical names of one variable: (name, None), or for stacked experts (name, e) for each expert."""
+    *parents, leaf = path
+    if parents and parents[-1] == "experts":
+        return [("/".join([*parents[:-1], f"expert{e}", leaf]), e) for e in range(shape[0])]
+    if parents and (parents[-1].startswith("bn") or parents[-1].endswith("_bn")):
+        leaf = _BATCH_NORM[leaf]
+    return [("/".join([*parents, leaf]), None)]

@@ -1,0 +1,78 @@
+"""ResNet-50 in the original v1 form of VGGFace2's face-recognition weights (Cao et al. 2018; He et al. 2016).
+
+Legend: B image, H W height and width, D in, F filters of a stage; a block gives 4 F channels.
+The stride of stages 3 to 5 sits in the first 1x1 convolution, and stage 2's first block projects its shortcut too.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from expressnet_jax.config import Model
+from expressnet_jax.models import layers
+
+
+class Bottleneck(nnx.Module):
+    """1x1 reduce, 3x3, 1x1 increase, added to the input or its projection: (B, H, W, D) -> (B, H', W', 4 F)."""
+
+    def __init__(self, config: Model, d: int, f: int, *, stride: int, project: bool, rngs: nnx.Rngs) -> None:
+        def conv(d: int, f: int, size: int, stride: int = 1) -> layers.Conv:
+            return layers.Conv(config, d, f, size, stride=stride, bias=False, rngs=rngs)
+
+        self.project = project
+        self.reduce, self.reduce_bn = conv(d, f, 1, stride), layers.batch_norm(config, f, rngs)
+        self.conv3, self.conv3_bn = conv(f, f, 3), layers.batch_norm(config, f, rngs)
+        self.increase, self.increase_bn = conv(f, 4 * f, 1), layers.batch_norm(config, 4 * f, rngs)
+        if project:
+            self.proj, self.proj_bn = conv(d, 4 * f, 1, stride), layers.batch_norm(config, 4 * f, rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        stored = not train  # inference uses the stored statistics
+        y = jax.nn.relu(self.reduce_bn(self.reduce(x), use_running_average=stored))
+        y = jax.nn.relu(self.conv3_bn(self.conv3(y), use_running_average=stored))
+        y = self.increase_bn(self.increase(y), use_running_average=stored)
+        shortcut = self.proj_bn(self.proj(x), use_running_average=stored) if self.project else x
+        return jax.nn.relu(y + shortcut)
+
+
+class Stage(nnx.Module):
+    """Blocks of one resolution; the first one projects and, but for stage 2, halves it."""
+
+    def __init__(self, config: Model, d: int, f: int, *, blocks: int, stride: int, rngs: nnx.Rngs) -> None:
+        self.count = blocks
+        for i in range(1, blocks + 1):
+            block = Bottleneck(
+                config, d if i == 1 else 4 * f, f, stride=stride if i == 1 else 1, project=i == 1, rngs=rngs
+            )
+            setattr(self, f"block{i}", block)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for i in range(1, self.count + 1):
+            x = getattr(self, f"block{i}")(x, train=train)
+        return x
+
+
+class ResNet(nnx.Module):
+    """(B, H, W, 3) -> (B, 4 x filters of the last stage), after global average pool and dropout."""
+
+    def __init__(self, config: Model, rngs: nnx.Rngs) -> None:
+        spec = config.resnet
+        self.pool, self.dropout, self.count = spec.stem_pool, config.dense_dropout, len(spec.blocks)
+        self.conv1 = layers.Conv(
+            config, 3, spec.stem_filters, spec.stem_kernel, stride=spec.stem_stride, bias=False, rngs=rngs
+        )
+        self.conv1_bn = layers.batch_norm(config, spec.stem_filters, rngs)
+        d = spec.stem_filters
+        for i, (blocks, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
+            stage = Stage(config, d, f, blocks=blocks, stride=1 if i == 2 else 2, rngs=rngs)
+            setattr(self, f"stage{i}", stage)
+            d = 4 * f
+
+    def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        x = jax.nn.relu(self.conv1_bn(self.conv1(x), use_running_average=not train))
+        if self.pool:
+            x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+        for i in range(2, self.count + 2):
+            x = getattr(self, f"stage{i}")(x, train=train)
+        return layers.dropout(x.mean(axis=(1, 2)), self.dropout, rngs)  # (B, h, w, D) -> (B, D)
