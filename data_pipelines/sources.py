@@ -70,7 +70,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
     if where.name.lower().endswith(_ARCHIVE_SUFFIXES):
-        raise DataError(f"{where}: not a readable archive (damaged, cut short, or not what its name says); get it again")
+        raise DataError(f"{where}: not a readable archive (damaged, cut short or misnamed); get it again")
     return _File(where)
 
 
@@ -172,7 +172,8 @@ class _Tar:
 
     def _members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # else it keeps about a kilobyte for every member ever seen
+            # Without this it keeps about a kilobyte for every member ever seen.
+            archive.members.clear()  # type: ignore[attr-defined]
             name = _clean(member.name)
             if name and member.isreg():
                 yield name, member
@@ -231,7 +232,7 @@ class _Zip:
 
     @staticmethod
     def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        members = {}
+        members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
             name = _clean(member.filename)
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was packed on Windows
@@ -253,9 +254,12 @@ class _Zip:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
-            with archive.open(self._members(archive)[name]) as stream:
-                yield stream
+        with (
+            _one_line_errors(self.path),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open(self._members(archive)[name]) as stream,
+        ):
+            yield stream
 
     def fingerprint(self) -> str:
         return _sha256(self.path)

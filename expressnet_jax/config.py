@@ -162,7 +162,7 @@ _SMALL = Model(
     cnnfe1_width=256,
     cnnfe2=Extractor(kernels=(5, 3, 3, 3), filters=(16, 32, 64, 128)),
     resnet=ResNet(
-        stem_kernel=3, stem_stride=2, stem_filters=32, stem_pool=False, blocks=(2, 2, 2, 2), filters=(24, 48, 96, 192)
+        stem_kernel=3, stem_stride=2, stem_filters=16, blocks=(1, 2, 2, 2), filters=(16, 48, 96, 192)
     ),
     fuse_width=256,
     batchnorm_momentum=0.9,

@@ -1,0 +1,28 @@
+"""The data sets that can be prepared. Their modules load only when asked for: listing names must not cost seconds."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+from data_pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from data_pipelines.builders.base import FaceBuilder
+
+#: Data set name -> its class in the module of the same name.
+BUILDERS = {
+    "fer2013": "Fer2013",
+    "synthetic_faces": "SyntheticFaces",
+}
+
+
+def builder_class(name: str) -> type[FaceBuilder]:
+    """The builder class of a data set. Raises DataError that offers the nearest name if there is none."""
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name.lower(), BUILDERS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(f"there is no data set {name!r}; {hint}known: {', '.join(BUILDERS)}")
+    builder: type[FaceBuilder] = getattr(importlib.import_module(f"{__name__}.{name}"), BUILDERS[name])
+    return builder

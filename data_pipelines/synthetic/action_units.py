@@ -49,8 +49,10 @@ SIDED = (12, 14)
 # sampled stronger here.
 _DEFAULT_RANGE = (0.6, 1.0)
 _RANGES: dict[tuple[str, int], tuple[float, float]] = {
-    ("contempt", 12): (0.6, 0.95),
-    ("contempt", 14): (0.6, 1.0),
+    ("contempt", 12): (0.8, 1.0),
+    ("contempt", 14): (0.75, 1.0),
+    ("happiness", 6): (0.7, 1.0),
+    ("happiness", 12): (0.7, 1.0),
     ("fear", 1): (0.75, 1.0),
     ("fear", 4): (0.4, 0.7),
     ("fear", 5): (0.7, 1.0),
@@ -84,7 +86,7 @@ def sample_action_units(emotion: str, rng: np.random.Generator) -> dict[str, flo
     units = {unit: rng.uniform(*_RANGES.get((emotion, unit), _DEFAULT_RANGE)) for unit in EMFACS[emotion]}
     variant = rng.random()
     strength = rng.uniform(0.5, 1.0)
-    if emotion == "happiness" and variant < 0.6:
+    if emotion == "happiness" and variant < 0.75:
         units[25] = strength
     elif emotion == "disgust" and variant < 0.35:
         del units[16]

@@ -1,11 +1,12 @@
-"""A supersampled painter: filled shapes, tapered strokes, soft shadows and lights."""
+"""A supersampled painter, and the curves that it fills: splines, ellipses, tapered strokes."""
 
 import functools
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 Colour = tuple[int, int, int]
+TONES = ("blush", "shadow", "light")
 
 
 def parse_colour(text: str) -> Colour:
@@ -16,12 +17,13 @@ def parse_colour(text: str) -> Colour:
 def mix(first: Colour, second: Colour, amount: float) -> Colour:
     """`amount` 0 gives the first colour, 1 the second."""
     amount = min(max(amount, 0.0), 1.0)
-    return tuple(int(round(a + (b - a) * amount)) for a, b in zip(first, second, strict=True))
+    (r, g, b), (s, h, c) = first, second
+    return round(r + (s - r) * amount), round(g + (h - g) * amount), round(b + (c - b) * amount)
 
 
 def scale_colour(colour: Colour, gain: float) -> Colour:
     """Each channel times `gain`, kept within 0..255."""
-    return tuple(min(255, max(0, int(round(channel * gain)))) for channel in colour)
+    return tuple(min(255, max(0, round(channel * gain))) for channel in colour)
 
 
 @functools.cache
@@ -69,9 +71,9 @@ def ribbon(points: np.ndarray, widths: np.ndarray | float) -> np.ndarray:
     tangent[1:-1] = points[2:] - points[:-2]
     tangent[0] = points[1] - points[0]
     tangent[-1] = points[-1] - points[-2]
-    length = np.sqrt(tangent[:, 0] ** 2 + tangent[:, 1] ** 2) + 1e-9
-    half = 0.5 * widths / length
-    normal = np.stack((-tangent[:, 1] * half, tangent[:, 0] * half), axis=-1)
+    half = 0.5 * widths / (np.hypot(tangent[:, 0], tangent[:, 1]) + 1e-9)
+    normal = np.empty_like(points)
+    normal[:, 0], normal[:, 1] = -tangent[:, 1] * half, tangent[:, 0] * half
     return np.concatenate((points + normal, (points - normal)[::-1]))
 
 
@@ -88,13 +90,17 @@ class Canvas:
         self.side = side
         self.image = Image.new("RGB", (side, side), background)
         self.pen = ImageDraw.Draw(self.image)
-        # Soft tones are smooth by nature: half the resolution suffices, at a quarter of the blur's cost.
-        self._tones = {name: Image.new("L", (side // 2, side // 2), 0) for name in ("shadow", "light", "blush")}
+        # Where the lamp's light falls: all but the background. Half the resolution is enough for a smooth tone.
+        self.lit = Image.new("L", (side // 2, side // 2), 0)
+        self._lit_pen = ImageDraw.Draw(self.lit)
+        self._tones = {name: Image.new("L", (side // 2, side // 2), 0) for name in TONES}
         self._tone_pens = {name: ImageDraw.Draw(tone) for name, tone in self._tones.items()}
 
-    def polygon(self, points: np.ndarray, colour: Colour) -> None:
-        """Fills a polygon (n, 2)."""
+    def polygon(self, points: np.ndarray, colour: Colour, lit: bool = False) -> None:
+        """Fills a polygon (n, 2); `lit` for the outermost shapes, which tell the subject from the background."""
         self.pen.polygon(points.ravel().tolist(), fill=colour)
+        if lit:
+            self._lit_pen.polygon((points * 0.5).ravel().tolist(), fill=255)
 
     def stroke(self, points: np.ndarray, width: float, colour: Colour, profile: np.ndarray | None = None) -> None:
         """A line along (n, 2), `width` pixels at its thickest, thinning to both ends unless a profile says otherwise."""
@@ -102,41 +108,46 @@ class Canvas:
         self.polygon(ribbon(points, width * profile), colour)
 
     def tone(self, name: str, points: np.ndarray, amount: float) -> None:
-        """Adds a polygon to a soft layer (`shadow`, `light` or `blush`); `amount` in [0, 1] replaces what is there."""
-        if amount > 0.01:
-            self._tone_pens[name].polygon((points * 0.5).ravel().tolist(), fill=int(min(amount, 1.0) * 255))
+        """Adds a polygon to a soft layer, one of TONES; `amount` in [0, 1] replaces what is there."""
+        self._tone_pens[name].polygon((points * 0.5).ravel().tolist(), fill=int(min(amount, 1.0) * 255))
 
-    def lay_tone(self, name: str, colour: Colour, radius: float) -> None:
-        """Blurs a soft layer by `radius` pixels and lays `colour` through it."""
-        soft = self._tones[name].filter(ImageFilter.BoxBlur(radius * 0.5)).filter(ImageFilter.BoxBlur(radius * 0.4))
-        self.image.paste(colour, mask=soft.resize(self.image.size, Image.Resampling.BILINEAR))
+    def lay_tones(self, region: np.ndarray, layers: tuple[tuple[str, Colour, float], ...]) -> None:
+        """Lays colours through the soft layers, inside the polygon `region` (n, 2) only.
 
-    def clipped(self, region: np.ndarray) -> "Clip":
-        """A context inside which drawing reaches only the polygon `region`."""
-        return Clip(self, region)
+        `layers` holds (name, colour, radius of the blur in pixels), in the order of painting.
+        """
+        low = np.maximum(np.floor(region.min(axis=0) / 2).astype(int), 0)
+        high = np.minimum(np.ceil(region.max(axis=0) / 2).astype(int), self.side // 2)
+        (left, top), (right, bottom) = low.tolist(), high.tolist()
+        if right <= left or bottom <= top:
+            return
+        size = (2 * (right - left), 2 * (bottom - top))
+        inside = Image.new("L", size, 0)
+        ImageDraw.Draw(inside).polygon((region - 2 * low).ravel().tolist(), fill=255)
+        for name, colour, radius in layers:
+            soft = self._tones[name].crop((left, top, right, bottom))
+            soft = soft.filter(ImageFilter.BoxBlur(radius * 0.5)).filter(ImageFilter.BoxBlur(radius * 0.4))
+            soft = ImageChops.multiply(soft.resize(size, Image.Resampling.BILINEAR), inside)
+            self.image.paste(colour, (2 * left, 2 * top), soft)
 
 
 class Clip:
-    """Draws on a copy of the bounding box of `region`, then pastes that copy back through the region's mask."""
+    """Paints on a copy of the bounding box of `region`; `close` pastes it back through the region's own shape."""
 
     def __init__(self, canvas: Canvas, region: np.ndarray):
         low = np.floor(region.min(axis=0)).astype(int) - 1
         high = np.ceil(region.max(axis=0)).astype(int) + 2
-        self._canvas = canvas
-        self._region = region - low
-        self._low = low
-        self._box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-
-    def __enter__(self) -> "Clip":
-        self._patch = self._canvas.image.crop(self._box)
+        self._canvas, self._region, self._low = canvas, region - low, low
+        self._box = (*low.tolist(), *high.tolist())
+        self._patch = canvas.image.crop(self._box)
         self._pen = ImageDraw.Draw(self._patch)
-        return self
 
     def polygon(self, points: np.ndarray, colour: Colour) -> None:
         """Fills a polygon (n, 2), in the canvas's coordinates."""
         self._pen.polygon((points - self._low).ravel().tolist(), fill=colour)
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Puts what was painted on the canvas."""
         mask = Image.new("L", self._patch.size, 0)
         ImageDraw.Draw(mask).polygon(self._region.ravel().tolist(), fill=255)
         self._canvas.image.paste(self._patch, self._box[:2], mask)

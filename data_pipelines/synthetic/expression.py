@@ -102,7 +102,7 @@ def _corner(factors: Factors, units: dict[int, float], mean: dict[int, float]) -
     across = 0.235 * factors.mouth_width
     across += 0.085 * units[12] + 0.115 * units[20] + 0.012 * units[15] + 0.03 * units[14]
     across -= 0.04 * units[23] + 0.085 * max(mean[26] - 0.7 * mean[20], 0.0) + 0.02 * units[17]
-    height = -0.155 * units[12] - 0.035 * units[14] + 0.125 * units[15] + 0.03 * units[20] - factors.resting_mouth
+    height = -0.165 * units[12] - 0.045 * units[14] + 0.125 * units[15] + 0.03 * units[20] - factors.resting_mouth
     return across, height
 
 

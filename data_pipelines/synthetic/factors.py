@@ -127,6 +127,11 @@ def _colour(rng: np.random.Generator, low: int, high: int) -> str:
 
 
 def _sample_identity(rng: np.random.Generator) -> dict[str, float | int | str]:
+    skin_tone = int(rng.integers(1, 11))
+    hair_colour, iris_colour = _choice(rng, HAIR_COLOURS, _HAIR_COLOUR_ODDS), _choice(rng, IRIS_COLOURS)
+    if skin_tone >= 7 and rng.random() < 0.9:
+        # Light eyes and fair hair are rare with dark skin.
+        hair_colour, iris_colour = HAIR_COLOURS[int(rng.integers(0, 2))], IRIS_COLOURS[int(rng.integers(0, 2))]
     return {
         "asymmetry": _spread(rng, 0.05, 0.0),
         "face_width": _spread(rng, 0.04),
@@ -143,16 +148,16 @@ def _sample_identity(rng: np.random.Generator) -> dict[str, float | int | str]:
         "age": float(rng.beta(1.2, 3.0)),
         "stubble": float(rng.uniform(0.2, 0.8)) if rng.random() < 0.15 else 0.0,
         "hair_style": _choice(rng, HAIR_STYLES, _HAIR_STYLE_ODDS),
-        "hair_colour": _choice(rng, HAIR_COLOURS, _HAIR_COLOUR_ODDS),
-        "iris_colour": _choice(rng, IRIS_COLOURS),
-        "skin_tone": int(rng.integers(1, 11)),
+        "hair_colour": hair_colour,
+        "iris_colour": iris_colour,
+        "skin_tone": skin_tone,
         "clothes": _colour(rng, 40, 200),
     }
 
 
 def _sample_view(rng: np.random.Generator) -> dict[str, float | int | str]:
     return {
-        "yaw": float(np.clip(rng.normal(0, 13), -MAX_YAW, MAX_YAW)),
+        "yaw": float(np.clip(rng.normal(0, 12), -MAX_YAW, MAX_YAW)),
         "pitch": float(np.clip(rng.normal(0, 5), -MAX_PITCH, MAX_PITCH)),
         "roll": float(np.clip(rng.normal(0, 5), -MAX_ROLL, MAX_ROLL)),
         "gaze": float(rng.uniform(-0.6, 0.6)),
@@ -175,6 +180,6 @@ def _sample_nuisances(rng: np.random.Generator) -> dict[str, float | int | str]:
         "covering": covering,
         "covering_colour": _choice(rng, ("#9cc3d8", "#eef0f0", "#2a2c30", "#b9d5c2")),
         "blur": float(rng.uniform(0.2, 0.7)) if rng.random() < 0.4 else 0.0,
-        "noise": float(rng.uniform(0.0, 6.0)),
+        "noise": float(rng.uniform(0.0, 5.0)),
         "noise_seed": int(rng.integers(0, 2**31)),
     }

@@ -33,8 +33,8 @@ class Head:
     """Geometry of one head in one pose, in a square picture of `side` pixels."""
 
     def __init__(self, factors: Factors, side: int):
-        self.unit = 0.40 * side * factors.scale
-        self.centre = np.array((0.5 + factors.shift_x, 0.535 + factors.shift_y)) * side
+        self.unit = 0.42 * side * factors.scale
+        self.centre = np.array((0.5 + factors.shift_x, 0.525 + factors.shift_y)) * side
         self.yaw = np.radians(factors.yaw)
         self.drop = 0.15 * factors.au26
         self.rotation = _rotation(factors.yaw, factors.pitch, factors.roll)
@@ -49,7 +49,9 @@ class Head:
 
     def to_picture(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Points in space, three arrays (n,), to pixels (n, 2)."""
-        turned = np.stack((x, y, z), axis=-1) @ self.rotation
+        points = np.empty((len(x), 3))
+        points[:, 0], points[:, 1], points[:, 2] = x, y, z
+        turned = points @ self.rotation
         nearness = _CAMERA / (_CAMERA - turned[:, 2:])
         return self.centre + self.unit * turned[:, :2] * nearness
 
@@ -60,7 +62,7 @@ class Head:
         z = np.interp(y, self.heights, self.middles) + np.interp(y, self.heights, self.depths) * np.sqrt(1 - across**2)
         return self.to_picture(x, y, z + lift)
 
-    def around(self, azimuth: np.ndarray, y: np.ndarray, grow: float = 1.0) -> np.ndarray:
+    def around(self, azimuth: np.ndarray, y: np.ndarray, grow: np.ndarray | float = 1.0) -> np.ndarray:
         """Points at an azimuth (degrees, 0 the front, > 0 to the picture's right) and height, to pixels (n, 2).
 
         What would lie behind the head is brought to its silhouette. `grow` swells the head, for hair.

@@ -47,10 +47,12 @@ def palette_of(factors: Factors) -> Palette:
     darkness = (factors.skin_tone - 1) / 9
     # A camera exposes for the face: the darkest tones are lifted and the lightest held back, or neither would show
     # its relief in eight bits. The order of the tones stays.
-    skin = scale_colour(parse_colour(MONK_TONES[factors.skin_tone - 1]), 0.93 + 0.75 * darkness**2)
+    skin = scale_colour(parse_colour(MONK_TONES[factors.skin_tone - 1]), 0.91 + 0.9 * darkness**4)
+    # The published swatches are flat; blood under the skin warms a face that is seen in light.
+    skin = mix(skin, (214, 134, 84), 0.14)
     hair = parse_colour(factors.hair_colour)
     line = mix(scale_colour(skin, 0.22), (16, 9, 8), 0.6)
-    lip = mix(scale_colour(skin, 0.92 + 0.25 * darkness), (178, 62, 66), 0.42 - 0.1 * darkness)
+    lip = mix(scale_colour(skin, 0.94 + 0.4 * darkness), (178, 62, 66), 0.42 - 0.1 * darkness)
     return Palette(
         skin=skin,
         shade=mix(scale_colour(skin, 0.56), (92, 38, 24), 0.22 * (1 - darkness)),

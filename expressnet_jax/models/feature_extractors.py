@@ -20,14 +20,14 @@ class Blocks(nnx.Module):
         d = 3
         for i, (size, f) in enumerate(zip(extractor.kernels, extractor.filters, strict=True), start=1):
             setattr(self, f"conv{i}", layers.Conv(config, d, f, size, rngs=rngs))
-            setattr(self, f"bn{i}", layers.batch_norm(config, f, rngs))
+            setattr(self, f"bn{i}", layers.BatchNorm(config, f, rngs))
             d = f
 
     def blocks(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         """(B, H, W, 3) -> (B, H / 2^(n-1), W / 2^(n-1), F)."""
         for i in range(1, self.count + 1):
             x = layers.dropout(jax.nn.relu(getattr(self, f"conv{i}")(x)), self.dropout, rngs)
-            x = getattr(self, f"bn{i}")(x, use_running_average=not train)
+            x = getattr(self, f"bn{i}")(x, train=train)
             x = x if i == self.count else layers.max_pool2(x)
         return x
 

@@ -21,18 +21,17 @@ class Bottleneck(nnx.Module):
             return layers.Conv(config, d, f, size, stride=stride, bias=False, rngs=rngs)
 
         self.project = project
-        self.reduce, self.reduce_bn = conv(d, f, 1, stride), layers.batch_norm(config, f, rngs)
-        self.conv3, self.conv3_bn = conv(f, f, 3), layers.batch_norm(config, f, rngs)
-        self.increase, self.increase_bn = conv(f, 4 * f, 1), layers.batch_norm(config, 4 * f, rngs)
+        self.reduce, self.reduce_bn = conv(d, f, 1, stride), layers.BatchNorm(config, f, rngs)
+        self.conv3, self.conv3_bn = conv(f, f, 3), layers.BatchNorm(config, f, rngs)
+        self.increase, self.increase_bn = conv(f, 4 * f, 1), layers.BatchNorm(config, 4 * f, rngs)
         if project:
-            self.proj, self.proj_bn = conv(d, 4 * f, 1, stride), layers.batch_norm(config, 4 * f, rngs)
+            self.proj, self.proj_bn = conv(d, 4 * f, 1, stride), layers.BatchNorm(config, 4 * f, rngs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        stored = not train  # inference uses the stored statistics
-        y = jax.nn.relu(self.reduce_bn(self.reduce(x), use_running_average=stored))
-        y = jax.nn.relu(self.conv3_bn(self.conv3(y), use_running_average=stored))
-        y = self.increase_bn(self.increase(y), use_running_average=stored)
-        shortcut = self.proj_bn(self.proj(x), use_running_average=stored) if self.project else x
+        y = jax.nn.relu(self.reduce_bn(self.reduce(x), train=train))
+        y = jax.nn.relu(self.conv3_bn(self.conv3(y), train=train))
+        y = self.increase_bn(self.increase(y), train=train)
+        shortcut = self.proj_bn(self.proj(x), train=train) if self.project else x
         return jax.nn.relu(y + shortcut)
 
 
@@ -62,7 +61,7 @@ class ResNet(nnx.Module):
         self.conv1 = layers.Conv(
             config, 3, spec.stem_filters, spec.stem_kernel, stride=spec.stem_stride, bias=False, rngs=rngs
         )
-        self.conv1_bn = layers.batch_norm(config, spec.stem_filters, rngs)
+        self.conv1_bn = layers.BatchNorm(config, spec.stem_filters, rngs)
         d = spec.stem_filters
         for i, (blocks, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
             stage = Stage(config, d, f, blocks=blocks, stride=1 if i == 2 else 2, rngs=rngs)
@@ -70,7 +69,7 @@ class ResNet(nnx.Module):
             d = 4 * f
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        x = jax.nn.relu(self.conv1_bn(self.conv1(x), use_running_average=not train))
+        x = jax.nn.relu(self.conv1_bn(self.conv1(x), train=train))
         if self.pool:
             x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
         for i in range(2, self.count + 2):

@@ -1,0 +1,221 @@
+"""`data prepare`: from what a user has on disk to a TFDS data set, completely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_pipelines.builders import builder_class
+from data_pipelines.errors import DataError
+from data_pipelines.sources import open_source
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+    from data_pipelines.builders.base import FaceBuilder
+
+_SHOWN = 5  # skipped pictures that the text for people names
+
+
+def prepare(
+    name: str, source: str | None, *, data_dir: str | None = None, strict: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Turns the user's pictures into the data set `name`.
+
+    Args:
+        name: a name of `data_pipelines.builders.BUILDERS`, with TFDS's `/config` where the data set has several.
+        source: folder, archive or file with the pictures; None for a data set that is made here.
+        data_dir: where data sets live; TFDS's own folder if None.
+        strict: whether the first unusable picture is an error, instead of being left out and counted.
+        overwrite: whether to replace the data set if it is there already.
+
+    Returns:
+        What `describe` prints: `name`, `layout`, `protocol`, `splits` {split: {`examples`, `classes` {name: count}}},
+        `skipped` [{`path`, `why`}], `notes` [text], `already_prepared`, `data_dir` and `path`.
+
+    Raises:
+        DataError: nothing was written; the message says what to put right.
+    """
+    import tensorflow_datasets as tfds
+
+    cls, config = _find_class(name)
+    _check_source(cls, source)
+    root = _data_dir(data_dir)
+    target = _path(cls, config, root)
+    if os.path.isdir(target) and not overwrite:
+        return _already_there(name, source, data_dir, strict)
+    tfds.disable_progress_bar()  # ours counts pictures; TFDS's show its inner steps
+    with _one_line_errors(root), _clean_after_failure(target.parent):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="incomplete.", dir=root) as staging:
+            builder = cls(source=source, strict=strict, data_dir=staging, config=config)
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
+                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+            _move(_path(cls, config, Path(staging)), target, aside=Path(staging, "replaced"))
+    return _report(name, data_dir, already_prepared=False)
+
+
+def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
+    """The prepared data set `name` as a TFDS builder: `info.features`, `info.metadata`, `as_data_source(...)`.
+
+    Raises DataError with the command to run if it is not prepared, or not readable.
+    """
+    import tensorflow_datasets as tfds
+
+    cls, config = _find_class(name)
+    path = _path(cls, config, _data_dir(data_dir))
+    again = f"expressnet data prepare {name}" + (" --from PATH" if cls.NEEDS_SOURCE else "")
+    if not os.path.isdir(path):
+        where = f" (where to get it: {cls.WHERE_TO_GET_IT})" if cls.WHERE_TO_GET_IT else ""
+        raise DataError(f"{name} is not prepared in {path}; run: {again}{where}")
+    try:
+        builder = tfds.builder_from_directory(str(path))
+        complete = "layout" in (builder.info.metadata or {})
+    except Exception as error:  # TFDS has no common type for a damaged folder
+        raise DataError(f"{path}: cannot be read ({_flat(error)}); run: {again} --overwrite") from error
+    if not complete:
+        raise DataError(f"{path}: was not prepared by this project; run: {again} --overwrite")
+    return builder
+
+
+def describe(report: dict[str, Any]) -> str:
+    """A report of `prepare` for people: a table of splits and classes, what was skipped, where the data lie."""
+    state = "was already prepared from the same data, nothing to do" if report["already_prepared"] else "prepared"
+    classes = list(next(iter(report["splits"].values()))["classes"])
+    rows = [["split", "examples", *classes]]
+    for split, numbers in report["splits"].items():
+        rows.append([split, f"{numbers['examples']:,}", *(f"{numbers['classes'][label]:,}" for label in classes)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{report['name']} {state} (layout: {report['layout']})"]
+    for split, *numbers in rows:
+        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join(["", split.ljust(widths[0]), *cells]))
+    skipped = report["skipped"]
+    lines.append(f"skipped: {len(skipped):,}")
+    lines += [f"  {entry['path']}: {entry['why']}" for entry in skipped[:_SHOWN]]
+    if len(skipped) > _SHOWN:
+        lines.append(f"  and {len(skipped) - _SHOWN:,} more")
+    lines += [f"note: {note}" for note in report["notes"]]
+    return "\n".join([*lines, report["protocol"], f"data: {report['path']}"])
+
+
+def _find_class(name: str) -> tuple[type[FaceBuilder], str | None]:
+    """The builder class and the configuration of `name` or `name/config`."""
+    base, _, config = name.partition("/")
+    cls = builder_class(base)
+    configs = [known.name for known in cls.BUILDER_CONFIGS]
+    if config and config not in configs:
+        known_names = ", ".join(f"{base}/{known}" for known in configs) or base
+        raise DataError(f"there is no data set {name!r}; known: {known_names}")
+    return cls, config or (configs[0] if configs else None)
+
+
+def _check_source(cls: type[FaceBuilder], source: str | None) -> None:
+    if cls.NEEDS_SOURCE and source is None:
+        raise DataError(
+            f"{cls.name}: say where your copy lies with --from PATH (folder, archive or file); "
+            f"to get one: {cls.WHERE_TO_GET_IT}"
+        )
+    if not cls.NEEDS_SOURCE and source is not None:
+        raise DataError(f"{cls.name} is made here and reads no files; leave out --from {source}")
+
+
+def _data_dir(data_dir: str | None) -> Path:
+    from tensorflow_datasets.core import constants
+
+    return Path(data_dir or constants.get_default_data_dir()).expanduser().absolute()
+
+
+def _path(cls: type[FaceBuilder], config: str | None, root: Path) -> Path:
+    """TFDS's folder: <data_dir>/<name>[/<config>]/<version>."""
+    return root.joinpath(cls.name, *([config] if config else []), str(cls.VERSION))
+
+
+def _flat(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def _one_line_errors(root: Path) -> Iterator[None]:
+    """A full disk or a folder without permission is for the user to put right, so it is a DataError."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or _flat(error)
+        raise DataError(f"cannot write the data set to {root} ({why}); nothing was kept") from error
+    except RuntimeError as error:  # what ArrayRecord makes of an OSError
+        if "Failed to finalize writing" not in str(error):
+            raise
+        why = _flat(error).split(";")[0]
+        raise DataError(f"cannot write the data set to {root} ({why}); nothing was kept") from error
+
+
+@contextlib.contextmanager
+def _clean_after_failure(folder: Path) -> Iterator[None]:
+    """After an error removes the empty folders, up from `folder`, that were not there before."""
+    new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _move(new: Path, target: Path, aside: Path) -> None:
+    """Puts `new` at `target`; what was there before comes back if that fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        new.rename(target)
+        return
+    target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+
+
+def _already_there(name: str, source: str | None, data_dir: str | None, strict: bool) -> dict[str, Any]:
+    """The report on a data set that exists. Raises DataError if it is not what is asked for now."""
+    report = _report(name, data_dir, already_prepared=True)
+    metadata = read_info(name, data_dir).info.metadata
+    if source is not None and open_source(source).fingerprint() != metadata["fingerprint"]:
+        raise DataError(
+            f"{report['path']} already holds {name} prepared from {metadata['source']}, which differs from {source}; "
+            "add --overwrite to replace it, or choose another --data_dir"
+        )
+    if strict and report["skipped"]:
+        first = report["skipped"][0]
+        raise DataError(
+            f"{first['path']}: {first['why']}; {report['path']} was prepared without it "
+            f"({len(report['skipped']):,} skipped), which strict forbids"
+        )
+    return report
+
+
+def _report(name: str, data_dir: str | None, already_prepared: bool) -> dict[str, Any]:
+    info = read_info(name, data_dir).info
+    metadata = info.metadata
+    shapes = ", ".join(f"{shape} ({number:,})" for shape, number in metadata["shapes"].items())
+    mixed = [f"the pictures are not all of one shape, which training needs: {shapes}"] * (len(metadata["shapes"]) > 1)
+    return {
+        "name": name,
+        "layout": metadata["layout"],
+        "protocol": metadata["protocol"],
+        "splits": {
+            split: {"examples": info.splits[split].num_examples, "classes": counts}
+            for split, counts in metadata["counts"].items()
+        },
+        "skipped": metadata["skipped"],
+        "notes": metadata["notes"] + mixed,
+        "already_prepared": already_prepared,
+        "data_dir": str(_data_dir(data_dir)),
+        "path": str(info.data_dir),
+    }

@@ -1,0 +1,148 @@
+"""Paints what surrounds the face: shoulders, neck, ears and hair."""
+
+import dataclasses
+
+import numpy as np
+
+from data_pipelines.synthetic.canvas import Canvas, mix, parse_colour, scale_colour, spline, taper
+from data_pipelines.synthetic.factors import Factors
+from data_pipelines.synthetic.head import Head
+from data_pipelines.synthetic.palette import Palette
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """A hair style: how far it stands off the head, and its hairline from one side to the other.
+
+    The hairline is (azimuth in degrees, height in head units); `fall` is how far hair hangs behind the head, and
+    `curl` the size of the bumps of its outline.
+    """
+
+    volume: float
+    hairline: tuple[tuple[float, float], ...]
+    fall: float | None = None
+    curl: float = 0.0
+
+
+def _symmetric(*half: tuple[float, float]) -> tuple[tuple[float, float], ...]:
+    """A whole hairline from its left half, whose last point is the middle of the forehead."""
+    return half + tuple((-azimuth, y) for azimuth, y in half[-2::-1])
+
+
+_CROPPED = ((-125, 0.30), (-100, -0.02), (-84, -0.18), (-76, 0.06), (-70, -0.10), (-66, -0.40))
+_DRAPED = ((-100, 0.62), (-84, 0.60), (-72, 0.35), (-66, 0.0), (-62, -0.36))
+STYLES: dict[str, Style] = {
+    "short": Style(1.11, _symmetric(*_CROPPED, (-50, -0.66), (-24, -0.74), (0, -0.72))),
+    "parted": Style(
+        1.13,
+        (*_CROPPED, (-50, -0.58), (-30, -0.68), (18, -0.86), (32, -0.78), (52, -0.66))
+        + tuple((-azimuth, y) for azimuth, y in _CROPPED[::-1]),
+    ),
+    "fringe": Style(1.11, _symmetric(*_CROPPED, (-48, -0.60), (-24, -0.63), (0, -0.62))),
+    "curly": Style(1.19, _symmetric(*_CROPPED, (-50, -0.62), (-24, -0.72), (0, -0.70)), curl=0.05),
+    "long": Style(1.10, _symmetric(*_DRAPED, (-50, -0.60), (-26, -0.74), (0, -0.86)), fall=1.35),
+    "bob": Style(1.12, _symmetric(*_DRAPED, (-52, -0.56), (-28, -0.68), (0, -0.70)), fall=0.72),
+    "buzz": Style(1.015, _symmetric(*_CROPPED, (-46, -0.68), (-24, -0.74), (0, -0.74))),
+}
+
+
+def paint_back(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -> None:
+    """What lies behind the face: hanging hair, neck, shoulders."""
+    style = STYLES.get(factors.hair_style)
+    chin = head.to_picture(np.zeros(1), np.full(1, 0.75), np.full(1, -0.05))[0]
+    if style is not None and style.fall is not None:
+        _paint_fall(canvas, head, colours, style)
+    unit, bottom = head.unit, canvas.side + 2
+    shirt = parse_colour(factors.clothes)
+    skin = mix(colours.skin, colours.shade, 0.55)
+    neck = np.array(((-0.40, -0.2), (-0.39, 0.25), (-0.47, 0.45), (-0.6, 1.0), (0.6, 1.0), (0.47, 0.45), (0.39, 0.25)))
+    neck = np.concatenate((neck, ((0.40, -0.2),))) * unit + chin
+    canvas.polygon(neck, skin, lit=True)
+    slope = np.array(((-0.42, 0.40), (-0.75, 0.52), (-1.25, 0.75), (-1.6, 1.6)))
+    left, right = spline(slope * unit + chin, 10), spline(slope * (-unit, unit) + chin, 10)
+    collar = spline(np.array(((0.42, 0.40), (0.25, 0.56), (0.0, 0.62), (-0.25, 0.56), (-0.42, 0.40))) * unit + chin, 12)
+    corners = np.array(((canvas.side + 2, bottom), (-2, bottom)))
+    canvas.polygon(np.concatenate((right, corners, left[::-1], collar[::-1])), shirt, lit=True)
+    canvas.stroke(collar, 0.05 * unit, scale_colour(shirt, 0.72))
+
+
+def _paint_fall(canvas: Canvas, head: Head, colours: Palette, style: Style) -> None:
+    """Hair that hangs behind the head to the height `style.fall`."""
+    y = np.linspace(-0.6, style.fall, 8) - np.array((0, 0, 0, 0, 0, 0, 0.04, 0))
+    half = np.interp(y, (-0.6, -0.2, 0.4, 1.4), (0.72, 0.84, 0.88, 0.92))
+    half *= (1, 1, 1, 1, 1, 1, 0.98, 0.80)  # the ends turn in
+    z = np.full_like(y, -0.15)
+    left, right = head.to_picture(-half, y, z), head.to_picture(half, y, z)
+    canvas.polygon(np.concatenate((spline(left, 14), spline(right, 14)[::-1])), colours.hair_dark, lit=True)
+
+
+def paint_ear(canvas: Canvas, head: Head, colours: Palette, side: int) -> None:
+    """One ear; the side that the head turns away from shows more of it."""
+    shown = max(0.0, -side * np.sin(head.yaw))
+    wide = 0.07 + 0.10 * shown
+    rim = np.array(((0.0, -0.16), (0.7, -0.20), (1.15, -0.10), (1.0, 0.05), (0.6, 0.18), (0.1, 0.22), (-0.3, 0.10)))
+    points = spline(np.concatenate((rim, rim[:1])), 20)
+    x, y = side * (0.71 + points[:, 0] * wide), 0.05 + points[:, 1]
+    place = np.interp(0.05, head.heights, head.widths) / 0.72
+    z = np.full_like(x, 0.02)
+    canvas.polygon(head.to_picture(x * place, y, z), mix(colours.skin, colours.blush, 0.18), lit=True)
+    inner = spline(rim[1:6] * 0.62 + (0.12, 0.01), 10)
+    curve = head.to_picture(side * (0.71 + inner[:, 0] * wide) * place, 0.05 + inner[:, 1], z[:10])
+    canvas.stroke(curve, 0.03 * head.unit, mix(colours.skin, colours.fold, 0.6), taper(10))
+
+
+def paint_hair(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -> None:
+    """Hair over the forehead and the temples, with a sheen and strands that follow the skull."""
+    style = STYLES.get(factors.hair_style)
+    if style is None:
+        return
+    line = np.array(style.hairline, dtype=np.float64)
+    line[:, 1] *= factors.face_height
+    edge = spline(head.around(line[:, 0], line[:, 1]), 4 * len(line))
+    cropped = factors.hair_style == "buzz"
+    fill = mix(colours.skin, colours.hair, 0.72) if cropped else colours.hair
+    canvas.polygon(np.concatenate((edge, _outer_curve(head, style, line)[::-1])), fill, lit=True)
+    if not cropped:
+        _paint_strands(canvas, head, colours, style, line)
+
+
+def ears_show(factors: Factors) -> bool:
+    """Whether the hair leaves the ears free."""
+    style = STYLES.get(factors.hair_style)
+    return style is None or style.fall is None
+
+
+def _outer_curve(head: Head, style: Style, line: np.ndarray) -> np.ndarray:
+    """The outline of the hair from its left end over the crown to its right end, pixels (n, 2)."""
+    angle = np.linspace(0, np.pi, 48)
+    low = np.where(angle < np.pi / 2, line[0, 1], line[-1, 1])
+    # Heights run from the ends up to the crown as a sine, so that points are dense where the outline turns.
+    y = low + (head.heights[0] - low) * np.sin(angle) ** 0.9
+    side = np.where(angle < np.pi / 2, -180.0, 180.0)
+    grow = style.volume + style.curl * np.abs(np.sin(angle * 9))
+    if style.fall is None:
+        # Cropped hair lies on the head beside the ears and stands off above them.
+        grow = 1 + (grow - 1) * np.clip((-0.02 - y) / 0.3, 0, 1)
+    return head.around(side, y, grow)
+
+
+def _paint_strands(canvas: Canvas, head: Head, colours: Palette, style: Style, line: np.ndarray) -> None:
+    """A band of light across the crown, and strokes swept back from the hairline to one side."""
+    inner = line[np.abs(line[:, 0]) < 70]
+    count, samples = 9, 9
+    place = np.linspace(0.05, 0.95, count)
+    grid = np.linspace(0, 1, len(inner))
+    azimuth, y = np.interp(place, grid, inner[:, 0])[:, None], np.interp(place, grid, inner[:, 1])[:, None]
+    t = np.linspace(0, 1, samples)[None, :]
+    turns = azimuth * (1 - 0.25 * t**2) + 26 * t * (1 - 0.3 * t)
+    heights = (y - 0.02) * (1 - t) + 0.88 * head.heights[0] * t
+    swell = 1 + 0.7 * (style.volume - 1) * t.repeat(count, axis=0).ravel()
+    curves = head.around(turns.ravel(), heights.ravel(), swell).reshape(count, samples, 2)
+    # The band lies between the hairline and the crown, so it is seen as the curve of the skull.
+    band = np.linspace(-52, 40, 12)
+    over = 0.55 * head.heights[0] + 0.45 * np.interp(band, inner[:, 0], inner[:, 1])
+    sheen = head.around(band, over, 1 + 0.6 * (style.volume - 1))
+    canvas.stroke(sheen, 0.085 * head.unit, mix(colours.hair, colours.hair_light, 0.55), taper(12))
+    for k, curve in enumerate(curves):
+        tint, amount = (colours.hair_dark, 0.5) if k % 2 else (colours.hair_light, 0.3)
+        canvas.stroke(curve, (0.035 + 0.015 * (k % 3)) * head.unit, mix(colours.hair, tint, amount), taper(samples))

@@ -1,0 +1,100 @@
+"""Checkpoints of a run: the newest few and the best, written in the background. The only file that knows Orbax.
+
+A checkpoint holds {state, record}: the arrays of a `State`, and a JSON record of everything else that resuming and
+predicting need: data position, metrics, resolved config, class names, preprocessing.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from expressnet_jax.train.state import State
+
+_BEST = "accuracy"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing, damaged, or could not be written; the message is one line."""
+
+
+class Manager:
+    """The checkpoints in one folder. Use as a context manager: leaving it waits for the last write."""
+
+    def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False) -> None:
+        logging.getLogger("absl").setLevel(logging.ERROR)  # a paragraph per save is not for the user's screen
+        if read_only and not folder.is_dir():
+            raise CheckpointError(f"no checkpoints in {folder.parent}; is it the --workdir of a training run?")
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[_BEST], n=1, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            # LatestN beside BestN: with `best_fn` and `max_to_keep` alone the newest one could be deleted.
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), best]),
+            best_fn=lambda metrics: metrics[_BEST],
+            best_mode="max",
+            create=not read_only,
+            read_only=read_only,
+            enable_async_checkpointing=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self.folder = folder
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, state: State, record: dict[str, Any], *, accuracy: float | None = None) -> None:
+        """Starts writing the state before step `record["step"]`; the arrays may be donated as soon as this returns.
+
+        `accuracy`, of the validation of just this state, makes it a candidate for the best.
+        """
+        if record["step"] in self._manager.all_steps():  # saved at an interruption, evaluated only now
+            self._manager.delete(record["step"])
+        self._manager.save(
+            record["step"],
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), record=ocp.args.JsonSave(record)),
+            metrics=None if accuracy is None else {_BEST: accuracy},
+            force=True,
+        )
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk; raises what a background write ran into."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def latest_step(self) -> int | None:
+        """The newest checkpoint's step, or None where there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step with the best validation accuracy, or the newest one where nothing was evaluated."""
+        best = self._manager.best_step()
+        return self.latest_step() if best is None else best
+
+    def record(self, step: int) -> dict[str, Any]:
+        """The JSON record of a checkpoint."""
+        try:
+            return dict(self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"])
+        except (OSError, ValueError, KeyError) as error:
+            raise self._damaged(step, error) from error
+
+    def restore(self, step: int, abstract: State) -> State:
+        """The state of a checkpoint, laid out as `abstract` says, whatever mesh it was saved from."""
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract._asdict()))
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise self._damaged(step, error) from error
+        return State(**restored["state"])
+
+    def _damaged(self, step: int, error: Exception) -> CheckpointError:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        return CheckpointError(f"checkpoint {self.folder / str(step)} cannot be read: {reason}")

@@ -1,0 +1,199 @@
+"""The command line: `expressnet train | evaluate | inspect | data prepare`. Text goes to standard error, JSON to
+standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM, 130 stopped by SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+_EXAMPLES = {
+    "train": "expressnet train --config=fer2013_small --workdir runs/small --config.batch_size=64",
+    "evaluate": "expressnet evaluate --workdir runs/small --data fer2013 --split public_test",
+    "inspect": "expressnet inspect --config=fer2013:paper --config.moe.num_experts=8",
+    "prepare": "expressnet data prepare fer2013 --from Downloads/fer2013.zip",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"expressnet: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|inspect|data")
+
+    def command(parent: Any, name: str, text: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = parent.add_parser(
+            name, help=text, description=text, epilog=f"example: {_EXAMPLES[name]}", allow_abbrev=False
+        )
+        made.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+        return made
+
+    config = "a packaged config or a file, with a recipe after a colon; --config.KEY=VALUE changes one setting"
+    data_dir = "where prepared data sets lie (default: TensorFlow Datasets' own folder)"
+    train = command(commands, "train", "Train a network; the same command resumes an interrupted run.")
+    train.add_argument("--config", required=True, help=config)
+    train.add_argument("--workdir", required=True, type=Path, help="the folder of this run")
+    train.add_argument("--data_dir", help=data_dir)
+    evaluate = command(commands, "evaluate", "Evaluate the best checkpoint of a run.")
+    evaluate.add_argument("--workdir", required=True, type=Path, help="the folder of a run")
+    evaluate.add_argument("--data", help="another prepared data set; classes are matched by name")
+    evaluate.add_argument("--split", help="default: the test split that the run's config names")
+    evaluate.add_argument("--data_dir", help=data_dir)
+    inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run holds.")
+    inspect.add_argument("path", nargs="?", type=Path, help="the folder of a run")
+    inspect.add_argument("--config", help=config)
+    data = commands.add_parser("data", help="Data sets: prepare.").add_subparsers(
+        dest="command", required=True, metavar="prepare"
+    )
+    prepare = command(data, "prepare", "Turn your own copy of a data set into the form that training reads.")
+    prepare.add_argument("name", help="fer2013 or synthetic_faces")
+    prepare.add_argument("--from", dest="source", help="a folder, tar, zip or csv; nothing is downloaded")
+    prepare.add_argument("--data_dir", help=data_dir)
+    prepare.add_argument("--strict", action="store_true", help="stop at the first unreadable picture, instead of skipping")
+    prepare.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
+    return parser
+
+
+def _overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.key=value` and `--config.key value` out of the arguments."""
+    from expressnet_jax.config import ConfigError
+
+    rest, overrides, waiting = [], [], list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        key, found, value = argument.removeprefix("--config.").partition("=")
+        if not found:
+            if not waiting:
+                raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
+            value = waiting.pop(0)
+        overrides.append((key, value))
+    return rest, overrides
+
+
+def _train(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    from expressnet_jax import config_files
+    from expressnet_jax.evaluation import report
+    from expressnet_jax.train import loop
+
+    config = config_files.load(options.config, overrides)
+    _start_jax()
+    summary = loop.train(config, options.workdir, data_dir=options.data_dir)
+    report.curves(options.workdir)
+    _say((options.workdir / "summary.txt").read_text())
+    return summary
+
+
+def _evaluate(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
+    from expressnet_jax.evaluation import report
+
+    _start_jax()
+    summary, text = report.evaluate_run(
+        options.workdir, data=options.data, split=options.split, data_dir=options.data_dir
+    )
+    _say(text)
+    return summary
+
+
+def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    from expressnet_jax import config_files, inspection
+    from expressnet_jax.config import ConfigError
+
+    if (options.path is None) == (options.config is None):
+        raise ConfigError("give either a run's folder or --config")
+    if options.path and overrides:
+        raise ConfigError("--config.KEY=VALUE goes with --config, not with the folder of a run")
+    config = None if options.path else config_files.load(options.config, overrides)
+    _start_jax()
+    found = inspection.of_run(options.path) if config is None else inspection.of_config(config)
+    _say(inspection.describe(found))
+    return found
+
+
+def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
+    from data_pipelines import prepare
+
+    report = prepare.prepare(
+        options.name, options.source, data_dir=options.data_dir, strict=options.strict, overwrite=options.overwrite
+    )
+    _say(prepare.describe(report))
+    return report
+
+
+_COMMANDS = {"train": _train, "evaluate": _evaluate, "inspect": _inspect, "prepare": _prepare}
+
+
+def _start_jax() -> None:
+    """Settings of the process: compiled programs are kept from one run to the next."""
+    import jax
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expressnet_jax" / "xla"
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _say(text: str) -> None:
+    print(text.rstrip(), file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code. A user's mistake is one line, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes about its own cache are not the user's concern
+    from data_pipelines.errors import DataError
+    from expressnet_jax.config import ConfigError
+
+    try:
+        rest, overrides = _overrides(arguments)
+        options = _parser().parse_args(rest)
+        if overrides and getattr(options, "config", None) is None and options.command != "inspect":
+            raise ConfigError(f"--config.{overrides[0][0]} goes with --config, which {options.command} does not take")
+        result = _COMMANDS[options.command](options, overrides)
+        if options.json:
+            print(json.dumps(result))
+        return 0
+    except ConfigError as error:
+        return _failed(2, error)
+    except DataError as error:
+        return _failed(1, error)
+    except KeyboardInterrupt:
+        return _failed(130, "interrupted")
+    except Exception as error:
+        return _explained(error)
+
+
+def _explained(error: Exception) -> int:
+    """Exit codes of failures whose classes are costly to import, and of a full disk in any disguise."""
+    from expressnet_jax.checkpoint.manager import CheckpointError
+    from expressnet_jax.train.loop import TrainingError
+    from expressnet_jax.train.stop import Interrupted
+
+    if isinstance(error, Interrupted):
+        return _failed(error.exit_code, error)
+    if isinstance(error, (TrainingError, CheckpointError)):
+        return _failed(1, error)
+    text = str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in text:
+        return _failed(1, f"the disk is full ({text.splitlines()[0][:200]}); free some space and run the command again")
+    if isinstance(error, OSError):
+        return _failed(1, text.splitlines()[0])
+    raise error
+
+
+def _failed(code: int, message: object) -> int:
+    print(f"expressnet: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Counts a network's answers over every example of a split, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from data_pipelines import loader
+from data_pipelines.errors import DataError
+from expressnet_jax.config import Config
+from expressnet_jax.evaluation import metrics
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train.state import State
+
+
+class Examples(NamedTuple):
+    """Some examples of a split and the network's answers, for a picture of them."""
+
+    images: np.ndarray  # (n, H, W, C) uint8
+    labels: np.ndarray  # (n,)
+    probabilities: np.ndarray  # (n, classes)
+
+
+def evaluate(
+    config: Config, step: Callable[..., Any], state: State, split: loader.Split, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    """The summary of `metrics.summarize` over a whole split, with `loss`; `step` is a compiled `step.eval_step`.
+
+    Raises DataError where the number of examples counted is not the number in the split.
+    """
+    classes = config.data.classes
+    counts = np.zeros((len(classes), len(classes)), np.int64)
+    loss = 0.0
+    for batch in _batches(config, split):
+        confusion, batch_loss, _ = step(state, meshes.to_device(mesh, batch))
+        counts += np.asarray(confusion, np.int64)
+        loss += float(batch_loss)
+    if counts.sum() != len(split):
+        raise DataError(f"evaluated {counts.sum()} of the {len(split)} examples of {split.name}")
+    return {"split": split.name, "loss": loss / len(split), **metrics.summarize(counts, classes)}
+
+
+def examples(
+    config: Config, step: Callable[..., Any], state: State, split: loader.Split, mesh: jax.sharding.Mesh, count: int
+) -> Examples:
+    """The network's answers for some `count` examples, spread evenly over the split."""
+    chosen = split.numbers[np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)]
+    few = loader.Split(split.name, split.records, chosen, split.label_map, split.classes)
+    parts = []
+    for batch in _batches(config, few):
+        _, _, probabilities = step(state, meshes.to_device(mesh, batch))
+        parts.append((batch["image"], batch["label"], np.asarray(probabilities)))
+    return Examples(*(np.concatenate(column)[: len(few)] for column in zip(*parts, strict=True)))
+
+
+def _batches(config: Config, split: loader.Split) -> Iterator[loader.Batch]:
+    return loader.evaluation_batches(
+        split, config.batch_size, host=jax.process_index(), hosts=jax.process_count(), workers=config.data.workers
+    )

@@ -1,0 +1,151 @@
+"""Classification figures from one confusion matrix of global counts.
+
+A confusion matrix adds up over batches, devices and hosts; recall, F1 and their means do not. So the counts are
+summed first, over everything, and every figure here is a function of the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Z_95 = 1.959963984540054  # the normal distribution has 95 % of its mass within so many standard deviations
+
+
+def summarize(confusion: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
+    """The figures of one evaluation, ready for JSON, from counts `confusion[true, predicted]`.
+
+    With n[i, j] the examples of class i that were predicted as j, N their total, and every 0/0 taken as 0:
+
+        accuracy             sum_i n[i, i] / N
+        recall(i)            n[i, i] / sum_j n[i, j]
+        precision(i)         n[i, i] / sum_j n[j, i]
+        f1(i)                2 n[i, i] / (sum_j n[i, j] + sum_j n[j, i])
+        mean_class_accuracy  mean of recall(i) over the classes that have examples (balanced accuracy)
+        macro_f1             mean of f1(i) over the classes that occur as truth or as prediction
+
+    `accuracy_interval` is the 95 % Wilson interval of the accuracy. The other keys repeat what came in: `examples`
+    (N), `classes`, `confusion` (a list of rows) and `per_class` {name: {precision, recall, f1, examples}}.
+    """
+    counts = _checked(confusion, classes)
+    right, truths, guesses = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    examples, correct = int(counts.sum()), int(right.sum())
+    precision, recall = _ratio(right, guesses), _ratio(right, truths)
+    f1 = _ratio(2 * right, truths + guesses)
+    return {
+        "accuracy": correct / examples if examples else 0.0,
+        "accuracy_interval": list(wilson_interval(correct, examples)),
+        "mean_class_accuracy": _mean(recall[truths > 0]),
+        "macro_f1": _mean(f1[truths + guesses > 0]),
+        "examples": examples,
+        "classes": list(classes),
+        "confusion": counts.tolist(),
+        "per_class": {
+            name: {
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "examples": int(truths[i]),
+            }
+            for i, name in enumerate(classes)
+        },
+    }
+
+
+def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """The Wilson score interval of a proportion p = successes / trials; (0, 1) when there were no trials.
+
+        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    Unlike p -+ z sqrt(p (1 - p) / n), it stays within 0 and 1 and does not shrink to nothing at p = 0 or 1.
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes of {trials} trials: must be between 0 and the number of trials")
+    if trials == 0:
+        return 0.0, 1.0
+    p, square = successes / trials, z * z / trials
+    half = math.sqrt(p * (1 - p) * square + square * square / 4)
+    # Clipped because rounding can leave -1e-17 where the exact bound is 0.
+    low, high = (p + square / 2 - half) / (1 + square), (p + square / 2 + half) / (1 + square)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """A summary as plain text: the headline figures, a line for each class, and the confusion matrix."""
+    low, high = summary["accuracy_interval"]
+    headline = [
+        f"accuracy             {_percent(summary['accuracy']):>8}  (95 % interval {_percent(low)} to {_percent(high)})",
+        f"mean class accuracy  {_percent(summary['mean_class_accuracy']):>8}",
+        f"macro F1             {_percent(summary['macro_f1']):>8}",
+        f"examples             {summary['examples']:,}",
+    ]
+    lines = [*headline, "", *_class_table(summary), "", *_confusion_table(summary)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def shorten(name: str, width: int) -> str:
+    """`name` in at most `width` characters, the cut marked by an ellipsis."""
+    return name if len(name) <= width else name[: width - 1].rstrip() + "\u2026"
+
+
+def _checked(confusion: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
+    """The counts as int64, once they are known to be a confusion matrix of these classes."""
+    counts = np.asarray(confusion)
+    size = len(classes)
+    if size == 0:
+        raise ValueError("a confusion matrix needs at least 1 class, got 0")
+    if len(set(classes)) != size:
+        raise ValueError(f"{size} classes, but only {len(set(classes))} different names: {', '.join(classes)}")
+    if counts.shape != (size, size):
+        raise ValueError(f"confusion matrix of shape {counts.shape}, but {size} classes need ({size}, {size})")
+    if not np.issubdtype(counts.dtype, np.integer):
+        # float32 sums lose counts above 2**24 without a word, so they are not accepted at all.
+        raise ValueError(f"confusion matrix of type {counts.dtype}: counts must be integers")
+    if counts.min() < 0:
+        row, column = np.argwhere(counts < 0)[0]
+        raise ValueError(f"confusion[{row}, {column}] is {counts[row, column]}: counts cannot be negative")
+    return counts.astype(np.int64)
+
+
+def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
+    """numerator / denominator, and 0 where the denominator is 0 (scikit-learn's zero_division=0)."""
+    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else 0.0
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _class_table(summary: dict[str, Any]) -> list[str]:
+    rows = [["class", "precision", "recall", "F1", "examples"]]
+    for name, values in summary["per_class"].items():
+        # 0 of 0 counts as 0 in the means above, but in a table it would read as a failure.
+        recall = _percent(values["recall"]) if values["examples"] else "-"
+        rows.append([name, _percent(values["precision"]), recall, _percent(values["f1"]), f"{values['examples']:,}"])
+    return _aligned(rows)
+
+
+def _confusion_table(summary: dict[str, Any]) -> list[str]:
+    rows = [["true \\ predicted", *(shorten(name, 9) for name in summary["classes"]), "examples"]]
+    for name, counts in zip(summary["classes"], summary["confusion"], strict=True):
+        total = sum(counts)
+        cells = [f"{100 * count / total:.1f}" if count else "." for count in counts] if total else ["-"] * len(counts)
+        rows.append([name, *cells, f"{total:,}"])
+    return ["confusion, in % of the examples of each true class (. is none)", *_aligned(rows)]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, the others to the right, each as wide as it needs."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]

@@ -1,0 +1,70 @@
+"""Evaluates a run's best checkpoint, and leaves text, JSON and pictures of it in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from data_pipelines import loader
+from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.evaluation import evaluator, figures, metrics
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import hooks, loop, run_folder, state, step
+from expressnet_jax.train import optimizer as optimizers
+
+
+def evaluate_run(
+    workdir: Path, *, data: str | None = None, split: str | None = None, data_dir: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """Evaluates the best checkpoint of a run on one split; by default the test split of its config.
+
+    `split` may be "validation" for the examples that the run itself held out. Returns the summary and its text, and
+    writes both, a confusion matrix and a picture of predictions to `workdir`/evaluation/<data>_<split>/.
+    """
+    config = run_folder.read_config(workdir)
+    if data and not split:
+        raise ConfigError(f"--data {data} needs --split")
+    mesh = meshes.create(config)
+    examples = _open(config, data or config.data.name, split or config.data.test_split, data_dir)
+    restored, at = restore_best(config, workdir, mesh)
+    evaluate = jax.jit(step.eval_step(config, state.graph(config)))
+    summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
+    summary = {"workdir": str(workdir), "step": at, **summary}
+    text = f"{examples.name}, checkpoint of step {at} of {workdir}\n\n{metrics.describe(summary)}"
+    folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ +", "__+", "()"))
+    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    run_folder.write_text(folder / "summary.txt", text.rstrip() + "\n")
+    figures.confusion_figure(summary, folder / "confusion.png", examples.name)
+    few = evaluator.examples(config, evaluate, restored, examples, mesh, 40)
+    figures.predictions_figure(
+        few.images, few.labels, few.probabilities.argmax(-1), few.probabilities, examples.classes,
+        folder / "predictions.png",
+    )  # fmt: skip
+    return summary, f"{text.rstrip()}\n\nwritten to {folder}"
+
+
+def restore_best(config: Config, workdir: Path, mesh: jax.sharding.Mesh) -> tuple[state.State, int]:
+    """The state of a run's best checkpoint on this mesh, and its step."""
+    with Manager(workdir / "checkpoints", read_only=True) as manager:
+        best = manager.best_step()
+        if best is None:
+            raise CheckpointError(f"{workdir} has no checkpoint yet")
+        # The clock shapes no array: any number of examples gives the optimizer the same state.
+        optimizer = optimizers.create(config, loop.clock_of(config, config.batch_size))
+        return manager.restore(best, state.abstract(config, optimizer, mesh)), best
+
+
+def curves(workdir: Path) -> None:
+    """Draws the training and validation curves of a run to curves.png."""
+    figures.curves_figure(hooks.read_records(workdir), workdir / "curves.png")
+
+
+def _open(config: Config, name: str, split: str, data_dir: str | None) -> loader.Split:
+    if split == "validation" and name == config.data.name:
+        return loop.open_splits(config, data_dir)[1]
+    return loader.open_split(name, split, config.data.classes, data_dir=data_dir)

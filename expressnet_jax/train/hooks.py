@@ -1,0 +1,142 @@
+"""What a run writes down: lines on the screen with the time remaining, metrics.jsonl, TensorBoard events."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from expressnet_jax.duration import Clock
+
+
+def say(text: str) -> None:
+    """One line for the user, on standard error: standard output is for results. Only the first host speaks."""
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+class MetricsWriter:
+    """Appends records to metrics.jsonl and TensorBoard events; after a resume, drops what lies beyond the resumed step.
+
+    Use as a context manager. Only the first host writes.
+    """
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        self._path, self._on = workdir / "metrics.jsonl", jax.process_index() == 0
+        if not self._on:
+            return
+        kept = [r for r in read_records(workdir) if r["step"] <= step]
+        self._path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._on:
+            self._file.close()
+            self._events.close()
+
+    def write(self, kind: str, record: dict[str, Any]) -> None:
+        """One record of kind "train" or "validation"; `record` holds at least "step"."""
+        if not self._on:
+            return
+        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
+        self._file.flush()
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self._events.add_scalar(f"{kind}/{name}", value, record["step"])
+        self._events.flush()
+
+
+def read_records(workdir: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl so far; a last line cut off by a crash is left out."""
+    path, records = workdir / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class Progress:
+    """Turns the sums of an interval into a record and a line, and knows how long the rest will take."""
+
+    def __init__(self, clock: Clock, start: int) -> None:
+        self._clock, self._start = clock, start
+        self._images_per_second = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets the time so far: the first step compiles, and is no measure of the others."""
+        self._began = time.monotonic()
+        self._seen, self._seen_at = self._start, self._began  # the last step known to be complete, and when it was
+
+    @contextlib.contextmanager
+    def pause(self, step: int, state: Any) -> Iterator[None]:
+        """Leaves evaluation and saving before `step` out of the training speed (they stay in the time remaining).
+
+        Waits for `state` first: steps still running are training, whoever waits for them.
+        """
+        jax.block_until_ready(state)
+        self._complete(step)
+        yield
+        self._seen_at = time.monotonic()
+
+    def _complete(self, step: int) -> None:
+        """Notes that all steps before `step` are done."""
+        if step > self._seen:
+            now = time.monotonic()
+            images = (step - self._seen) * self._clock.batch_size
+            self._images_per_second = round(images / max(now - self._seen_at, 1e-9), 2)
+            self._seen, self._seen_at = step, now
+
+    def record(self, step: int, sums: dict[str, Any]) -> dict[str, Any]:
+        """Means over an interval that ended before `step`, from its sums (fetched from the device here)."""
+        values = {name: np.asarray(value, np.float64) for name, value in jax.device_get(sums).items()}
+        self._complete(step)
+        count, steps = max(float(values["count"]), 1.0), max(float(values["steps"]), 1.0)
+        record: dict[str, Any] = {
+            "step": step,
+            "epoch": round(self._clock.epoch(step), 4),
+            "loss": float(values["loss"]) / count,
+            "accuracy": float(values["correct"]) / count,
+            "gradient_norm": float(values["gradient_norm"]) / steps,
+            "learning_rate": float(values["learning_rate"]),
+            "nonfinite_in_a_row": int(values["nonfinite"][0]),
+            "nonfinite": int(values["nonfinite"][1]),
+            "images_per_second": self._images_per_second,
+        }
+        for layer in ("moe_cnn", "moe_expression"):
+            load = values[f"{layer}/load"]
+            record[f"{layer}/entropy"] = float(values[f"{layer}/entropy"]) / count
+            record[f"{layer}/max_load"] = float(load.max() / max(load.sum(), 1.0))
+            record[f"{layer}/min_load"] = float(load.min() / max(load.sum(), 1.0))
+        return record
+
+    def line(self, record: dict[str, Any]) -> str:
+        """The record for a person, with the time remaining at the pace so far."""
+        done, total = record["step"], self._clock.total_steps
+        pace = (time.monotonic() - self._began) / max(done - self._start, 1)
+        return (
+            f"step {done}/{total}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
+            f"accuracy {record['accuracy']:.3f}  rate {record['learning_rate']:.2e}  "
+            f"{record['images_per_second']:.0f} images/s  {span((total - done) * pace)} left"
+        )
+
+
+def span(seconds: float) -> str:
+    """1:02:03 or 4:05."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"

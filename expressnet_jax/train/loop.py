@@ -1,0 +1,239 @@
+"""The training loop, from a checked config to a finished run folder.
+
+The order inside the loop is fixed: evaluate the state if due, save it if due, draw the next batch, step, and write the
+metrics of an earlier interval. A checkpoint is therefore always {the state before step s, the position s}, with the
+validation result of just that state, and an interruption anywhere loses nothing but time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from data_pipelines import loader
+from expressnet_jax.checkpoint.manager import Manager
+from expressnet_jax.config import Config, to_dict
+from expressnet_jax.duration import Clock
+from expressnet_jax.evaluation import evaluator
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import optimizer as optimizers
+from expressnet_jax.train import run_folder
+from expressnet_jax.train import state as states
+from expressnet_jax.train import step as steps
+from expressnet_jax.train.hooks import MetricsWriter, Progress, say, span
+from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
+
+
+class TrainingError(Exception):
+    """A run that cannot go on; the message is one line."""
+
+
+def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict[str, Any]:
+    """Trains until `config.total` or an early stop, from the newest checkpoint in `workdir` if there is one.
+
+    Returns the summary that it also leaves in `workdir`. Raises Interrupted at the next step after SIGTERM or SIGINT,
+    once the state is saved; TrainingError after too many non-finite gradients in a row.
+    """
+    mesh = meshes.create(config)
+    train_split, validation = open_splits(config, data_dir)
+    run_folder.open_folder(workdir, config)
+    clock = clock_of(config, len(train_split))
+    say(
+        f"{config.data.name}: {len(train_split)} examples to train on, {len(validation)} to validate on; "
+        f"{clock.total_steps} steps of {config.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
+    )
+    with Signals() as signals, Manager(workdir / "checkpoints", keep=config.keep) as manager:
+        run = Run(config, mesh, clock, manager)
+        run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
+        start = run.start()
+        with MetricsWriter(workdir, start) as writer:
+            reason = run.loop(start, train_split, validation, writer, signals)
+        manager.wait()
+        summary = run.summary(reason)
+    run_folder.write_summary(workdir, summary)
+    return summary
+
+
+def open_splits(config: Config, data_dir: str | None) -> tuple[loader.Split, loader.Split]:
+    """The training and the validation split of a config, the latter held out from the former unless it is named."""
+    data = config.data
+    train_split = loader.open_split(data.name, data.train_split, data.classes, data_dir=data_dir)
+    if data.validation_split:
+        return train_split, loader.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
+    return loader.holdout(train_split, data.validation_fraction, config.seed)
+
+
+def clock_of(config: Config, examples: int) -> Clock:
+    """The clock of a run over `examples` training examples, with its total number of steps."""
+    return Clock(config.batch_size, examples, Clock(config.batch_size, examples).steps(config.total, "total"))
+
+
+class Run:
+    """The moving parts of one run, made once; `loop` is the training loop."""
+
+    def __init__(self, config: Config, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager) -> None:
+        self.config, self.mesh, self.clock, self.manager = config, mesh, clock, manager
+        self.optimizer: optax.GradientTransformation = optimizers.create(config, clock)
+        self.early = EarlyStop(config.early_stop.patience)
+        self.seconds, self.began = 0.0, time.monotonic()  # of training so far, restarts included
+        graph = states.graph(config)
+        self.step = jax.jit(
+            steps.train_step(config, graph, self.optimizer, optimizers.schedule(config, clock)), donate_argnums=(0, 1)
+        )
+        self.eval_step = jax.jit(steps.eval_step(config, graph))
+
+    def state_bytes(self) -> int:
+        """Size of one checkpoint's arrays."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._abstract()))
+
+    def start(self) -> int:
+        """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
+        step = self.manager.latest_step()
+        if step is None:
+            self.state = states.init(self.config, self.optimizer, self.mesh)
+            return 0
+        self.state, record = self.manager.restore(step, self._abstract()), self.manager.record(step)
+        self.early = EarlyStop(**{**record["early_stop"], "patience": self.config.early_stop.patience})
+        self.seconds = record["seconds"]
+        say(f"going on from step {step} of {self.clock.total_steps}")
+        return step
+
+    def loop(
+        self, start: int, train_split: loader.Split, validation: loader.Split, writer: MetricsWriter, signals: Signals
+    ) -> str:
+        """Runs from step `start` to the last one; returns why it ended."""
+        total = self.clock.total_steps
+        eval_every, save_every, log_every = (
+            self.clock.steps(getattr(self.config, key), key) for key in ("eval_every", "save_every", "log_every")
+        )
+        batches = self._batches(train_split, start)
+        progress, pending, sums = Progress(self.clock, start), None, steps.zero_sums(self.config)
+        for step in range(start, total + 1):
+            reason, evaluate = self._ending(step, signals), self._evaluation_due(step, eval_every, signals)
+            if evaluate or (step > start and (reason or _due(step, save_every, total))):
+                with progress.pause(step, self.state):
+                    accuracy = self._evaluate(step, validation, writer) if evaluate else None
+                    self._save(step, accuracy)
+                reason = self._ending(step, signals)
+            if reason:
+                self._write(writer, progress, pending)
+                return self._end(reason, step, signals)
+            batch = next(batches)
+            if step == start:
+                self._compile(sums, batch, progress)
+            self.state, sums = self.step(self.state, sums, batch)
+            if _due(step + 1, log_every, total):
+                self._write(writer, progress, pending)
+                pending, sums = (step + 1, sums), steps.zero_sums(self.config)
+        raise AssertionError("the last step ends the loop")
+
+    def summary(self, reason: str) -> dict[str, Any]:
+        """What came out of the run, from its best checkpoint."""
+        step = self.manager.best_step() or 0
+        best = self.manager.record(step)
+        return {
+            "result": reason,
+            "data": self.config.data.name,
+            "classes": list(self.config.data.classes),
+            "steps": self.clock.total_steps if reason.startswith("finished") else self.early.evaluated_step,
+            "best_step": step,
+            "best_epoch": round(self.clock.epoch(step), 2),
+            "validation": {k: best["validation"][k] for k in ("accuracy", "mean_class_accuracy", "macro_f1", "loss")},
+            "training_time": span(self.seconds),
+            "devices": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
+            "jax": jax.__version__,
+        }
+
+    def _batches(self, split: loader.Split, start: int) -> Any:
+        """Batches on the device, one ahead: the next one crosses the bus while a step runs."""
+        host_batches = loader.training_batches(
+            split, self.config.batch_size, seed=self.config.seed, start=start,
+            host=jax.process_index(), hosts=jax.process_count(), workers=self.config.data.workers,
+        )  # fmt: skip
+        ahead = meshes.to_device(self.mesh, next(host_batches))
+        for host_batch in host_batches:
+            ready, ahead = ahead, meshes.to_device(self.mesh, host_batch)
+            yield ready
+
+    def _compile(self, sums: steps.Metrics, batch: steps.Batch, progress: Progress) -> None:
+        began = time.monotonic()
+        say("compiling the training step")
+        self.step = self.step.lower(self.state, sums, batch).compile()
+        say(f"compiled in {span(time.monotonic() - began)}")
+        progress.restart()
+
+    def _evaluate(self, step: int, validation: loader.Split, writer: MetricsWriter) -> float:
+        result = evaluator.evaluate(self.config, self.eval_step, self.state, validation, self.mesh)
+        self.early.update(step, result["loss"])
+        keys = ("loss", "accuracy", "mean_class_accuracy", "macro_f1")
+        self.validation = {key: result[key] for key in keys}
+        writer.write("validation", {"step": step, "epoch": round(self.clock.epoch(step), 4), **self.validation})
+        say(
+            f"validation at epoch {self.clock.epoch(step):.2f}  loss {result['loss']:.4f}  "
+            f"accuracy {result['accuracy']:.4f}  macro F1 {result['macro_f1']:.4f}"
+        )
+        return float(result["accuracy"])
+
+    def _save(self, step: int, accuracy: float | None) -> None:
+        self._count_seconds()
+        record = {
+            "step": step,
+            "early_stop": self.early.as_dict(),
+            "validation": None if accuracy is None else self.validation,
+            "seconds": self.seconds,
+            "config": to_dict(self.config),
+            "classes": list(self.config.data.classes),
+            "preprocessing": {
+                **dataclasses.asdict(self.config.preprocess), "image_size": self.config.model.image_size
+            },
+        }  # fmt: skip
+        self.manager.save(self.state, record, accuracy=accuracy)
+
+    def _evaluation_due(self, step: int, every: int, signals: Signals) -> bool:
+        """Once for each due step, restarts included; a run asked to stop evaluates when it is started again."""
+        due = _due(step, every, self.clock.total_steps) and step > max(0, self.early.evaluated_step)
+        return due and not signals.received
+
+    def _ending(self, step: int, signals: Signals) -> str:
+        """Why the run ends before this step, or nothing."""
+        if step == self.clock.total_steps:
+            return f"finished after {step} steps"
+        if self.early.due:
+            return f"stopped early: no lower validation loss in {self.early.patience} evaluations"
+        return "interrupted" if signals.received else ""
+
+    def _end(self, reason: str, step: int, signals: Signals) -> str:
+        if reason == "interrupted":
+            self.manager.wait()
+            raise Interrupted(signals.received, step)
+        return reason
+
+    def _write(self, writer: MetricsWriter, progress: Progress, pending: tuple[int, steps.Metrics] | None) -> None:
+        if pending is None:
+            return
+        record = progress.record(*pending)
+        writer.write("train", record)
+        say(progress.line(record))
+        if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:
+            raise TrainingError(
+                f"gradients were not finite in the last {record['nonfinite_in_a_row']} steps before step "
+                f"{record['step']} ({record['nonfinite']} in all); lower optimizer.learning_rate "
+                f"({self.config.optimizer.learning_rate:g}) or set optimizer.clip_norm, with a new --workdir"
+            )
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds, self.began = self.seconds + now - self.began, now
+
+    def _abstract(self) -> states.State:
+        return states.abstract(self.config, self.optimizer, self.mesh)
+
+
+def _due(step: int, every: int, total: int) -> bool:
+    """Whether something that happens every so many steps, and at the end, happens at this one."""
+    return step % every == 0 or step == total

@@ -1,0 +1,76 @@
+"""A run's folder: config.json, checkpoints/, metrics.jsonl, events/, summary.json and .txt, evaluation/."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from expressnet_jax import config_files
+from expressnet_jax.config import Config, ConfigError, to_dict
+
+#: What may change between the parts of one run: it decides where and how the run is computed, not what.
+_FREE = ("mesh.", "data.workers", "log_every", "keep")
+
+
+def open_folder(workdir: Path, config: Config) -> None:
+    """Makes the folder, or checks that the run in it is one of this config. Raises ConfigError naming what differs."""
+    path = workdir / "config.json"
+    if path.is_file():
+        changed = [d for d in config_files.differences(read_config(workdir), config) if not d.startswith(_FREE)]
+        if changed:
+            raise ConfigError(f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another --workdir")
+        return
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise ConfigError(f"{workdir} is not empty and holds no run; choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def read_config(workdir: Path) -> Config:
+    """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
+    path = workdir / "config.json"
+    try:
+        return config_files.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training") from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+def check_space(workdir: Path, needed: int) -> None:
+    """Raises OSError before anything is written where the disk has less than `needed` bytes free."""
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise OSError(
+            f"{workdir} has {free / 1e6:.0f} MB free and the checkpoints of this run need {needed / 1e6:.0f} MB; "
+            "free some space, choose another --workdir, or lower --config.keep"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or none of it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
+    """summary.json for machines, summary.txt for people."""
+    write_text(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    lines = [f"{key.replace('_', ' '):<22}{_shown(value)}" for key, value in summary.items() if value is not None]
+    write_text(workdir / "summary.txt", "\n".join(lines) + "\n")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

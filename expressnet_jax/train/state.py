@@ -1,0 +1,69 @@
+"""All that a training run changes, as one tree of arrays: with the data position, which is the step, enough to resume."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from expressnet_jax.config import Config
+from expressnet_jax.models import expressnet
+from expressnet_jax.parallel import mesh as meshes
+
+Tree = dict[str, Any]
+
+
+class State(NamedTuple):
+    """The state before step number `step`."""
+
+    step: jax.Array  # () int32
+    params: Tree
+    batch_stats: Tree
+    opt_state: Any
+    ema: Tree  # {"params", "batch_stats"} averaged over steps, or {} where averaging is off
+    key: jax.Array  # (2,) uint32: all randomness is drawn from it, the step and the example
+    nonfinite: jax.Array  # (2,) int32: updates skipped for a non-finite gradient, in a row and in all
+
+
+def weights(state: State) -> tuple[Tree, Tree]:
+    """(parameters, BatchNorm statistics) to evaluate and to export: the averaged ones where averaging is on."""
+    return (state.ema["params"], state.ema["batch_stats"]) if state.ema else (state.params, state.batch_stats)
+
+
+def graph(config: Config) -> Any:
+    """The network without its arrays: `nnx.merge(graph, params, batch_stats)` is the network."""
+    return nnx.split(nnx.eval_shape(lambda: expressnet.create(config)), nnx.Param, nnx.BatchStat)[0]
+
+
+def init(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
+    """A new state, each array made where it will lie; the same values on every mesh."""
+    create = jax.jit(lambda: _create(config, optimizer))
+    sharding = meshes.state_sharding(mesh, jax.eval_shape(create))
+    return jax.jit(create, out_shardings=sharding)()
+
+
+def abstract(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
+    """Shapes, dtypes and shardings of the state on this mesh: what a checkpoint is restored into."""
+    shapes = jax.eval_shape(lambda: _create(config, optimizer))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        meshes.state_sharding(mesh, shapes),
+    )
+
+
+def _create(config: Config, optimizer: optax.GradientTransformation) -> State:
+    _, params, stats = nnx.split(expressnet.create(config, config.seed), nnx.Param, nnx.BatchStat)
+    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=stats,
+        opt_state=optimizer.init(params),
+        ema={"params": params, "batch_stats": stats} if config.ema.decay else {},
+        key=jax.random.key_data(jax.random.key(config.seed)),
+        nonfinite=jnp.zeros((2,), jnp.int32),
+    )

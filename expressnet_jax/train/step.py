@@ -1,0 +1,144 @@
+"""One step of training and one of evaluation: pure functions from state and batch to state and sums.
+
+Legend: B global batch, A micro-batches, C colour channels, S picture side, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from expressnet_jax.config import Config
+from expressnet_jax.models import preprocess
+from expressnet_jax.train import augment
+from expressnet_jax.train.state import State, weights
+
+Metrics = dict[str, jax.Array]  # sums over examples or steps; "nonfinite" and "learning_rate" are the latest ones
+Batch = dict[str, jax.Array]
+
+
+def train_step(
+    config: Config, graph: Any, optimizer: optax.GradientTransformation, rate: optax.Schedule
+) -> Callable[..., Any]:
+    """Makes `step(state, sums, batch) -> (state, sums)`; `rate` is the optimizer's schedule, to be recorded.
+
+    Everything random is a function of (seed, step, example), so it depends on neither devices nor restarts. A
+    non-finite gradient leaves parameters, statistics and optimizer as they were; the step still counts.
+    """
+
+    def step(state: State, sums: Metrics, batch: Batch) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        images, targets = _inputs(config, batch, jax.random.fold_in(key, 0))
+        parts = _micro_batches({"image": images, "target": targets, **_labels(batch)}, config.optimizer.accumulate)
+        gradients, stats, metrics = _gradients(graph, state, parts, jax.random.fold_in(key, 1))
+        norm = optax.global_norm(gradients)
+        new = _update(config, optimizer, state, gradients, stats)
+        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+        skipped = jnp.stack([jnp.where(finite, 0, state.nonfinite[0] + 1), state.nonfinite[1] + ~finite])
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        kept = kept._replace(step=state.step + 1, nonfinite=skipped)
+        metrics = jax.tree.map(lambda m: jnp.where(finite, m, jnp.zeros_like(m)), metrics)
+        metrics |= {"gradient_norm": jnp.where(finite, norm, 0.0), "steps": finite.astype(jnp.float32)}
+        latest = {"nonfinite": skipped, "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
+        return kept, {name: sums[name] + value for name, value in metrics.items()} | latest
+
+    return step
+
+
+def zero_sums(config: Config) -> Metrics:
+    """The sums before the first step of an interval."""
+    scalars = ("loss", "correct", "count", "gradient_norm", "steps", "moe_cnn/entropy", "moe_expression/entropy")
+    loads = {f"{layer}/load": jnp.zeros((config.moe.num_experts,)) for layer in ("moe_cnn", "moe_expression")}
+    latest = {"nonfinite": jnp.zeros((2,), jnp.int32), "learning_rate": jnp.zeros(())}
+    return {name: jnp.zeros(()) for name in scalars} | loads | latest
+
+
+def eval_step(config: Config, graph: Any) -> Callable[..., Any]:
+    """Makes `step(state, batch) -> (confusion (classes, classes) int32, true classes in rows; loss sum;
+    probabilities (B, classes))`, of the weights that would be exported; padding is not counted."""
+    classes = len(config.data.classes)
+
+    def step(state: State, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        images = preprocess.preprocess(batch["image"], config.model.image_size, config.preprocess)
+        logits = nnx.merge(graph, *weights(state))(images, batch["mask"]).logits
+        targets = jax.nn.one_hot(batch["label"], classes)
+        losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, config.label_smoothing))
+        # Each pair of true and predicted class has its own counter; padding goes to one more, cut off below.
+        pairs = jnp.where(batch["mask"], batch["label"] * classes + logits.argmax(-1), classes * classes)
+        counts = jnp.zeros(classes * classes + 1, jnp.int32).at[pairs].add(1)[:-1]
+        return counts.reshape(classes, classes), (losses * batch["mask"]).sum(), jax.nn.softmax(logits)
+
+    return step
+
+
+def _inputs(config: Config, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """uint8 pictures (B, H, W, C) to network inputs (B, S, S, 3), labels to smoothed targets (B, classes)."""
+    images = preprocess.resize(batch["image"], config.model.image_size, antialias=config.preprocess.antialias)
+    targets = jax.nn.one_hot(batch["label"], len(config.data.classes))
+    images, targets = augment.augment(images, targets, batch["index"], key, config.augment)
+    return preprocess.normalize(images, config.preprocess), optax.smooth_labels(targets, config.label_smoothing)
+
+
+def _labels(batch: Batch) -> Batch:
+    return {"label": batch["label"], "mask": batch["mask"]}
+
+
+def _micro_batches(batch: Batch, count: int) -> Batch:
+    """(B, ...) -> (A, B/A, ...), every micro-batch taking from all devices, so that no picture changes its device."""
+    return {
+        key: jnp.swapaxes(value.reshape(value.shape[0] // count, count, *value.shape[1:]), 0, 1)
+        for key, value in batch.items()
+    }
+
+
+def _gradients(graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[Any, Any, Metrics]:
+    """Mean gradient over the micro-batches, BatchNorm statistics after the last one, metric sums."""
+
+    def loss(params: Any, stats: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        model = nnx.merge(graph, params, stats)
+        output = model(part["image"], part["mask"], train=True, rngs=nnx.Rngs(dropout=key))
+        losses = optax.softmax_cross_entropy(output.logits, part["target"])
+        metrics = {
+            "loss": losses.sum(),
+            "correct": (output.logits.argmax(-1) == part["label"]).sum().astype(jnp.float32),
+            "count": jnp.asarray(losses.shape[0], jnp.float32),
+        }
+        for layer, routing in output.routing.items():
+            metrics |= {f"{layer}/entropy": routing.entropy, f"{layer}/load": routing.load}
+        return losses.mean(), (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), metrics)
+
+    differentiate = jax.grad(loss, has_aux=True)
+    count = parts["label"].shape[0]
+    if count == 1:
+        gradients, (stats, metrics) = differentiate(
+            state.params, state.batch_stats, jax.tree.map(lambda v: v[0], parts), key
+        )
+        return gradients, stats, metrics
+
+    def add(carry: Any, part_and_number: Any) -> tuple[Any, Metrics]:
+        total, stats = carry
+        part, number = part_and_number
+        gradients, (stats, metrics) = differentiate(state.params, stats, part, jax.random.fold_in(key, number))
+        return (jax.tree.map(jnp.add, total, gradients), stats), metrics
+
+    start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats)
+    (total, stats), metrics = jax.lax.scan(add, start, (parts, jnp.arange(count)))
+    return jax.tree.map(lambda g: g / count, total), stats, jax.tree.map(lambda m: m.sum(0), metrics)
+
+
+def _update(
+    config: Config, optimizer: optax.GradientTransformation, state: State, gradients: Any, stats: Any
+) -> State:
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema:
+        # Early on the average follows quickly, or it would remember the random start for 1 / (1 - decay) steps.
+        decay = jnp.minimum(config.ema.decay, (1 + state.step) / (10 + state.step))
+        ema = optax.incremental_update({"params": params, "batch_stats": stats}, ema, 1 - decay)
+    return state._replace(params=params, batch_stats=stats, opt_state=opt_state, ema=ema)

@@ -1,0 +1,69 @@
+"""The reasons to end a run before its last step: signals and an early stop."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+_EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and did so with its state saved. `exit_code` is 75 for SIGTERM, 130 for SIGINT."""
+
+    def __init__(self, number: int, step: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} with everything saved at step {step}; the same command goes on from there")
+        self.exit_code = _EXIT_CODES[signal.Signals(number)]
+
+
+class Signals:
+    """While entered, SIGTERM and SIGINT are noted in `received` instead of ending the process.
+
+    A second SIGINT has its usual effect, for somebody who does not want to wait.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def __enter__(self) -> Signals:
+        self._before = {number: signal.signal(number, self._note) for number in _EXIT_CODES}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
+
+
+@dataclass
+class EarlyStop:
+    """Counts evaluations without a lower validation loss; part of each checkpoint, so a restart does not reset it."""
+
+    patience: int
+    best_loss: float | None = None
+    waited: int = 0
+    evaluated_step: int = -1  # of the last evaluation, so that none is lost or done twice over a restart
+
+    def update(self, step: int, loss: float) -> None:
+        """Notes the validation loss before `step`."""
+        self.evaluated_step = step
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.waited = loss, 0
+        else:
+            self.waited += 1
+
+    @property
+    def due(self) -> bool:
+        """Whether the run should end now; never with a patience of 0."""
+        return 0 < self.patience <= self.waited
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return asdict(self)

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# From nothing to a trained and evaluated network: makes an environment, draws a small data set of synthetic faces,
+# trains on it, and evaluates the result. Run a second time, it goes on where it was, or says that all is done.
+#
+#   bash launch/quickstart.sh [FOLDER]      everything goes into FOLDER (default: ./quickstart_results)
+#   PYTHON=python3.12 bash launch/quickstart.sh
+set -euo pipefail
+folder=${1:-quickstart_results}
+case $folder in
+-*)
+    echo "usage: bash launch/quickstart.sh [FOLDER]" >&2
+    exit 2
+    ;;
+/*) ;;
+*) folder=$PWD/$folder ;;
+esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/common.sh
+
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/expressnet_jax/xla}
+mkdir -p "$folder" "$JAX_COMPILATION_CACHE_DIR"
+folder=$(cd "$folder" && pwd)
+began=$SECONDS
+
+# expressnet ARGUMENTS...: the command as a user would type it, shown first.
+expressnet() {
+    printf '    expressnet'
+    printf ' %q' "$@"
+    printf '\n'
+    "$venv/bin/expressnet" "$@"
+}
+
+stage "1/4  environment"
+make_environment
+
+stage "2/4  data: drawn faces, eight expressions"
+expressnet data prepare synthetic_faces --data_dir "$folder/data"
+
+stage "3/4  training"
+expressnet train --config=synthetic_faces --workdir "$folder/run" --data_dir "$folder/data"
+
+stage "4/4  evaluation on the test split"
+expressnet evaluate --workdir "$folder/run" --data_dir "$folder/data"
+finish_stage
+
+printf '\nAll done in %d:%02d. The results:\n' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60))
+shown=(
+    "summary.txt|the run in a few lines"
+    "evaluation/predictions.png|test pictures with the network's answers"
+    "evaluation/confusion.png|which expression was taken for which"
+    "evaluation/curves.png|loss and accuracy over the training"
+    "evaluation/faces.png|some of the drawn faces"
+)
+for entry in "${shown[@]}"; do
+    file=$folder/run/${entry%%|*}
+    if [ -e "$file" ]; then
+        printf '    %s  (%s)\n' "$file" "${entry#*|}"
+    fi
+done
