@@ -26,7 +26,8 @@ is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/n
 # from_pyenv python3.12: the newest such Python that pyenv has installed, although the shell's own one cannot run.
 from_pyenv() {
     command -v pyenv >/dev/null || return 1
-    local wanted=${1##*/python} version
+    local wanted=${1##*/} version
+    wanted=${wanted#python}
     version=$(pyenv versions --bare | grep -E "^${wanted//./\\.}(\.[0-9]+)*$" | sort -V | tail -n 1) || return 1
     printf '%s/bin/python\n' "$(pyenv prefix "$version")"
 }

@@ -17,8 +17,7 @@ esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/common.sh
 
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/expressnet_jax/xla}
-mkdir -p "$folder" "$JAX_COMPILATION_CACHE_DIR"
+mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 began=$SECONDS
 
@@ -44,16 +43,6 @@ expressnet evaluate --workdir "$folder/run" --data_dir "$folder/data"
 finish_stage
 
 printf '\nAll done in %d:%02d. The results:\n' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60))
-shown=(
-    "summary.txt|the run in a few lines"
-    "evaluation/predictions.png|test pictures with the network's answers"
-    "evaluation/confusion.png|which expression was taken for which"
-    "evaluation/curves.png|loss and accuracy over the training"
-    "evaluation/faces.png|some of the drawn faces"
-)
-for entry in "${shown[@]}"; do
-    file=$folder/run/${entry%%|*}
-    if [ -e "$file" ]; then
-        printf '    %s  (%s)\n' "$file" "${entry#*|}"
-    fi
+for file in "$folder"/run/summary.txt "$folder"/run/*.png "$folder"/run/evaluation/*/*.{txt,png}; do
+    if [ -e "$file" ]; then printf '    %s\n' "$file"; fi
 done

@@ -16,14 +16,18 @@ stage "environment"
 make_environment test
 run=("$venv/bin/python" -m)
 
-stage "lint (ruff check)"
-"${run[@]}" ruff check .
+failed=()
+# check NAME MODULE ARGUMENTS...: one stage; a failure is kept for the end, so that one run shows all there is.
+check() {
+    stage "$1 ($2)"
+    "${run[@]}" "${@:2}" || failed+=("$1")
+}
 
-stage "format (ruff format --check)"
-"${run[@]}" ruff format --check --quiet . || fail "the files above are formatted otherwise; run: ruff format ."
+check "lint" ruff check .
+check "format" ruff format --check --quiet .
+check "types" mypy expressnet_jax data_pipelines
+check "tests" pytest --durations=15 --durations-min=1 "$@"
 
-stage "types (mypy)"
-"${run[@]}" mypy expressnet_jax data_pipelines
-
-stage "tests (pytest)"
-"${run[@]}" pytest --durations=15 --durations-min=1 "$@"
+if [ ${#failed[@]} -gt 0 ]; then
+    fail "not passed: ${failed[*]}"
+fi

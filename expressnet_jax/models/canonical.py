@@ -8,6 +8,7 @@ project use these names, so they depend on neither flax nor the mesh.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,9 +28,18 @@ def to_canonical(model: nnx.Module) -> dict[str, np.ndarray]:
     """All parameters and BatchNorm statistics of `model` by canonical name, sorted, as NumPy arrays."""
     named: dict[str, np.ndarray] = {}
     for path, variable in _variables(model):
-        value = np.asarray(jax.device_get(variable[...]))
+        value = np.asarray(jax.device_get(variable.get_value()))
         named |= {name: value if e is None else value[e] for name, e in _names(path, value.shape)}
     return dict(sorted(named.items()))
+
+
+def sizes(model: nnx.Module) -> dict[str, int]:
+    """Number of values by canonical name; `model` may be abstract."""
+    return {
+        name: math.prod(variable.get_value().shape[e is not None :])
+        for path, variable in _variables(model)
+        for name, e in _names(path, variable.get_value().shape)
+    }
 
 
 def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
@@ -38,9 +48,9 @@ def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
     Raises NamesError, changing nothing, where a name is missing, unknown, or has the wrong shape.
     """
     wanted = {
-        name: variable[...].shape[e is not None :]
+        name: variable.get_value().shape[e is not None :]
         for path, variable in _variables(model)
-        for name, e in _names(path, variable[...].shape)
+        for name, e in _names(path, variable.get_value().shape)
     }
     problems = [f"missing: {name} {shape}" for name, shape in wanted.items() if name not in mapping]
     problems += [f"unknown: {name} {np.shape(mapping[name])}" for name in mapping if name not in wanted]
@@ -52,9 +62,9 @@ def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
     if problems:
         raise NamesError(f"{len(problems)} names do not fit the network: " + "; ".join(sorted(problems)))
     for path, variable in _variables(model):
-        parts = [mapping[name] for name, _ in _names(path, variable[...].shape)]
+        parts = [mapping[name] for name, _ in _names(path, variable.get_value().shape)]
         stacked = path[-2] == "experts"
-        variable[...] = jnp.asarray(np.stack(parts) if stacked else parts[0], variable[...].dtype)
+        variable[...] = jnp.asarray(np.stack(parts) if stacked else parts[0], variable.get_value().dtype)
 
 
 def digest(named: Mapping[str, np.ndarray]) -> str:

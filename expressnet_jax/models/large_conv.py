@@ -8,6 +8,10 @@ a small fraction of that; both forms below give the same values to float32 round
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -24,7 +28,21 @@ def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if (p, q) == (1, 1):
         # A matrix product of two flat operands: on CPUs its gradients are several times faster than a convolution's.
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)  # (B*H*W, D) @ (D, F)
-    return fft_conv2d(x, kernel) if prefers_fft(kernel.shape) else direct_conv2d(x, kernel)
+    use_fft = prefers_fft(kernel.shape) and not _direct_only.get()
+    return fft_conv2d(x, kernel) if use_fft else direct_conv2d(x, kernel)
+
+
+_direct_only = contextvars.ContextVar("direct_only", default=False)
+
+
+@contextlib.contextmanager
+def direct_only() -> Iterator[None]:
+    """While entered, networks are traced with direct convolutions: for counting the arithmetic that is asked for."""
+    token = _direct_only.set(True)
+    try:
+        yield
+    finally:
+        _direct_only.reset(token)
 
 
 def prefers_fft(kernel_shape: tuple[int, ...]) -> bool:

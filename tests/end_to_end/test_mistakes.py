@@ -1,0 +1,128 @@
+"""What a user may get wrong: one line, the promised exit code, and nothing half-written."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import TINY, environment, expressnet
+
+
+def one_line(done, code, *words):
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("expressnet: ") and all(word in last for word in words), last
+    assert not done.stdout
+
+
+def test_no_data_names_the_command_and_where_to_ask(tmp_path):
+    done = expressnet("train", "--config=fer2013_small", "--workdir", tmp_path / "run", "--data_dir", tmp_path)
+    one_line(done, 1, "fer2013", "expressnet data prepare fer2013 --from", "Kaggle")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config=fer2013_smal"], ["fer2013_smal", "did you mean fer2013_small"]),
+        (["--config=fer2013_small", "--config.moe.num_expert=8"], ["moe.num_expert", "did you mean moe.num_experts"]),
+        (["--config=fer2013_small", "--config.batch_size=many"], ["batch_size", "many"]),
+        (["--config=fer2013_small", "--config.seed"], ["--config.seed=VALUE"]),
+        (["--config=fer2013_small", "--workdr=x"], ["--workdr=x"]),
+        ([], ["--config"]),
+    ],
+)
+def test_a_wrong_command_line(tmp_path, arguments, words):
+    one_line(expressnet("train", *arguments, "--workdir", tmp_path / "run"), 2, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_uses_of_the_other_commands(tmp_path, data_dir):
+    one_line(expressnet("evaluate", "--workdir", tmp_path / "nothing"), 2, "no run in", "config.json")
+    one_line(expressnet("inspect"), 2, "--config")
+    one_line(expressnet("inspect", tmp_path, "--config.seed=1"), 2, "--config.KEY=VALUE")
+    one_line(expressnet("evaluate", "--workdir", tmp_path, "--config.seed=1"), 2, "--config.seed")
+    one_line(expressnet("fly"), 2, "fly", "train")
+    one_line(expressnet("data", "prepare", "fer2031", "--data_dir", tmp_path), 1, "fer2013")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["inspect"], ["data", "prepare"]])
+def test_help_has_an_example(command):
+    done = expressnet(*command, "--help")
+    assert done.returncode == 0 and f"example: expressnet {' '.join(command)}" in " ".join(done.stdout.split())
+
+
+def test_an_empty_or_unknown_split(tmp_path, data_dir):
+    command = ["train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir]
+    one_line(expressnet(*command, "--config.data.train_split=trian"), 1, "trian", "train, validation, test")
+    one_line(expressnet(*command, "--config.batch_size=5000"), 1, "fewer than one batch of 5000")
+    one_line(expressnet(*command, "--config.data.classes=cat,dog"), 1, "no class in common")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_belongs_to_something_else_is_left_alone(tmp_path, data_dir):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.txt").write_text("do not touch")
+    done = expressnet("train", f"--config={TINY}", "--workdir", folder, "--data_dir", data_dir)
+    one_line(done, 2, "thesis", "--workdir")
+    assert [p.name for p in folder.iterdir()] == ["chapter1.txt"]
+
+
+def test_a_run_folder_of_another_config_is_refused_with_the_difference(tmp_path, data_dir):
+    command = ["train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir]
+    assert expressnet(*command, "--config.total=2steps").returncode == 0
+    before = (tmp_path / "run" / "config.json").read_text()
+    done = expressnet(*command, "--config.total=2steps", "--config.moe.top_k=1")
+    one_line(done, 2, "another config", "moe.top_k: 2 -> 1", "--workdir")
+    assert (tmp_path / "run" / "config.json").read_text() == before
+    same = expressnet(*command, "--config.total=2steps", "--config.log_every=1steps", "--json")
+    assert same.returncode == 0 and json.loads(same.stdout)["result"].startswith("finished")
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path, data_dir):
+    command = ["train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir]
+    assert expressnet(*command, "--config.total=2steps").returncode == 0
+    for path in (tmp_path / "run" / "checkpoints" / "2" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    one_line(expressnet(*command, "--config.total=2steps"), 1, "checkpoints/2", "cannot be read")
+    one_line(expressnet("evaluate", "--workdir", tmp_path / "run", "--data_dir", data_dir), 1, "cannot be read")
+
+
+def limited(arguments, size):
+    """The command line where no file may grow beyond `size` bytes: writing fails as on a full disk."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return subprocess.run(
+        [sys.executable, "-m", "expressnet_jax.cli", *map(str, arguments)],
+        env=environment() | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+    )
+
+
+def test_a_disk_that_takes_no_more_ends_preparing_with_nothing_left(tmp_path):
+    done = limited(["data", "prepare", "synthetic_faces/tiny", "--data_dir", tmp_path / "data"], 20_000)
+    one_line(done, 1, os.strerror(errno.EFBIG))
+    assert not (tmp_path / "data").exists() or not list((tmp_path / "data").rglob("*.array_record*"))
+
+
+def test_a_disk_that_takes_no_more_ends_training_with_one_line(tmp_path, data_dir):
+    done = limited(["train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir], 3_000)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("expressnet: ")
+    # Once there is room again, the same command goes on.
+    again = expressnet("train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir, "--json")
+    assert again.returncode == 0, again.stderr

@@ -1,0 +1,48 @@
+"""The same run on 1 and on 8 devices, in processes of their own, since the device count is fixed at start."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import TINY, expressnet
+
+RUN = ["--config.total=5steps", "--config.log_every=1steps", "--config.batch_size=32"]
+
+
+def losses(folder, data_dir, *mesh, devices):
+    done = expressnet("train", f"--config={TINY}", "--workdir", folder, "--data_dir", data_dir, *RUN, *mesh,
+                      devices=devices)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [r["loss"] for r in records if r["kind"] == "train"], [r for r in records if r["kind"] == "validation"]
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory, data_dir):
+    return losses(tmp_path_factory.mktemp("one") / "run", data_dir, devices=1)
+
+
+@pytest.mark.parametrize("expert", [1, 4])
+def test_five_steps_on_eight_devices_equal_those_on_one(one_device, tmp_path, data_dir, expert):
+    found, validation = losses(tmp_path / "run", data_dir, f"--config.mesh.expert={expert}", devices=8)
+    assert len(found) == 5
+    np.testing.assert_allclose(found, one_device[0], rtol=1e-5)
+    for key in ("accuracy", "macro_f1"):
+        assert validation[0][key] == pytest.approx(one_device[1][0][key], abs=1e-9)
+    assert validation[0]["loss"] == pytest.approx(one_device[1][0]["loss"], rel=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(tmp_path, data_dir):
+    done = expressnet("train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir,
+                      "--config.batch_size=12", devices=8)  # fmt: skip
+    assert done.returncode == 2
+    assert "batch_size=12" in done.stderr and "8 devices" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mesh_larger_than_the_machine_is_refused(tmp_path, data_dir):
+    done = expressnet("train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir,
+                      "--config.mesh.data=4", "--config.mesh.expert=4", devices=8)  # fmt: skip
+    assert done.returncode == 2 and "needs 16 devices, not 8" in done.stderr
+    assert not (tmp_path / "run").exists()

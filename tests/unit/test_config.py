@@ -1,0 +1,102 @@
+"""Configs, overrides, durations: what is accepted, and what the one line says where something is not."""
+
+import dataclasses
+
+import pytest
+
+from expressnet_jax import config_files
+from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.duration import Clock
+
+
+def test_every_packaged_config_and_recipe_loads_and_is_valid():
+    assert {"fer2013", "fer2013_small", "synthetic_faces"} <= set(config_files.available())
+    for name in [*config_files.available(), "fer2013:paper", "synthetic_faces:paper"]:
+        assert config_files.load(name).data.classes
+
+
+def test_the_paper_recipe_is_the_published_one():
+    c = config_files.load("fer2013:paper")
+    assert (c.optimizer.name, c.optimizer.learning_rate, c.schedule.decay) == ("adam", 1e-4, 0.95)
+    assert (c.batch_size, c.total, c.early_stop.patience, c.label_smoothing) == (32, "15epochs", 5, 0.1)
+    assert (c.preprocess.color_order, c.preprocess.normalize) == ("bgr", "unit")
+    assert c.augment == type(c.augment)()
+    assert c.data.validation_split == c.data.test_split == "test"
+
+
+def test_overrides_are_read_as_the_kind_of_value_they_replace():
+    pairs = [("moe.num_experts", "8"), ("optimizer.learning_rate", "1"), ("augment.flip", "true"),
+             ("model.cnnfe2.kernels", "5,3"), ("model.cnnfe2.filters", "(8, 16)"), ("total", "7steps")]  # fmt: skip
+    c = config_files.load("fer2013", pairs)
+    assert c.moe.num_experts == 8 and c.optimizer.learning_rate == 1.0 and c.augment.flip is True
+    assert c.model.cnnfe2.kernels == (5, 3) and c.model.cnnfe2.filters == (8, 16) and c.total == "7steps"
+
+
+def test_a_preset_comes_before_the_sizes_beside_it():
+    c = config_files.load("fer2013", [("model.image_size", "64"), ("model.preset", "small")])
+    assert c.model.image_size == 64 and c.model.cnnfe1_width == 256 and c.moe.hidden == 256
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("moe.num_expert", "8", ["moe.num_expert", "did you mean moe.num_experts"]),
+        ("optimzer.name", "sgd", ["did you mean optimizer.name"]),
+        ("moe.num_experts", "many", ["moe.num_experts", "'many'", "whole number"]),
+        ("moe", "8", ["moe is a section"]),
+        ("optimizer.name", "adm", ["did you mean adam", "sgd"]),
+        ("model.preset", "smal", ["did you mean small"]),
+        ("total", "3weeks", ["total", "'3weeks'", "15epochs"]),
+        ("total", "50%", ["total", "percentage"]),
+        ("batch_size", "0", ["batch_size=0"]),
+        ("moe.top_k", "5", ["top_k=5", "num_experts=4"]),
+        ("model.conv_dropout", "1.0", ["conv_dropout=1.0", "below 1"]),
+        ("mesh.expert", "3", ["num_experts=4", "mesh.expert=3"]),
+        ("optimizer.accumulate", "3", ["batch_size=128", "accumulate=3"]),
+        ("model.cnnfe1.kernels", "3,3", ["2 kernels", "6 filters"]),
+        ("model.image_size", "8", ["8 pixels"]),
+        ("data.classes", "anger", ["data.classes"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_names_and_numbers(key, value, words):
+    with pytest.raises(ConfigError) as caught:
+        config_files.load("fer2013", [(key, value)])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_an_unknown_config_names_the_nearest_one():
+    with pytest.raises(ConfigError, match="did you mean fer2013"):
+        config_files.load("fer213")
+    with pytest.raises(ConfigError, match="no recipe 'papr'"):
+        config_files.load("fer2013:papr")
+
+
+def test_a_broken_config_file_is_one_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config(recipe):\n    return 1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        exec(path.read_text() + "get_config(None)")
+    path.write_text("import nothing_like_this\n")
+    with pytest.raises(ConfigError, match="nothing_like_this"):
+        config_files.load(str(path))
+
+
+def test_a_config_survives_json():
+    c = config_files.load("fer2013_small")
+    assert config_files.from_dict(dataclasses.asdict(c)) == c
+    changed = dataclasses.replace(c, seed=3)
+    assert config_files.differences(c, changed) == ["seed: 0 -> 3"]
+    with pytest.raises(ConfigError, match="unknown config key seeds"):
+        config_files.from_dict({"seeds": 1})
+
+
+def test_durations():
+    clock = Clock(batch_size=32, examples=1000, total_steps=400)
+    assert [clock.steps(d) for d in ("30steps", "2epochs", "1 epoch", "320examples", "5%", "0steps")] == [
+        30, 62, 31, 10, 20, 0,
+    ]  # fmt: skip
+    assert clock.steps("1examples") == 1  # something rather than nothing
+    assert clock.epoch(125) == 4.0
+    assert Config().total == "15epochs"

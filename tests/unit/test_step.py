@@ -1,0 +1,153 @@
+"""One training step: what it counts, averages, skips, and what its randomness depends on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from expressnet_jax import config_files
+from expressnet_jax.duration import Clock
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import optimizer as optimizers
+from expressnet_jax.train import state as states
+from expressnet_jax.train import step as steps
+from tests.conftest import TINY
+
+PLAIN = [(f"augment.{key}", value) for key, value in
+         {"flip": "false", "crop": "0", "shift": "0", "rotate": "0", "brightness": "0", "erase": "0",
+          "mixup": "0"}.items()] + [("model.conv_dropout", "0"), ("model.dense_dropout", "0")]  # fmt: skip
+
+
+def config(*changes):
+    return config_files.load(TINY, changes)
+
+
+def setup(c):
+    clock = Clock(c.batch_size, 160, 24)
+    optimizer = optimizers.create(c, clock)
+    step = jax.jit(steps.train_step(c, states.graph(c), optimizer, optimizers.schedule(c, clock)))
+    return step, states.init(c, optimizer, meshes.create(c))
+
+
+def batch(seed=0, count=16):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": jnp.asarray(rng.integers(0, 256, (count, 48, 48, 3)), jnp.uint8),
+        "label": jnp.asarray(rng.integers(0, 8, count), jnp.int32),
+        "mask": jnp.ones(count, bool),
+        "index": jnp.arange(count, dtype=jnp.int32),
+    }
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def random_run():
+    c = config()
+    return c, *setup(c)
+
+
+def test_a_step_counts_its_examples_and_moves_everything(random_run):
+    c, step, state = random_run
+    after, sums = step(state, steps.zero_sums(c), batch())
+    after, sums = step(after, sums, batch(1))
+    assert int(after.step) == 2 and float(sums["count"]) == 32 and float(sums["steps"]) == 2
+    assert float(sums["moe_cnn/load"].sum()) == 64  # two experts for each image
+    assert 0 <= float(sums["correct"]) <= 32 and float(sums["gradient_norm"]) > 0
+    for part in ("params", "batch_stats", "ema", "opt_state"):
+        assert not equal(getattr(after, part), getattr(state, part))
+
+
+def test_randomness_depends_on_seed_and_step_only(random_run):
+    c, step, state = random_run
+    one, two = step(state, steps.zero_sums(c), batch()), step(state, steps.zero_sums(c), batch())
+    assert equal(one, two)
+    later = step(state._replace(step=state.step + 1), steps.zero_sums(c), batch())
+    reseeded = step(state._replace(key=state.key + 1), steps.zero_sums(c), batch())
+    assert not equal(one[0].params, later[0].params) and not equal(one[0].params, reseeded[0].params)
+
+
+def test_the_loss_is_the_smoothed_cross_entropy():
+    c = config(*PLAIN)
+    step, state = setup(c)
+    _, sums = step(state, steps.zero_sums(c), batch())
+    from flax import nnx
+
+    from expressnet_jax.models.preprocess import preprocess
+
+    model = nnx.merge(states.graph(c), state.params, state.batch_stats)
+    logits = model(preprocess(batch()["image"], 32, c.preprocess), train=True).logits
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    targets = 0.9 * np.eye(8)[np.asarray(batch()["label"])] + 0.1 / 8
+    assert float(sums["loss"]) == pytest.approx(float(-(targets * log_p).sum()), rel=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_but_the_counts(random_run):
+    c, step, state = random_run
+    broken = jax.tree.map(lambda x: x, state)
+    broken.params["head"]["bias"] = broken.params["head"]["bias"] * jnp.nan
+    after, sums = step(broken, steps.zero_sums(c), batch())
+    assert equal(after._replace(step=broken.step, nonfinite=broken.nonfinite).batch_stats, broken.batch_stats)
+    assert equal(after.opt_state, broken.opt_state)
+    assert after.nonfinite.tolist() == [1, 1] and int(after.step) == 1
+    assert float(sums["count"]) == 0 and np.isfinite(float(sums["loss"]))
+    again, _ = step(after, sums, batch())
+    assert again.nonfinite.tolist() == [2, 2]
+    healed, _ = step(again._replace(params=state.params), sums, batch())
+    assert healed.nonfinite.tolist() == [0, 2]
+
+
+def test_accumulation_averages_the_micro_batches():
+    """With every example there twice, in both micro-batches, accumulation gives the gradient of the half batch."""
+    whole, half = config(*PLAIN, ("optimizer.accumulate", "2")), config(*PLAIN, ("batch_size", "8"))
+    part = batch(count=8)
+    twice = {key: jnp.repeat(value, 2, axis=0) for key, value in part.items()}
+    step, state = setup(whole)
+    accumulated, sums = step(state, steps.zero_sums(whole), twice)
+    step, state = setup(half)
+    alone, half_sums = step(state, steps.zero_sums(half), part)
+    assert float(sums["gradient_norm"]) == pytest.approx(float(half_sums["gradient_norm"]), rel=1e-4)
+    assert float(sums["loss"]) == pytest.approx(2 * float(half_sums["loss"]), rel=1e-5)
+    for a, b in zip(jax.tree.leaves(accumulated.params), jax.tree.leaves(alone.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def test_the_average_follows_parameters_and_statistics(random_run):
+    c, step, state = random_run
+    after, _ = step(state._replace(step=jnp.asarray(1000, jnp.int32)), steps.zero_sums(c), batch())
+    for part in ("params", "batch_stats"):
+        wanted = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, getattr(state, part), getattr(after, part))
+        for a, b in zip(jax.tree.leaves(after.ema[part]), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert states.weights(after)[0] is after.ema["params"]
+
+
+def test_bfloat16_stays_close_and_keeps_float32_parameters():
+    settings = [config(*PLAIN, ("model.dtype", dtype)) for dtype in ("float32", "bfloat16")]
+    losses = []
+    for c in settings:
+        step, state = setup(c)
+        after, sums = step(state, steps.zero_sums(c), batch())
+        assert {leaf.dtype for leaf in jax.tree.leaves((after.params, after.batch_stats))} == {jnp.dtype("float32")}
+        losses.append(float(sums["loss"]))
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=2e-2)
+
+
+def test_evaluation_counts_no_padding_and_does_not_depend_on_the_batch():
+    c = config()
+    c = dataclasses.replace(c, ema=dataclasses.replace(c.ema, decay=0.0))
+    state = setup(c)[1]
+    evaluate = jax.jit(steps.eval_step(c, states.graph(c)))
+    full = batch()
+    padded = {**full, "mask": jnp.arange(16) < 5}
+    confusion, loss, probabilities = evaluate(state, padded)
+    alone = evaluate(state, {key: value[:5] for key, value in full.items()})
+    assert int(confusion.sum()) == 5
+    np.testing.assert_array_equal(confusion, alone[0])
+    np.testing.assert_allclose(loss, alone[1], rtol=1e-5)
+    np.testing.assert_allclose(probabilities[:5], alone[2], atol=1e-6)
+    np.testing.assert_array_equal(confusion.sum(1), np.bincount(np.asarray(full["label"][:5]), minlength=8))
