@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import flags
 from PIL import Image
 
 from data_pipelines import labels, prepare
@@ -119,15 +120,15 @@ def training_batches(
     Batch s holds the examples s*B to (s+1)*B of the shuffled, repeated split, whatever the number of hosts, and host h
     gets the h-th slice of each. `workers` processes decode; with 0, threads do.
     """
-    if len(split) < batch_size:
-        raise DataError(f"{split.name} has {len(split)} examples, fewer than one batch of {batch_size}")
     # Batching happens on the MapDataset: after workers have split the stream, a tail would be cut once per worker.
     stream = grain.MapDataset.source(split).shuffle(seed=seed).repeat()
     batches = stream.batch(batch_size // hosts, batch_fn=_stack)[start * hosts + host :: hosts]
     return iter(_read(batches, workers))
 
 
-def evaluation_batches(split: Split, batch_size: int, *, host: int = 0, hosts: int = 1, workers: int = 0) -> Iterator:
+def evaluation_batches(
+    split: Split, batch_size: int, *, host: int = 0, hosts: int = 1, workers: int = 0
+) -> Iterator[Batch]:
     """This host's part of every example once, in order; the last global batch is padded, `mask` false there."""
     padded = grain.MapDataset.source(_Padded(split, -(-len(split) // batch_size) * batch_size))
     return iter(_read(padded.batch(batch_size // hosts, batch_fn=_stack)[host::hosts], workers))
@@ -151,6 +152,8 @@ class _Padded:
 
 def _read(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
     if workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only absl programs parse
+            flags.FLAGS.mark_as_parsed()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return batches.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("name", help="fer2013 or synthetic_faces")
     prepare.add_argument("--from", dest="source", help="a folder, tar, zip or csv; nothing is downloaded")
     prepare.add_argument("--data_dir", help=data_dir)
-    prepare.add_argument("--strict", action="store_true", help="stop at the first unreadable picture, instead of skipping")
+    prepare.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     prepare.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
     return parser
 
@@ -138,7 +138,7 @@ def _start_jax() -> None:
     import jax
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expressnet_jax" / "xla"
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
@@ -182,11 +182,12 @@ def _explained(error: Exception) -> int:
         return _failed(error.exit_code, error)
     if isinstance(error, (TrainingError, CheckpointError)):
         return _failed(1, error)
-    text = str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in text:
-        return _failed(1, f"the disk is full ({text.splitlines()[0][:200]}); free some space and run the command again")
+    text = " ".join(str(error).split())
+    full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+    if any(reason in text for reason in full):  # libraries raise it as anything
+        return _failed(1, f"the disk takes no more ({text[:200]}); free some space and run the same command again")
     if isinstance(error, OSError):
-        return _failed(1, text.splitlines()[0])
+        return _failed(1, text)
     raise error
 
 

@@ -60,6 +60,7 @@ class Model:
     preset: str = "paper"
     image_size: int = 224  # pixels; pictures are resized to it on the device
     dtype: str = "float32"  # of activations; parameters, statistics, router and loss stay in float32
+    convolution: str = "auto"  # of stride 1: direct, fft, or auto: by the shape of each kernel
     cnnfe1: Extractor = Extractor()
     cnnfe1_width: int = 512
     cnnfe2: Extractor = Extractor(kernels=(15, 7, 5, 3, 3), filters=(16, 32, 64, 128, 256))
@@ -161,9 +162,7 @@ _SMALL = Model(
     cnnfe1=Extractor(kernels=(15, 11, 5, 3, 3), filters=(8, 16, 32, 64, 128)),
     cnnfe1_width=256,
     cnnfe2=Extractor(kernels=(5, 3, 3, 3), filters=(16, 32, 64, 128)),
-    resnet=ResNet(
-        stem_kernel=3, stem_stride=2, stem_filters=16, blocks=(1, 2, 2, 2), filters=(16, 48, 96, 192)
-    ),
+    resnet=ResNet(stem_kernel=3, stem_stride=2, stem_filters=16, blocks=(1, 2, 2, 2), filters=(16, 48, 96, 192)),
     fuse_width=256,
     batchnorm_momentum=0.9,
 )

@@ -165,6 +165,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
+    "model.convolution": ("auto", "direct", "fft"),
     "preprocess.color_order": ("rgb", "bgr"),
     "preprocess.normalize": ("unit", "standard", "vggface2"),
     "optimizer.name": ("adam", "adamw", "sgd", "lamb"),

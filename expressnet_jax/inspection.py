@@ -16,7 +16,7 @@ from jax.extend.core import jaxprs_in_params
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import report
-from expressnet_jax.models import canonical, expressnet, large_conv
+from expressnet_jax.models import canonical, expressnet
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import run_folder, state
 
@@ -45,8 +45,7 @@ def of_config(config: Config) -> dict[str, Any]:
 def of_run(workdir: Path) -> dict[str, Any]:
     """`of_config` of a run, with the `step`, `classes`, `preprocessing` and weight `digest` of its best checkpoint."""
     config = run_folder.read_config(workdir)
-    config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1, expert=1))
-    restored, step = report.restore_best(config, workdir, meshes.create(config))
+    restored, step = report.restore_best(config, workdir, meshes.for_evaluation(config))
     model = nnx.merge(state.graph(config), *state.weights(restored))
     with Manager(workdir / "checkpoints", read_only=True) as manager:
         record = manager.record(step)
@@ -68,15 +67,10 @@ def flops_per_image(config: Config) -> int:
     Counted in the traced network with every convolution done directly, padding included, as is usual: the work asked
     for, whatever implementation then does it with less.
     """
-    graph, params, stats = nnx.split(nnx.eval_shape(lambda: expressnet.create(config)), nnx.Param, nnx.BatchStat)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, convolution="direct"))
     side = config.model.image_size
-
-    def forward(params: Any, stats: Any, x: jax.Array) -> jax.Array:
-        with large_conv.direct_only():
-            return nnx.merge(graph, params, stats)(x).logits
-
     picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return _flops(jax.make_jaxpr(forward)(nnx.to_pure_dict(params), nnx.to_pure_dict(stats), picture).jaxpr)
+    return _flops(jax.make_jaxpr(lambda x: expressnet.create(config)(x).logits)(picture).jaxpr)
 
 
 def _flops(jaxpr: Any) -> int:

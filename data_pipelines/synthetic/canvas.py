@@ -23,7 +23,8 @@ def mix(first: Colour, second: Colour, amount: float) -> Colour:
 
 def scale_colour(colour: Colour, gain: float) -> Colour:
     """Each channel times `gain`, kept within 0..255."""
-    return tuple(min(255, max(0, round(channel * gain))) for channel in colour)
+    r, g, b = (min(255, max(0, round(channel * gain))) for channel in colour)
+    return r, g, b
 
 
 @functools.cache
@@ -103,7 +104,7 @@ class Canvas:
             self._lit_pen.polygon((points * 0.5).ravel().tolist(), fill=255)
 
     def stroke(self, points: np.ndarray, width: float, colour: Colour, profile: np.ndarray | None = None) -> None:
-        """A line along (n, 2), `width` pixels at its thickest, thinning to both ends unless a profile says otherwise."""
+        """A line along (n, 2), `width` pixels at its thickest, thinning to both ends unless a profile is given."""
         profile = taper(len(points)) if profile is None else profile
         self.polygon(ribbon(points, width * profile), colour)
 

@@ -1,8 +1,10 @@
 """Paints what hides part of a face: glasses, a medical mask, a hand."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from data_pipelines.synthetic.canvas import Canvas, mix, parse_colour, ribbon, scale_colour, spline, taper
+from data_pipelines.synthetic.canvas import Canvas, Colour, mix, parse_colour, ribbon, scale_colour, spline, taper
 from data_pipelines.synthetic.expression import EYE_Y
 from data_pipelines.synthetic.factors import Factors
 from data_pipelines.synthetic.head import Head
@@ -86,7 +88,14 @@ def paint_hand(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -
     _paint_finger(canvas, shape, spline(thumb, 10), unit, skin, outline)
 
 
-def _paint_finger(canvas: Canvas, shape, curve: np.ndarray, unit: float, skin: tuple, outline: tuple) -> None:
+def _paint_finger(
+    canvas: Canvas,
+    shape: Callable[[np.ndarray], np.ndarray],
+    curve: np.ndarray,
+    unit: float,
+    skin: Colour,
+    outline: Colour,
+) -> None:
     """One finger with a round tip and a darker edge."""
     profile = np.interp(np.linspace(0, 1, 10), (0, 0.75, 0.92, 1), (1, 0.95, 0.75, 0.35))
     points = shape(curve)

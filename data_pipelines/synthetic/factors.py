@@ -1,6 +1,7 @@
 """The parameters of a synthetic face, and how they are sampled."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def sample_factors(seed: int, index: int) -> Factors:
     order = np.random.default_rng((seed, block, 1)).permutation(classes)
     label_id = int(order[place])
     rng = np.random.default_rng((seed, index))
-    values: dict[str, float | int | str] = {"label": EMOTIONS[label_id], "label_id": label_id}
+    values: dict[str, Any] = {"label": EMOTIONS[label_id], "label_id": label_id}
     values |= sample_action_units(EMOTIONS[label_id], rng)
     values |= _sample_identity(rng)
     values |= _sample_view(rng)

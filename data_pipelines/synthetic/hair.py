@@ -51,7 +51,7 @@ def paint_back(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -
     style = STYLES.get(factors.hair_style)
     chin = head.to_picture(np.zeros(1), np.full(1, 0.75), np.full(1, -0.05))[0]
     if style is not None and style.fall is not None:
-        _paint_fall(canvas, head, colours, style)
+        _paint_fall(canvas, head, colours, style.fall)
     unit, bottom = head.unit, canvas.side + 2
     shirt = parse_colour(factors.clothes)
     skin = mix(colours.skin, colours.shade, 0.55)
@@ -66,9 +66,9 @@ def paint_back(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -
     canvas.stroke(collar, 0.05 * unit, scale_colour(shirt, 0.72))
 
 
-def _paint_fall(canvas: Canvas, head: Head, colours: Palette, style: Style) -> None:
-    """Hair that hangs behind the head to the height `style.fall`."""
-    y = np.linspace(-0.6, style.fall, 8) - np.array((0, 0, 0, 0, 0, 0, 0.04, 0))
+def _paint_fall(canvas: Canvas, head: Head, colours: Palette, fall: float) -> None:
+    """Hair that hangs behind the head to the height `fall`."""
+    y = np.linspace(-0.6, fall, 8) - np.array((0, 0, 0, 0, 0, 0, 0.04, 0))
     half = np.interp(y, (-0.6, -0.2, 0.4, 1.4), (0.72, 0.84, 0.88, 0.92))
     half *= (1, 1, 1, 1, 1, 1, 0.98, 0.80)  # the ends turn in
     z = np.full_like(y, -0.15)

@@ -4,6 +4,8 @@ A face is some eighty small curves. Projecting them one by one costs more than f
 through the head's geometry at once, and the outlines of all strokes are computed at once too.
 """
 
+from typing import Any
+
 import numpy as np
 
 from data_pipelines.synthetic.canvas import Canvas, Clip, Colour, taper
@@ -20,9 +22,9 @@ class Sketch:
         self._points: list[np.ndarray] = []
         self._lifts: list[np.ndarray] = []
         self._widths: list[np.ndarray] = []
-        self._orders: list[tuple[str, object, object]] = []
+        self._orders: list[tuple[Any, ...]] = []  # the kind, and what the canvas needs to know of it
 
-    def _add(self, kind: str, points: np.ndarray, lift: Lift, widths: np.ndarray | None, *order: object) -> None:
+    def _add(self, kind: str, points: np.ndarray, lift: Lift, widths: np.ndarray | None, *order: Any) -> None:
         count = len(points)
         self._points.append(points)
         self._lifts.append(lift if isinstance(lift, np.ndarray) else _ONES[:count] * lift)
@@ -70,6 +72,7 @@ class Sketch:
             elif kind == "clip":
                 clip = Clip(canvas, shape)
             elif kind == "unclip":
+                assert clip is not None
                 clip.close()
                 clip = None
             else:

@@ -29,9 +29,7 @@ class Manager:
         logging.getLogger("absl").setLevel(logging.ERROR)  # a paragraph per save is not for the user's screen
         if read_only and not folder.is_dir():
             raise CheckpointError(f"no checkpoints in {folder.parent}; is it the --workdir of a training run?")
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[_BEST], n=1, keep_checkpoints_without_metrics=False
-        )
+        best = policies.BestN(get_metric_fn=lambda metrics: metrics[_BEST], n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             # LatestN beside BestN: with `best_fn` and `max_to_keep` alone the newest one could be deleted.
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), best]),

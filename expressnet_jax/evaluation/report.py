@@ -28,7 +28,7 @@ def evaluate_run(
     config = run_folder.read_config(workdir)
     if data and not split:
         raise ConfigError(f"--data {data} needs --split")
-    mesh = meshes.create(config)
+    mesh = meshes.for_evaluation(config)
     examples = _open(config, data or config.data.name, split or config.data.test_split, data_dir)
     restored, at = restore_best(config, workdir, mesh)
     evaluate = jax.jit(step.eval_step(config, state.graph(config)))

@@ -8,19 +8,16 @@ a small fraction of that; both forms below give the same values to float32 round
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
-def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv2d(x: jax.Array, kernel: jax.Array, form: str = "auto") -> jax.Array:
     """SAME convolution (cross-correlation, as in every network library) with stride 1.
 
-    Args: x (B, H, W, D); kernel (P, Q, D, F), both of one floating dtype.
+    Args: x (B, H, W, D); kernel (P, Q, D, F), both of one floating dtype; form: "direct", "fft", or "auto" for the
+    faster one by the kernel's shape.
     Returns (B, H, W, F) in the dtype of x. For an even kernel the extra padding is at the bottom and right,
     as in TensorFlow.
     """
@@ -28,21 +25,8 @@ def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if (p, q) == (1, 1):
         # A matrix product of two flat operands: on CPUs its gradients are several times faster than a convolution's.
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)  # (B*H*W, D) @ (D, F)
-    use_fft = prefers_fft(kernel.shape) and not _direct_only.get()
+    use_fft = form == "fft" or (form == "auto" and prefers_fft(kernel.shape))
     return fft_conv2d(x, kernel) if use_fft else direct_conv2d(x, kernel)
-
-
-_direct_only = contextvars.ContextVar("direct_only", default=False)
-
-
-@contextlib.contextmanager
-def direct_only() -> Iterator[None]:
-    """While entered, networks are traced with direct convolutions: for counting the arithmetic that is asked for."""
-    token = _direct_only.set(True)
-    try:
-        yield
-    finally:
-        _direct_only.reset(token)
 
 
 def prefers_fft(kernel_shape: tuple[int, ...]) -> bool:

@@ -27,7 +27,7 @@ class Conv(nnx.Module):
     def __init__(
         self, config: Model, d: int, f: int, size: int, *, stride: int = 1, bias: bool = True, rngs: nnx.Rngs
     ) -> None:
-        self.stride, self.dtype = stride, jnp.dtype(config.dtype)
+        self.stride, self.dtype, self.form = stride, jnp.dtype(config.dtype), config.convolution
         kind = param_dtype(config)
         self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (size, size, d, f), kind))
         self.bias = nnx.Param(jnp.zeros((f,), kind)) if bias else None
@@ -35,12 +35,12 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
         if self.stride > 1 and kernel.shape[0] == 1:
-            y = conv2d(x[:, :: self.stride, :: self.stride], kernel)
+            y = conv2d(x[:, :: self.stride, :: self.stride], kernel, self.form)
         elif self.stride > 1:
             strides = (self.stride, self.stride)
             y = lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         else:
-            y = conv2d(x, kernel)
+            y = conv2d(x, kernel, self.form)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 

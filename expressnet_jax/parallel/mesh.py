@@ -5,6 +5,7 @@ The batch is split over both axes, the experts' parameters over `expert`; everyt
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ def create(config: Config) -> Mesh:
     devices, expert = jax.device_count(), config.mesh.expert
     data = devices // expert if config.mesh.data == -1 else config.mesh.data
     if data * expert > devices or data < 1:
-        raise ConfigError(f"mesh.data={data} x mesh.expert={expert} needs {max(data, 1) * expert} devices, not {devices}")
+        needed = max(data, 1) * expert
+        raise ConfigError(f"mesh.data={data} x mesh.expert={expert} needs {needed} devices, not {devices}")
     if config.batch_size % (data * expert * config.optimizer.accumulate):
         raise ConfigError(
             f"batch_size={config.batch_size} is not divisible by {data * expert} devices "
@@ -29,7 +31,13 @@ def create(config: Config) -> Mesh:
             f"choose a multiple of {data * expert * config.optimizer.accumulate}"
         )
     chosen = np.array(jax.devices()[: data * expert]).reshape(data, expert)
-    return Mesh(chosen, ("data", "expert"), axis_types=(AxisType.Auto, AxisType.Auto))
+    return Mesh(chosen, ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
+
+
+def for_evaluation(config: Config) -> Mesh:
+    """As many of the devices at hand as divide the batch, whatever mesh the network was trained on."""
+    data = math.gcd(config.batch_size, jax.device_count())
+    return Mesh(np.array(jax.devices()[:data]).reshape(data, 1), ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

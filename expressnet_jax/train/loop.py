@@ -16,6 +16,7 @@ import jax
 import optax
 
 from data_pipelines import loader
+from data_pipelines.errors import DataError
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, to_dict
 from expressnet_jax.duration import Clock
@@ -64,8 +65,13 @@ def open_splits(config: Config, data_dir: str | None) -> tuple[loader.Split, loa
     data = config.data
     train_split = loader.open_split(data.name, data.train_split, data.classes, data_dir=data_dir)
     if data.validation_split:
-        return train_split, loader.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
-    return loader.holdout(train_split, data.validation_fraction, config.seed)
+        validation = loader.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
+    else:  # the same examples whatever the run's seed is, so that seeds can be compared
+        train_split, validation = loader.holdout(train_split, data.validation_fraction, seed=0)
+    if len(train_split) < config.batch_size:
+        found = f"{train_split.name} has {len(train_split)} examples"
+        raise DataError(f"{found}, fewer than batch_size={config.batch_size}; use a smaller batch")
+    return train_split, validation
 
 
 def clock_of(config: Config, examples: int) -> Clock:
@@ -82,7 +88,7 @@ class Run:
         self.early = EarlyStop(config.early_stop.patience)
         self.seconds, self.began = 0.0, time.monotonic()  # of training so far, restarts included
         graph = states.graph(config)
-        self.step = jax.jit(
+        self.step: Any = jax.jit(
             steps.train_step(config, graph, self.optimizer, optimizers.schedule(config, clock)), donate_argnums=(0, 1)
         )
         self.eval_step = jax.jit(steps.eval_step(config, graph))
@@ -112,16 +118,18 @@ class Run:
             self.clock.steps(getattr(self.config, key), key) for key in ("eval_every", "save_every", "log_every")
         )
         batches = self._batches(train_split, start)
-        progress, pending, sums = Progress(self.clock, start), None, steps.zero_sums(self.config)
+        progress, sums = Progress(self.clock, start), steps.zero_sums(self.config)
+        pending: tuple[int, steps.Metrics] | None = None  # the interval before: its sums are ready by now
         for step in range(start, total + 1):
             reason, evaluate = self._ending(step, signals), self._evaluation_due(step, eval_every, signals)
             if evaluate or (step > start and (reason or _due(step, save_every, total))):
                 with progress.pause(step, self.state):
+                    self._write(writer, progress, pending)  # now, or a crash after the save would lose it
+                    pending = None
                     accuracy = self._evaluate(step, validation, writer) if evaluate else None
                     self._save(step, accuracy)
                 reason = self._ending(step, signals)
             if reason:
-                self._write(writer, progress, pending)
                 return self._end(reason, step, signals)
             batch = next(batches)
             if step == start:

@@ -21,7 +21,8 @@ def open_folder(workdir: Path, config: Config) -> None:
     if path.is_file():
         changed = [d for d in config_files.differences(read_config(workdir), config) if not d.startswith(_FREE)]
         if changed:
-            raise ConfigError(f"{workdir} holds a run of another config ({'; '.join(changed)}); choose another --workdir")
+            what = "; ".join(changed)
+            raise ConfigError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
         return
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise ConfigError(f"{workdir} is not empty and holds no run; choose another --workdir")

@@ -1,4 +1,4 @@
-"""All that a training run changes, as one tree of arrays: with the data position, which is the step, enough to resume."""
+"""All that a training run changes, as one tree of arrays. The step is also the data position: enough to resume."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def weights(state: State) -> tuple[Tree, Tree]:
 
 def graph(config: Config) -> Any:
     """The network without its arrays: `nnx.merge(graph, params, batch_stats)` is the network."""
-    return nnx.split(nnx.eval_shape(lambda: expressnet.create(config)), nnx.Param, nnx.BatchStat)[0]
+    made = nnx.split(nnx.eval_shape(lambda: expressnet.create(config)), nnx.Param, nnx.BatchStat)
+    return made[0]
 
 
 def init(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
@@ -56,8 +57,8 @@ def abstract(config: Config, optimizer: optax.GradientTransformation, mesh: jax.
 
 
 def _create(config: Config, optimizer: optax.GradientTransformation) -> State:
-    _, params, stats = nnx.split(expressnet.create(config, config.seed), nnx.Param, nnx.BatchStat)
-    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    model = expressnet.create(config, config.seed)
+    params, stats = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,

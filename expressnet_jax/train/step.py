@@ -36,7 +36,7 @@ def train_step(
         images, targets = _inputs(config, batch, jax.random.fold_in(key, 0))
         parts = _micro_batches({"image": images, "target": targets, **_labels(batch)}, config.optimizer.accumulate)
         gradients, stats, metrics = _gradients(graph, state, parts, jax.random.fold_in(key, 1))
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         new = _update(config, optimizer, state, gradients, stats)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         skipped = jnp.stack([jnp.where(finite, 0, state.nonfinite[0] + 1), state.nonfinite[1] + ~finite])
@@ -131,9 +131,7 @@ def _gradients(graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[
     return jax.tree.map(lambda g: g / count, total), stats, jax.tree.map(lambda m: m.sum(0), metrics)
 
 
-def _update(
-    config: Config, optimizer: optax.GradientTransformation, state: State, gradients: Any, stats: Any
-) -> State:
+def _update(config: Config, optimizer: optax.GradientTransformation, state: State, gradients: Any, stats: Any) -> State:
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

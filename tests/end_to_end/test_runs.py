@@ -119,7 +119,8 @@ def test_evaluate_writes_text_json_and_pictures(finished, data_dir):
     done = expressnet("evaluate", "--workdir", workdir, "--data_dir", data_dir, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert {"accuracy", "mean_class_accuracy", "macro_f1", "examples", "classes", "confusion", "per_class"} <= set(result)
+    promised = {"accuracy", "mean_class_accuracy", "macro_f1", "examples", "classes", "confusion", "per_class"}
+    assert promised <= set(result)
     confusion = np.array(result["confusion"])
     assert confusion.sum() == result["examples"] == 64
     assert result["accuracy"] == pytest.approx(np.trace(confusion) / 64)
@@ -174,4 +175,5 @@ def test_gradients_that_stay_non_finite_end_the_run(tmp_path, data_dir):
     done = expressnet(*train(tmp_path / "run", data_dir, "--config.optimizer.learning_rate=1e38",
                              "--config.optimizer.name=sgd", "--config.optimizer.max_nonfinite=3"))  # fmt: skip
     assert done.returncode == 1
-    assert "not finite" in done.stderr.splitlines()[-1] and "clip_norm" in done.stderr and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "not finite" in last and "clip_norm" in last and "Traceback" not in done.stderr

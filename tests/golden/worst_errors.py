@@ -37,7 +37,7 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def worst_of_each(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest relative error of any one value; where 0 is wanted (an expert that no image chose), of the value itself."""
+    """Largest relative error of any one value; where 0 is wanted (an expert never chosen), the value itself."""
     return float((np.abs(found - wanted) / np.where(wanted == 0, 1, np.abs(wanted))).max())
 
 

@@ -83,15 +83,13 @@ def test_labels_are_mapped_by_name(data_dir, split):
     assert len(ours) < len(theirs)
 
 
-def test_what_cannot_be_opened_says_why(data_dir, tmp_path, split):
-    with pytest.raises(DataError, match="no split 'trian'.*train, validation, test|no split 'trian'.*test"):
+def test_what_cannot_be_opened_says_why(data_dir, tmp_path):
+    with pytest.raises(DataError, match=r"no split 'trian'.*test"):
         loader.open_split(NAME, "trian", EMOTIONS, data_dir=str(data_dir))
     with pytest.raises(DataError, match="no class in common"):
         loader.open_split(NAME, "train", ("cat", "dog"), data_dir=str(data_dir))
     with pytest.raises(DataError, match="data prepare"):
         loader.open_split(NAME, "train", EMOTIONS, data_dir=str(tmp_path))
-    with pytest.raises(DataError, match=f"{len(split)} examples, fewer than one batch of 1000"):
-        loader.training_batches(split, 1000, seed=0)
 
 
 def fake(labels, images):

@@ -28,7 +28,8 @@ def test_the_published_rate_is_decayed_before_every_epoch_the_first_included():
 
 def test_cosine_after_a_linear_warmup():
     rate = optimizer.schedule(config(schedule__name="cosine", schedule__warmup="20%", schedule__final=0.1), CLOCK)
-    wanted = [1e-4 * (s / 20 if s < 20 else 0.1 + 0.9 * (1 + math.cos(math.pi * (s - 20) / 80)) / 2) for s in range(101)]
+    warmup = [s / 20 for s in range(20)]
+    wanted = 1e-4 * np.array(warmup + [0.1 + 0.45 * (1 + math.cos(math.pi * s / 80)) for s in range(81)])
     np.testing.assert_allclose([float(rate(s)) for s in range(101)], wanted, rtol=1e-5, atol=1e-12)
 
 

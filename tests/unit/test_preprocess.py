@@ -119,5 +119,5 @@ def test_preprocess_passes_antialias_on() -> None:
 
 @pytest.mark.parametrize("config", [Preprocess(color_order="brg"), Preprocess(normalize="imagenet")])
 def test_unknown_settings_are_named(config: Preprocess) -> None:
-    with pytest.raises(ConfigError, match="brg|imagenet"):
+    with pytest.raises(ConfigError, match=r"brg|imagenet"):
         normalize(jnp.asarray(RGB_PIXEL), config)
