@@ -74,7 +74,7 @@ def _overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str
             continue
         key, found, value = argument.removeprefix("--config.").partition("=")
         if not found:
-            if not waiting:
+            if not waiting or waiting[0].startswith("--"):
                 raise ConfigError(f"{argument} needs a value: {argument}=VALUE")
             value = waiting.pop(0)
         overrides.append((key, value))

@@ -52,6 +52,7 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
         run = Run(config, mesh, clock, manager)
         run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
         start = run.start()
+        run_folder.write_parameters(workdir, run.state.params)
         with MetricsWriter(workdir, start) as writer:
             reason = run.loop(start, train_split, validation, writer, signals)
         manager.wait()

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, checkpoints/, metrics.jsonl, events/, summary.json and .txt, evaluation/."""
+"""A run's folder: config.json, parameters.txt, checkpoints/, metrics.jsonl, events/, summary.*, evaluation/."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+from clu import parameter_overview
 
 from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError, to_dict
@@ -60,6 +62,13 @@ def write_text(path: Path, text: str) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_parameters(workdir: Path, params: Any) -> None:
+    """parameters.txt: each parameter's name, shape, dtype and size, and how it lies on this mesh."""
+    write_text(
+        workdir / "parameters.txt", parameter_overview.get_parameter_overview(params, include_stats="sharding") + "\n"
+    )
 
 
 def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
