@@ -194,7 +194,7 @@ def _checked_grid(
 def curves_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """Loss and accuracy over the epochs of a run, in training and in validation, from its metrics.jsonl.
 
-    The best epoch is that of the lowest validation loss, which is what early stopping watches. Records of one step
+    The best epoch is that of the highest validation accuracy, whose checkpoint is kept. Records of one step
     that occur twice, as after resuming from an older checkpoint, count once: the last one written holds.
     """
     train, validation = _of_kind(records, "train"), _of_kind(records, "validation")
@@ -232,8 +232,8 @@ def _column(records: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
 
 
 def _best(validation: list[dict[str, Any]]) -> dict[str, Any] | None:
-    losses = _column(validation, "loss")
-    return None if np.isnan(losses).all() else validation[int(np.nanargmin(losses))]
+    accuracies = _column(validation, "accuracy")
+    return None if np.isnan(accuracies).all() else validation[int(np.nanargmax(accuracies))]
 
 
 def _plot_training(axes: Axes, records: list[dict[str, Any]], key: str) -> None:
@@ -265,7 +265,7 @@ def _plot_validation(axes: Axes, records: list[dict[str, Any]], key: str, best: 
     if np.isnan(value):
         return
     text = f"{value:.1%}" if key == "accuracy" else f"{value:.3f}"
-    label = f"lowest validation loss: epoch {best['epoch']:.4g}"
+    label = f"best validation accuracy: epoch {best['epoch']:.4g}"
     axes.axvline(best["epoch"], color=GREY, linestyle=":", linewidth=1.2)
     axes.plot(best["epoch"], value, "*", markersize=14, color=VERMILLION, markeredgecolor=INK, linewidth=0, label=label)
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}

@@ -161,7 +161,7 @@ def validation_record(step, **values):
 
 
 TRAIN = [train_record(step) for step in range(1, 31)]
-VALIDATION = [validation_record(step, loss=1 + (step - 20) ** 2 / 100) for step in (10, 20, 30)]
+VALIDATION = [validation_record(step, loss=2 - step / 20, accuracy=0.4 - abs(step - 20) / 100) for step in (10, 20, 30)]
 
 
 def curves(path, records):
@@ -194,7 +194,7 @@ def test_curves_follow_their_records(tmp_path):
     assert not differ(base, curves(tmp_path / "b.png", VALIDATION + TRAIN))
 
 
-def test_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path, monkeypatch):
+def test_best_epoch_is_that_of_the_highest_validation_accuracy(tmp_path, monkeypatch):
     axes = drawn_axes(monkeypatch, tmp_path / "c.png", TRAIN + VALIDATION)
     for panel, value in zip(axes, (1.0, 0.4), strict=True):
         (star,) = [line for line in panel.lines if line.get_marker() == "*"]
@@ -209,7 +209,7 @@ def test_of_a_step_recorded_twice_the_last_record_holds(tmp_path):
 
 
 def test_missing_and_infinite_values_are_left_out(tmp_path, monkeypatch):
-    bad = [validation_record(40, loss=float("nan")), validation_record(50, loss=float("-inf"), accuracy=None)]
+    bad = [validation_record(40, accuracy=float("nan")), validation_record(50, loss=float("-inf"), accuracy=None)]
     more = [train_record(31, loss=None), train_record(32, loss=float("inf")), {"kind": "note", "text": "no step"}]
     loss, _ = drawn_axes(monkeypatch, tmp_path / "c.png", TRAIN + more + VALIDATION + bad)
     (star,) = [line for line in loss.lines if line.get_marker() == "*"]
