@@ -7,10 +7,12 @@ Hardware: 2 CPU cores. Time and result: see docs/benchmarks.md.
 """
 
 from data_pipelines.labels import SEVEN
-from expressnet_jax.config import default_config
+from expressnet_jax.config import ConfigError, default_config
 
 
 def get_config(recipe=None):
+    if recipe:
+        raise ConfigError(f"fer2013_small has no recipe {recipe!r}; for the published one take fer2013:paper")
     c = default_config("small")
     c.data.name = "fer2013"
     c.data.classes = SEVEN

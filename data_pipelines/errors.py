@@ -3,3 +3,7 @@
 
 class DataError(Exception):
     """Wrong, missing or unreadable data. The message says what, where, how much, and what to do."""
+
+
+class UsageError(DataError):
+    """A command that names something that is not there, or asks for what cannot be."""

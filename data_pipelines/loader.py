@@ -42,7 +42,7 @@ class Split:
         number = int(self.numbers[position])
         record = self.records[number]
         with Image.open(io.BytesIO(record["image"])) as picture:
-            pixels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+            pixels = np.asarray(picture)  # grey or RGB: `prepare` lets nothing else in
         return {
             "image": pixels if pixels.ndim == 3 else pixels[..., None],  # (H, W) -> (H, W, 1)
             "label": np.int32(self.label_map[record["label"]]),
@@ -65,6 +65,12 @@ def open_split(name: str, split: str, classes: Sequence[str], *, data_dir: str |
     for part in split.split("+"):
         if part not in available:
             raise DataError(f"{name} has no split {part!r}; it has {', '.join(available)}")
+    shapes = builder.info.metadata["shapes"]
+    if len(shapes) > 1:
+        raise DataError(
+            f"the pictures of {name} have different sizes ({', '.join(map(str, shapes))}), and a batch needs one; "
+            "bring them to one size and prepare the data set again"
+        )
     records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     theirs = tuple(builder.info.features["label"].names)
     label_map = np.array(labels.positions(theirs, tuple(classes)), np.int32)
@@ -161,7 +167,4 @@ def _read(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
 
 
 def _stack(examples: Sequence[dict[str, Any]]) -> Batch:
-    sizes = {example["image"].shape for example in examples}
-    if len(sizes) > 1:
-        raise DataError(f"pictures of different sizes cannot share a batch: {', '.join(map(str, sorted(sizes)))}")
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}

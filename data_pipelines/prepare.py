@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.builders import builder_class
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, UsageError
 from data_pipelines.sources import open_source
 
 if TYPE_CHECKING:
@@ -111,18 +111,18 @@ def _find_class(name: str) -> tuple[type[FaceBuilder], str | None]:
     configs = [known.name for known in cls.BUILDER_CONFIGS]
     if config and config not in configs:
         known_names = ", ".join(f"{base}/{known}" for known in configs) or base
-        raise DataError(f"there is no data set {name!r}; known: {known_names}")
+        raise UsageError(f"there is no data set {name!r}; known: {known_names}")
     return cls, config or (configs[0] if configs else None)
 
 
 def _check_source(cls: type[FaceBuilder], source: str | None) -> None:
     if cls.NEEDS_SOURCE and source is None:
-        raise DataError(
+        raise UsageError(
             f"{cls.name}: say where your copy lies with --from PATH (folder, archive or file); "
             f"to get one: {cls.WHERE_TO_GET_IT}"
         )
     if not cls.NEEDS_SOURCE and source is not None:
-        raise DataError(f"{cls.name} is made here and reads no files; leave out --from {source}")
+        raise UsageError(f"{cls.name} is made here and reads no files; leave out --from {source}")
 
 
 def _data_dir(data_dir: str | None) -> Path:

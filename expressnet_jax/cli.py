@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,10 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"expressnet: {message} (see {self.prog} --help)\n")
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|inspect|data")
@@ -40,15 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     data_dir = "where prepared data sets lie (default: TensorFlow Datasets' own folder)"
     train = command(commands, "train", "Train a network; the same command resumes an interrupted run.")
     train.add_argument("--config", required=True, help=config)
-    train.add_argument("--workdir", required=True, type=Path, help="the folder of this run")
+    train.add_argument("--workdir", required=True, type=_path, help="the folder of this run")
     train.add_argument("--data_dir", help=data_dir)
     evaluate = command(commands, "evaluate", "Evaluate the best checkpoint of a run.")
-    evaluate.add_argument("--workdir", required=True, type=Path, help="the folder of a run")
+    evaluate.add_argument("--workdir", required=True, type=_path, help="the folder of a run")
     evaluate.add_argument("--data", help="another prepared data set; classes are matched by name")
     evaluate.add_argument("--split", help="default: the test split that the run's config names")
     evaluate.add_argument("--data_dir", help=data_dir)
     inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run holds.")
-    inspect.add_argument("path", nargs="?", type=Path, help="the folder of a run")
+    inspect.add_argument("path", nargs="?", type=_path, help="the folder of a run")
     inspect.add_argument("--config", help=config)
     data = commands.add_parser("data", help="Data sets: prepare.").add_subparsers(
         dest="command", required=True, metavar="prepare"
@@ -150,8 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A user's mistake is one line, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes about its own cache are not the user's concern
-    from data_pipelines.errors import DataError
+    from data_pipelines.errors import DataError, UsageError
     from expressnet_jax.config import ConfigError
+    from expressnet_jax.train import run_folder
 
     try:
         rest, overrides = _overrides(arguments)
@@ -160,9 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"--config.{overrides[0][0]} goes with --config, which {options.command} does not take")
         result = _COMMANDS[options.command](options, overrides)
         if options.json:
-            print(json.dumps(result))
+            print(run_folder.json_line(result), end="")
         return 0
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         return _failed(2, error)
     except DataError as error:
         return _failed(1, error)
@@ -186,7 +190,9 @@ def _explained(error: Exception) -> int:
     full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
     if any(reason in text for reason in full):  # libraries raise it as anything
         return _failed(1, f"the disk takes no more ({text[:200]}); free some space and run the same command again")
-    if isinstance(error, OSError):
+    if "RESOURCE_EXHAUSTED" in text:
+        return _failed(1, f"the device's memory does not hold this; use a smaller batch_size ({text[:200]})")
+    if isinstance(error, OSError) or "Unable to initialize backend" in text:
         return _failed(1, text)
     raise error
 

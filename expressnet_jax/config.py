@@ -110,7 +110,7 @@ class Optimizer:
     b1: float = 0.9  # momentum, for sgd
     b2: float = 0.999
     eps: float = 1e-7  # Keras's default
-    weight_decay: float = 0.0  # decoupled; on kernels only, never on biases or BatchNorm
+    weight_decay: float = 0.0  # adamw, lamb: decoupled; sgd: added to the gradient; on kernels only
     clip_norm: float = 0.0  # global gradient norm; 0: off
     accumulate: int = 1  # micro-batches a step; BatchNorm sees one micro-batch at a time
     max_nonfinite: int = 10  # so many non-finite gradients in a row end the run

@@ -6,8 +6,9 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import math
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     Raises ConfigError for an unknown name, key or value, and for settings that do not fit together.
     """
     name, _, recipe = name.partition(":")
-    raw = _get_config(_find(name))(recipe or None)
+    raw = _run(_find(name), recipe or None)
     if not isinstance(raw, ml_collections.ConfigDict):
         raise ConfigError(f"{name}: get_config returned a {type(raw).__name__}, not a ConfigDict")
     tree = raw.to_dict()
@@ -53,17 +54,18 @@ def _find(name: str) -> Path:
     raise ConfigError(f"no config {name!r}{_nearest(name, available())}; packaged: {', '.join(available())}")
 
 
-def _get_config(path: Path) -> Callable[[str | None], Any]:
+def _run(path: Path, recipe: str | None) -> Any:
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return typing.cast(Callable[[str | None], Any], module.get_config)
+        return module.get_config(recipe)
     except ConfigError:
         raise
     except Exception as error:  # the user's own file: any mistake in it is theirs to see, in one line
-        raise ConfigError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
+        what = " ".join(str(error).split())
+        raise ConfigError(f"config {path} cannot be used: {type(error).__name__}: {what}") from error
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
@@ -168,18 +170,24 @@ _CHOICES = {
     "model.convolution": ("auto", "direct", "fft"),
     "preprocess.color_order": ("rgb", "bgr"),
     "preprocess.normalize": ("unit", "standard", "vggface2"),
+    "model.preset": tuple(PRESETS),
     "optimizer.name": ("adam", "adamw", "sgd", "lamb"),
     "schedule.name": ("epoch_decay", "cosine", "constant"),
 }
 _POSITIVE = (
     "batch_size", "keep", "model.image_size", "model.cnnfe1_width", "model.fuse_width", "model.resnet.stem_kernel",
-    "model.resnet.stem_stride", "model.resnet.stem_filters", "moe.num_experts", "moe.top_k", "moe.hidden",
-    "optimizer.accumulate", "optimizer.max_nonfinite", "optimizer.learning_rate", "mesh.expert", "preprocess.std",
+    "model.resnet.stem_stride", "model.resnet.stem_filters", "model.batchnorm_epsilon", "moe.num_experts", "moe.top_k",
+    "moe.hidden", "optimizer.accumulate", "optimizer.max_nonfinite", "optimizer.learning_rate", "optimizer.eps",
+    "mesh.expert", "preprocess.std", "schedule.decay",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "seed", "data.workers", "optimizer.weight_decay", "optimizer.clip_norm", "augment.mixup", "augment.rotate",
+    "early_stop.patience", "schedule.final",
 )  # fmt: skip
 _FRACTIONS = (
     "data.validation_fraction", "model.conv_dropout", "model.dense_dropout", "model.batchnorm_momentum", "ema.decay",
     "label_smoothing", "augment.crop", "augment.shift", "augment.brightness", "augment.contrast",
-    "augment.saturation", "augment.erase",
+    "augment.saturation", "optimizer.b1", "optimizer.b2",
 )  # fmt: skip
 
 
@@ -189,13 +197,7 @@ def check(config: Config) -> None:
     for key, choices in _CHOICES.items():
         if flat[key] not in choices:
             raise ConfigError(f"{key}={flat[key]!r}{_nearest(flat[key], choices)}; one of: {', '.join(choices)}")
-    for key in _POSITIVE:
-        if flat[key] <= 0:
-            raise ConfigError(f"{key}={flat[key]} must be above 0")
-    for key in _FRACTIONS:
-        # The mean of a crop, and the whole of an erasure, may reach 1; a dropout of 1 would leave nothing.
-        if not 0 <= flat[key] < 1 and not (key == "augment.erase" and flat[key] == 1):
-            raise ConfigError(f"{key}={flat[key]} must be at least 0 and below 1")
+    _check_ranges(flat)
     for key in ("total", "eval_every", "save_every", "log_every", "schedule.warmup"):
         number, unit = duration.parse(flat[key], key)
         if key == "total" and unit == "%":
@@ -204,6 +206,27 @@ def check(config: Config) -> None:
             raise ConfigError(f"{key}={flat[key]!r} must be above 0")
     _check_sizes(config)
     _check_division(config)
+
+
+def _check_ranges(flat: dict[str, Any]) -> None:
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}={value} is not a finite number")
+    for key in _POSITIVE:
+        if flat[key] <= 0:
+            raise ConfigError(f"{key}={flat[key]} must be above 0")
+    for key in _NOT_NEGATIVE:
+        if flat[key] < 0:
+            raise ConfigError(f"{key}={flat[key]} must not be below 0")
+    for key in _FRACTIONS:
+        if not 0 <= flat[key] < 1:
+            raise ConfigError(f"{key}={flat[key]} must be at least 0 and below 1")
+    if not 0 <= flat["augment.erase"] <= 1:
+        raise ConfigError(f"augment.erase={flat['augment.erase']} is no probability")
+    if flat["seed"] >= 2**32:
+        raise ConfigError(f"seed={flat['seed']} must be below 2^32")
+    if flat["optimizer.weight_decay"] and flat["optimizer.name"] == "adam":
+        raise ConfigError("optimizer.name=adam takes no weight_decay; use adamw")
 
 
 def _check_sizes(config: Config) -> None:
@@ -216,6 +239,9 @@ def _check_sizes(config: Config) -> None:
                 f"model.{name}: {len(branch.kernels) - 1} pools leave nothing of {model.image_size} pixels; "
                 "use fewer blocks or larger pictures"
             )
+    side = -(-model.image_size // model.resnet.stem_stride)
+    if side < (3 if model.resnet.stem_pool else 1):
+        raise ConfigError(f"model.resnet: a stem of stride {model.resnet.stem_stride} leaves {side} pixels to pool")
     if len(model.resnet.blocks) != len(model.resnet.filters) or not model.resnet.blocks:
         raise ConfigError(
             f"model.resnet has {len(model.resnet.blocks)} stages and {len(model.resnet.filters)} filter counts"

@@ -6,7 +6,7 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     from data_pipelines.builders.base import FaceBuilder
@@ -23,6 +23,6 @@ def builder_class(name: str) -> type[FaceBuilder]:
     if name not in BUILDERS:
         near = difflib.get_close_matches(name.lower(), BUILDERS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DataError(f"there is no data set {name!r}; {hint}known: {', '.join(BUILDERS)}")
+        raise UsageError(f"there is no data set {name!r}; {hint}known: {', '.join(BUILDERS)}")
     builder: type[FaceBuilder] = getattr(importlib.import_module(f"{__name__}.{name}"), BUILDERS[name])
     return builder

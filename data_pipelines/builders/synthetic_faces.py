@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ class SyntheticConfig(tfds.core.BuilderConfig):  # type: ignore[misc]  # TFDS ca
 
     size: int
     splits: dict[str, int]
+    first: int = 0  # number of its first face: no two configurations share one
 
 
 def _factor_features() -> dict[str, Any]:
@@ -49,14 +51,14 @@ class SyntheticFaces(FaceBuilder):
     NEEDS_SOURCE = False
     BUILDER_CONFIGS: ClassVar[list[SyntheticConfig]] = [
         SyntheticConfig(name="48px", size=48, splits={"train": 6000, "validation": 800, "test": 1200}),
-        SyntheticConfig(name="tiny", size=48, splits={"train": 160, "validation": 64, "test": 64}),
+        SyntheticConfig(name="tiny", size=48, splits={"train": 160, "validation": 64, "test": 64}, first=8000),
     ]
 
     def plan(self, source: Source | None) -> Plan:
-        """The splits are consecutive ranges of one stream of faces, so no face is in two of them."""
+        """The splits, of all configurations, are ranges of one stream of faces, so no face is in two of them."""
         del source
         splits = {}
-        start = 0
+        start = self.builder_config.first
         for name, examples in self.builder_config.splits.items():
             indices = range(start, start + examples)
             splits[name] = Split(examples, functools.partial(_draw_all, indices, self.builder_config.size))
@@ -72,8 +74,13 @@ def _draw_all(indices: range, size: int) -> Iterator[Picture]:
         return
     # Processes are spawned, not forked: the caller may hold threads (JAX, Grain), which a fork would freeze.
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(mp_context=spawn) as pool:
+    # Ctrl-C is the parent's to answer.
+    with concurrent.futures.ProcessPoolExecutor(mp_context=spawn, initializer=_ignore_interrupts) as pool:
         yield from pool.map(draw_one, indices, chunksize=_CHUNK)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_one(index: int, size: int) -> Picture:

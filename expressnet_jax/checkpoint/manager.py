@@ -7,13 +7,13 @@ predicting need: data position, metrics, resolved config, class names, preproces
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
-
-from expressnet_jax.train.state import State
 
 _BEST = "accuracy"
 
@@ -39,8 +39,10 @@ class Manager:
             read_only=read_only,
             enable_async_checkpointing=not read_only,
         )
+        self.folder, self._spare = folder, folder.with_name(folder.name + ".replaced")
+        if not read_only:
+            self._bring_back()
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
-        self.folder = folder
 
     def __enter__(self) -> Manager:
         return self
@@ -48,19 +50,26 @@ class Manager:
     def __exit__(self, *_: object) -> None:
         self._manager.close()
 
-    def save(self, state: State, record: dict[str, Any], *, accuracy: float | None = None) -> None:
+    def save(self, state: dict[str, Any], record: dict[str, Any], *, accuracy: float | None = None) -> None:
         """Starts writing the state before step `record["step"]`; the arrays may be donated as soon as this returns.
 
         `accuracy`, of the validation of just this state, makes it a candidate for the best.
         """
-        if record["step"] in self._manager.all_steps():  # saved at an interruption, evaluated only now
-            self._manager.delete(record["step"])
+        replacing = record["step"] in self._manager.all_steps()  # saved at an interruption, evaluated only now
+        if replacing:
+            self.wait()
+            self._spare.mkdir()
+            os.rename(self.folder / str(record["step"]), self._spare / str(record["step"]))
+            self._manager.reload()
         self._manager.save(
             record["step"],
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), record=ocp.args.JsonSave(record)),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)),
             metrics=None if accuracy is None else {_BEST: accuracy},
             force=True,
         )
+        if replacing:
+            self.wait()
+            shutil.rmtree(self._spare)
 
     def wait(self) -> None:
         """Returns when everything is on the disk; raises what a background write ran into."""
@@ -83,16 +92,23 @@ class Manager:
         except (OSError, ValueError, KeyError) as error:
             raise self._damaged(step, error) from error
 
-    def restore(self, step: int, abstract: State) -> State:
+    def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """The state of a checkpoint, laid out as `abstract` says, whatever mesh it was saved from."""
         try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract._asdict()))
-            )
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
         except (OSError, ValueError, KeyError) as error:
             raise self._damaged(step, error) from error
-        return State(**restored["state"])
+        return dict(restored["state"])
+
+    def _bring_back(self) -> None:
+        """Undoes a replacement that was cut off: the old checkpoint was set aside, the new one never became whole."""
+        for old in self._spare.glob("*") if self._spare.is_dir() else ():
+            if not (self.folder / old.name).exists():
+                os.rename(old, self.folder / old.name)
+        shutil.rmtree(self._spare, ignore_errors=True)
 
     def _damaged(self, step: int, error: Exception) -> CheckpointError:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        return CheckpointError(f"checkpoint {self.folder / str(step)} cannot be read: {reason}")
+        older = max((s for s in self._manager.all_steps() if s < step), default=None)
+        way_out = "there is no older one" if older is None else f"delete that folder to go on from step {older}"
+        return CheckpointError(f"checkpoint {self.folder / str(step)} cannot be read ({way_out}): {reason}")

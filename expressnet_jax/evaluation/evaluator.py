@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from data_pipelines import loader
 from data_pipelines.errors import DataError
@@ -34,7 +35,9 @@ def evaluate(
     classes = config.data.classes
     counts = np.zeros((len(classes), len(classes)), np.int64)
     loss = 0.0
-    for batch in _batches(config, split):
+    steps = -(-len(split) // config.batch_size)
+    # `disable=None`: no bar where standard error is no terminal.
+    for batch in tqdm(_batches(config, split), split.name, steps, leave=False, disable=None):
         confusion, batch_loss, _ = step(state, meshes.to_device(mesh, batch))
         counts += np.asarray(confusion, np.int64)
         loss += float(batch_loss)

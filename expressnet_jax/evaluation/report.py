@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,9 @@ def evaluate_run(
     summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
     summary = {"workdir": str(workdir), "step": at, **summary}
     text = f"{examples.name}, checkpoint of step {at} of {workdir}\n\n{metrics.describe(summary)}"
-    folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ +", "__+", "()"))
+    folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
     folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    run_folder.write_text(folder / "summary.json", run_folder.json_line(summary))
     run_folder.write_text(folder / "summary.txt", text.rstrip() + "\n")
     figures.confusion_figure(summary, folder / "confusion.png", examples.name)
     few = evaluator.examples(config, evaluate, restored, examples, mesh, 40)
@@ -56,7 +55,8 @@ def restore_best(config: Config, workdir: Path, mesh: jax.sharding.Mesh) -> tupl
             raise CheckpointError(f"{workdir} has no checkpoint yet")
         # The clock shapes no array: any number of examples gives the optimizer the same state.
         optimizer = optimizers.create(config, loop.clock_of(config, config.batch_size))
-        return manager.restore(best, state.abstract(config, optimizer, mesh)), best
+        abstract = state.abstract(config, optimizer, mesh)
+        return state.State(**manager.restore(best, abstract._asdict())), best
 
 
 def curves(workdir: Path) -> None:

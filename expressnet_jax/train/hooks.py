@@ -15,6 +15,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from expressnet_jax.duration import Clock
+from expressnet_jax.train import run_folder
 
 
 def say(text: str) -> None:
@@ -29,13 +30,17 @@ class MetricsWriter:
     Use as a context manager. Only the first host writes.
     """
 
-    def __init__(self, workdir: Path, step: int) -> None:
-        self._path, self._on = workdir / "metrics.jsonl", jax.process_index() == 0
+    def __init__(self, workdir: Path, step: int, evaluated: int) -> None:
+        """`step` is where the run goes on, `evaluated` the step of the last validation that its checkpoint knows."""
+        self._on = jax.process_index() == 0
         if not self._on:
             return
-        kept = [r for r in read_records(workdir) if r["step"] <= step]
-        self._path.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        self._file = self._path.open("a")
+        path, last = workdir / "metrics.jsonl", {"train": step, "validation": evaluated}
+        before = read_records(workdir)
+        kept = [record for record in before if record["step"] <= last.get(record["kind"], step)]
+        if kept != before:
+            run_folder.write_text(path, "".join(run_folder.json_line(record) for record in kept))
+        self._file = path.open("a")
         self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
 
     def __enter__(self) -> MetricsWriter:
@@ -50,7 +55,7 @@ class MetricsWriter:
         """One record of kind "train" or "validation"; `record` holds at least "step"."""
         if not self._on:
             return
-        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
+        self._file.write(run_folder.json_line({"kind": kind, **record}))
         self._file.flush()
         for name, value in record.items():
             if isinstance(value, (int, float)) and name != "step":
@@ -59,13 +64,15 @@ class MetricsWriter:
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl so far; a last line cut off by a crash is left out."""
+    """The records of metrics.jsonl so far; lines that are none, such as one cut off by a crash, are left out."""
     path, records = workdir / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record:
+            records.append(record)
     return records
 
 

@@ -18,7 +18,7 @@ import optax
 from data_pipelines import loader
 from data_pipelines.errors import DataError
 from expressnet_jax.checkpoint.manager import Manager
-from expressnet_jax.config import Config, to_dict
+from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.duration import Clock
 from expressnet_jax.evaluation import evaluator
 from expressnet_jax.parallel import mesh as meshes
@@ -40,6 +40,11 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
     Returns the summary that it also leaves in `workdir`. Raises Interrupted at the next step after SIGTERM or SIGINT,
     once the state is saved; TrainingError after too many non-finite gradients in a row.
     """
+    with Signals() as signals:
+        return _train(config, workdir, data_dir, signals)
+
+
+def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals) -> dict[str, Any]:
     mesh = meshes.create(config)
     train_split, validation = open_splits(config, data_dir)
     run_folder.open_folder(workdir, config)
@@ -48,12 +53,13 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
         f"{config.data.name}: {len(train_split)} examples to train on, {len(validation)} to validate on; "
         f"{clock.total_steps} steps of {config.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
     )
-    with Signals() as signals, Manager(workdir / "checkpoints", keep=config.keep) as manager:
+    with run_folder.locked(workdir), Manager(workdir / "checkpoints", keep=config.keep) as manager:
         run = Run(config, mesh, clock, manager)
-        run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
         start = run.start()
+        if start < clock.total_steps:
+            run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
         run_folder.write_parameters(workdir, run.state.params)
-        with MetricsWriter(workdir, start) as writer:
+        with MetricsWriter(workdir, start, run.early.evaluated_step) as writer:
             reason = run.loop(start, train_split, validation, writer, signals)
         manager.wait()
         summary = run.summary(reason)
@@ -104,7 +110,13 @@ class Run:
         if step is None:
             self.state = states.init(self.config, self.optimizer, self.mesh)
             return 0
-        self.state, record = self.manager.restore(step, self._abstract()), self.manager.record(step)
+        record = self.manager.record(step)
+        if record["examples"] != self.clock.examples:
+            raise ConfigError(
+                f"this run began with {record['examples']} training examples of {self.config.data.name} and now there "
+                f"are {self.clock.examples}; prepare the same data again, or choose another --workdir"
+            )
+        self.state = states.State(**self.manager.restore(step, self._abstract()._asdict()))
         self.early = EarlyStop(**{**record["early_stop"], "patience": self.config.early_stop.patience})
         self.seconds = record["seconds"]
         say(f"going on from step {step} of {self.clock.total_steps}")
@@ -122,16 +134,20 @@ class Run:
         progress, sums = Progress(self.clock, start), steps.zero_sums(self.config)
         pending: tuple[int, steps.Metrics] | None = None  # the interval before: its sums are ready by now
         for step in range(start, total + 1):
-            reason, evaluate = self._ending(step, signals), self._evaluation_due(step, eval_every, signals)
+            interrupted = signals.received  # read once a step: what is skipped for it must also be made up for
+            reason, evaluate = self._ending(step, interrupted), self._evaluation_due(step, eval_every, interrupted)
             if evaluate or (step > start and (reason or _due(step, save_every, total))):
                 with progress.pause(step, self.state):
                     self._write(writer, progress, pending)  # now, or a crash after the save would lose it
                     pending = None
                     accuracy = self._evaluate(step, validation, writer) if evaluate else None
                     self._save(step, accuracy)
-                reason = self._ending(step, signals)
+                reason = self._ending(step, interrupted)
+            if interrupted:
+                self.manager.wait()
+                raise Interrupted(interrupted, step)
             if reason:
-                return self._end(reason, step, signals)
+                return reason
             batch = next(batches)
             if step == start:
                 self._compile(sums, batch, progress)
@@ -192,6 +208,7 @@ class Run:
         self._count_seconds()
         record = {
             "step": step,
+            "examples": self.clock.examples,
             "early_stop": self.early.as_dict(),
             "validation": None if accuracy is None else self.validation,
             "seconds": self.seconds,
@@ -201,26 +218,22 @@ class Run:
                 **dataclasses.asdict(self.config.preprocess), "image_size": self.config.model.image_size
             },
         }  # fmt: skip
-        self.manager.save(self.state, record, accuracy=accuracy)
+        self.manager.save(self.state._asdict(), record, accuracy=accuracy)
 
-    def _evaluation_due(self, step: int, every: int, signals: Signals) -> bool:
+    def _evaluation_due(self, step: int, every: int, interrupted: int) -> bool:
         """Once for each due step, restarts included; a run asked to stop evaluates when it is started again."""
         due = _due(step, every, self.clock.total_steps) and step > max(0, self.early.evaluated_step)
-        return due and not signals.received
+        return due and not interrupted
 
-    def _ending(self, step: int, signals: Signals) -> str:
+    def _ending(self, step: int, interrupted: int) -> str:
         """Why the run ends before this step, or nothing."""
+        if interrupted:
+            return "interrupted"
         if step == self.clock.total_steps:
             return f"finished after {step} steps"
         if self.early.due:
             return f"stopped early: no lower validation loss in {self.early.patience} evaluations"
-        return "interrupted" if signals.received else ""
-
-    def _end(self, reason: str, step: int, signals: Signals) -> str:
-        if reason == "interrupted":
-            self.manager.wait()
-            raise Interrupted(signals.received, step)
-        return reason
+        return ""
 
     def _write(self, writer: MetricsWriter, progress: Progress, pending: tuple[int, steps.Metrics] | None) -> None:
         if pending is None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ def open_folder(workdir: Path, config: Config) -> None:
             what = "; ".join(changed)
             raise ConfigError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
         return
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    if workdir.exists() and (not workdir.is_dir() or any(p.name != "config.json.part" for p in workdir.iterdir())):
         raise ConfigError(f"{workdir} is not empty and holds no run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
@@ -36,11 +40,37 @@ def read_config(workdir: Path) -> Config:
     """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = workdir / "config.json"
     try:
-        return config_files.from_dict(json.loads(path.read_text()))
+        config = config_files.from_dict(json.loads(path.read_text()))
+        config_files.check(config)
+        return config
     except FileNotFoundError:
         raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ConfigError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps a second process, such as a job requeued too early, from writing to the same run."""
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another process is training in {workdir}; wait for it, or stop it") from None
+        yield
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON. What JSON has no number for (NaN, infinity) becomes null."""
+    return json.dumps(_finite(value), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_space(workdir: Path, needed: int) -> None:
@@ -73,7 +103,7 @@ def write_parameters(workdir: Path, params: Any) -> None:
 
 def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
     """summary.json for machines, summary.txt for people."""
-    write_text(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(workdir / "summary.json", json_line(summary))
     lines = [f"{key.replace('_', ' '):<22}{_shown(value)}" for key, value in summary.items() if value is not None]
     write_text(workdir / "summary.txt", "\n".join(lines) + "\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -54,7 +55,7 @@ class EarlyStop:
     def update(self, step: int, loss: float) -> None:
         """Notes the validation loss before `step`."""
         self.evaluated_step = step
-        if self.best_loss is None or loss < self.best_loss:
+        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
             self.best_loss, self.waited = loss, 0
         else:
             self.waited += 1

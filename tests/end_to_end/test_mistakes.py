@@ -49,7 +49,8 @@ def test_wrong_uses_of_the_other_commands(tmp_path, data_dir):
     one_line(expressnet("inspect", tmp_path, "--config.seed=1"), 2, "--config.KEY=VALUE")
     one_line(expressnet("evaluate", "--workdir", tmp_path, "--config.seed=1"), 2, "--config.seed")
     one_line(expressnet("fly"), 2, "fly", "train")
-    one_line(expressnet("data", "prepare", "fer2031", "--data_dir", tmp_path), 1, "fer2013")
+    one_line(expressnet("data", "prepare", "fer2031", "--data_dir", tmp_path), 2, "fer2013")
+    one_line(expressnet("data", "prepare", "fer2013", "--data_dir", tmp_path), 2, "--from PATH", "Kaggle")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,10 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from expressnet_jax import config_files
 from expressnet_jax.models import canonical, expressnet
 from tests.conftest import TINY
+from tests.golden import inputs
 
 CONFIG = config_files.load(TINY)
 
@@ -37,6 +39,14 @@ def test_names_follow_the_config():
     assert sizes["moe_cnn/expert5/kernel"] == 16 * 16 and sizes["moe_expression/gate/kernel"] == 16 * 6
     assert sizes["resnet/stage3/block1/proj_bn/gamma"] == 32 and "moe_cnn/expert6/kernel" not in sizes
     assert sizes["cnnfe1/bn2/var"] == 8 and sizes["head/kernel"] == 32 * 8
+
+
+def test_the_published_network_has_the_published_names():
+    sizes = canonical.sizes(nnx.eval_shape(lambda: expressnet.create(config_files.load("fer2013:paper"))))
+    with np.load(inputs.GOLDEN, allow_pickle=False) as golden:
+        trained = {str(name) for name in golden["train/grad_names"]}
+    assert len(sizes) == 357 and sum(sizes.values()) == 35_931_871
+    assert {name for name in sizes if not name.endswith(("/mean", "/var"))} == trained
 
 
 def test_every_wrong_name_is_listed_and_nothing_is_changed(model):

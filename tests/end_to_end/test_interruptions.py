@@ -1,0 +1,100 @@
+"""Interruptions at exact steps, which no signal from outside can hit: a due validation, the last step."""
+
+import json
+import shutil
+
+import pytest
+
+from expressnet_jax import config_files
+from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.train import hooks, loop
+from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
+from tests.conftest import TINY
+
+CONFIG = config_files.load(TINY, [("total", "8steps"), ("eval_every", "4steps"), ("log_every", "4steps")])
+
+
+class SignalAt(Signals):
+    """As if SIGTERM came just before a step."""
+
+    def __init__(self, step):
+        self.reads, self.step = 0, step
+
+    @property
+    def received(self):
+        self.reads += 1
+        return 15 if self.reads > self.step else 0
+
+
+def weights(workdir):
+    """The state of the last step, as the bytes of its arrays."""
+    import jax
+
+    from expressnet_jax.parallel import mesh
+    from expressnet_jax.train import optimizer, state
+
+    made = optimizer.create(CONFIG, loop.clock_of(CONFIG, 160))
+    with Manager(workdir / "checkpoints", read_only=True) as manager:
+        found = manager.restore(8, state.abstract(CONFIG, made, mesh.create(CONFIG))._asdict())
+    return [leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(found))]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    return workdir
+
+
+@pytest.mark.parametrize("step", [0, 4, 7, 8])
+def test_nothing_is_lost_whatever_is_due(whole, tmp_path, data_dir, monkeypatch, step):
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Signals", lambda: SignalAt(step))
+        with pytest.raises(Interrupted, match=f"saved at step {step}") as caught:
+            loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    assert caught.value.exit_code == 75
+    summary = loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    assert summary["result"] == "finished after 8 steps"
+    assert weights(workdir) == weights(whole)
+    mine, theirs = ([r for r in hooks.read_records(w) if r["kind"] == "validation"] for w in (workdir, whole))
+    assert mine == theirs and [r["step"] for r in mine] == [4, 8]
+    assert summary["best_step"] == json.loads((whole / "summary.json").read_text())["best_step"]
+    assert not (workdir / "checkpoints.replaced").exists()
+
+
+def test_a_replacement_that_was_cut_off_is_undone(whole, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    spare = workdir / "checkpoints.replaced"
+    spare.mkdir()
+    (workdir / "checkpoints" / "8").rename(spare / "8")
+    with Manager(workdir / "checkpoints") as manager:
+        assert manager.latest_step() == 8 and manager.record(8)["step"] == 8
+    assert not spare.exists()
+
+
+def test_a_damaged_record_of_the_metrics_costs_that_record_only(whole, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    path = workdir / "metrics.jsonl"
+    before = hooks.read_records(workdir)
+    path.write_bytes(b'null\n{"step": "x"}\n\xff\xfe\n' + path.read_bytes() + b'{"kind": "train", "st')
+    assert hooks.read_records(workdir) == before
+    loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    assert hooks.read_records(workdir) == before
+
+
+def test_no_checkpoint_is_one_line(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoints in"):
+        Manager(tmp_path / "checkpoints", read_only=True)
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best():
+    early = EarlyStop(patience=2)
+    for step, loss in enumerate([float("nan"), 2.0, 1.0, float("inf")]):
+        early.update(step, loss)
+        assert not early.due
+    assert early.best_loss == 1.0 and early.waited == 1
+    early.update(5, 1.5)
+    assert early.due
