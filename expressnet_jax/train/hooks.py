@@ -7,8 +7,9 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -76,42 +77,54 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
     return records
 
 
+class Interval(NamedTuple):
+    """Some steps that the device has been given."""
+
+    step: int  # the one after the last of them
+    sums: dict[str, Any]
+    done_at: Future[float]  # time.monotonic() when the last of them was done
+
+
 class Progress:
     """Turns the sums of an interval into a record and a line, and knows how long the rest will take."""
 
     def __init__(self, clock: Clock, start: int) -> None:
         self._clock, self._start = clock, start
-        self._images_per_second = 0.0
+        self._watcher = ThreadPoolExecutor(1)
         self.restart()
 
     def restart(self) -> None:
         """Forgets the time so far: the first step compiles, and is no measure of the others."""
-        self._began = time.monotonic()
-        self._seen, self._seen_at = self._start, self._began  # the last step known to be complete, and when it was
+        self._began = self._done_at = time.monotonic()
+        self._done_step, self._paused = self._start, 0.0
+
+    def watch(self, step: int, sums: dict[str, Any]) -> Interval:
+        """An interval that has just been sent to the device; a thread notes when it is done, and nobody waits."""
+
+        def done_at() -> float:
+            jax.block_until_ready(sums)
+            return time.monotonic()
+
+        return Interval(step, sums, self._watcher.submit(done_at))
 
     @contextlib.contextmanager
-    def pause(self, step: int, state: Any) -> Iterator[None]:
-        """Leaves evaluation and saving before `step` out of the training speed (they stay in the time remaining).
+    def pause(self, state: Any) -> Iterator[None]:
+        """Leaves evaluation and saving out of the training speed (they stay in the time remaining).
 
         Waits for `state` first: steps still running are training, whoever waits for them.
         """
         jax.block_until_ready(state)
-        self._complete(step)
+        began = time.monotonic()
         yield
-        self._seen_at = time.monotonic()
+        self._paused += time.monotonic() - began
 
-    def _complete(self, step: int) -> None:
-        """Notes that all steps before `step` are done."""
-        if step > self._seen:
-            now = time.monotonic()
-            images = (step - self._seen) * self._clock.batch_size
-            self._images_per_second = round(images / max(now - self._seen_at, 1e-9), 2)
-            self._seen, self._seen_at = step, now
-
-    def record(self, step: int, sums: dict[str, Any]) -> dict[str, Any]:
-        """Means over an interval that ended before `step`, from its sums (fetched from the device here)."""
-        values = {name: np.asarray(value, np.float64) for name, value in jax.device_get(sums).items()}
-        self._complete(step)
+    def record(self, interval: Interval) -> dict[str, Any]:
+        """Means over an interval, from its sums (fetched from the device here)."""
+        step, values = interval.step, {k: np.asarray(v, np.float64) for k, v in jax.device_get(interval.sums).items()}
+        done_at = interval.done_at.result()
+        images = (step - self._done_step) * self._clock.batch_size
+        speed = images / max(done_at - self._done_at - self._paused, 1e-9)
+        self._done_at, self._done_step, self._paused = done_at, step, 0.0
         count, steps = max(float(values["count"]), 1.0), max(float(values["steps"]), 1.0)
         record: dict[str, Any] = {
             "step": step,
@@ -122,7 +135,7 @@ class Progress:
             "learning_rate": float(values["learning_rate"]),
             "nonfinite_in_a_row": int(values["nonfinite"][0]),
             "nonfinite": int(values["nonfinite"][1]),
-            "images_per_second": self._images_per_second,
+            "images_per_second": round(speed, 2),
         }
         for layer in ("moe_cnn", "moe_expression"):
             load = values[f"{layer}/load"]

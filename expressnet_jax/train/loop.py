@@ -26,7 +26,7 @@ from expressnet_jax.train import optimizer as optimizers
 from expressnet_jax.train import run_folder
 from expressnet_jax.train import state as states
 from expressnet_jax.train import step as steps
-from expressnet_jax.train.hooks import MetricsWriter, Progress, say, span
+from expressnet_jax.train.hooks import Interval, MetricsWriter, Progress, say, span
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
 
 
@@ -132,12 +132,12 @@ class Run:
         )
         batches = self._batches(train_split, start)
         progress, sums = Progress(self.clock, start), steps.zero_sums(self.config)
-        pending: tuple[int, steps.Metrics] | None = None  # the interval before: its sums are ready by now
+        pending: Interval | None = None  # the interval before: its sums are ready by now
         for step in range(start, total + 1):
             interrupted = signals.received  # read once a step: what is skipped for it must also be made up for
             reason, evaluate = self._ending(step, interrupted), self._evaluation_due(step, eval_every, interrupted)
             if evaluate or (step > start and (reason or _due(step, save_every, total))):
-                with progress.pause(step, self.state):
+                with progress.pause(self.state):
                     self._write(writer, progress, pending)  # now, or a crash after the save would lose it
                     pending = None
                     accuracy = self._evaluate(step, validation, writer) if evaluate else None
@@ -154,7 +154,7 @@ class Run:
             self.state, sums = self.step(self.state, sums, batch)
             if _due(step + 1, log_every, total):
                 self._write(writer, progress, pending)
-                pending, sums = (step + 1, sums), steps.zero_sums(self.config)
+                pending, sums = progress.watch(step + 1, sums), steps.zero_sums(self.config)
         raise AssertionError("the last step ends the loop")
 
     def summary(self, reason: str) -> dict[str, Any]:
@@ -235,10 +235,10 @@ class Run:
             return f"stopped early: no lower validation loss in {self.early.patience} evaluations"
         return ""
 
-    def _write(self, writer: MetricsWriter, progress: Progress, pending: tuple[int, steps.Metrics] | None) -> None:
+    def _write(self, writer: MetricsWriter, progress: Progress, pending: Interval | None) -> None:
         if pending is None:
             return
-        record = progress.record(*pending)
+        record = progress.record(pending)
         writer.write("train", record)
         say(progress.line(record))
         if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:
