@@ -151,7 +151,7 @@ class Progress:
         return (
             f"step {done}/{total}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
             f"accuracy {record['accuracy']:.3f}  rate {record['learning_rate']:.2e}  "
-            f"{record['images_per_second']:.0f} images/s  {span((total - done) * pace)} left"
+            f"{record['images_per_second']:.3g} images/s  {span((total - done) * pace)} left"
         )
 
 
