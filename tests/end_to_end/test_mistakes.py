@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 
@@ -98,30 +96,25 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, data_dir):
     one_line(expressnet("evaluate", "--workdir", tmp_path / "run", "--data_dir", data_dir), 1, "cannot be read")
 
 
-def limited(arguments, size):
-    """The command line where no file may grow beyond `size` bytes: writing fails as on a full disk."""
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
+def limited(arguments, kilobytes):
+    """The command line where no file may grow beyond a size: writing fails as on a full disk."""
     return subprocess.run(
-        [sys.executable, "-m", "expressnet_jax.cli", *map(str, arguments)],
+        ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", sys.executable, "-m", "expressnet_jax.cli"]
+        + [str(argument) for argument in arguments],
         env=environment() | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
         capture_output=True,
         text=True,
-        preexec_fn=limit,
     )
 
 
 def test_a_disk_that_takes_no_more_ends_preparing_with_nothing_left(tmp_path):
-    done = limited(["data", "prepare", "synthetic_faces/tiny", "--data_dir", tmp_path / "data"], 20_000)
+    done = limited(["data", "prepare", "synthetic_faces/tiny", "--data_dir", tmp_path / "data"], 20)
     one_line(done, 1, os.strerror(errno.EFBIG))
     assert not (tmp_path / "data").exists() or not list((tmp_path / "data").rglob("*.array_record*"))
 
 
 def test_a_disk_that_takes_no_more_ends_training_with_one_line(tmp_path, data_dir):
-    done = limited(["train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir], 3_000)
+    done = limited(["train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir], 3)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("expressnet: ")
     # Once there is room again, the same command goes on.
