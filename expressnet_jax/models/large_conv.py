@@ -32,8 +32,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, form: str = "auto") -> jax.Array:
 def prefers_fft(kernel_shape: tuple[int, ...]) -> bool:
     """Whether the transform wins for a kernel (P, Q, D, F): many taps for each input channel.
 
-    The direct sum costs P Q D F a pixel, the transform about D F and something in proportion to D + F. Measured on two
-    CPU cores (docs/benchmarks.md): it wins for 15x15 on 3 and 11x11 on 8 channels, loses for 15x15 on 32 and 5x5 on 3.
+    The direct sum costs P Q D F a pixel, the transform about D F and something in proportion to D + F. Seen on two
+    CPU cores: it wins for 15x15 on 3 and 11x11 on 8 channels, loses for 5x5 on 3 and for 5x5 on 16.
     """
     p, q, d, _ = kernel_shape
     return min(p, q) >= 11 and p * q >= 12 * d
