@@ -140,6 +140,9 @@ def _start_jax() -> None:
     """Settings of the process: compiled programs are kept from one run to the next."""
     import jax
 
+    if jax.__version_info__ >= (0, 11):
+        # On CPUs a Fourier transform was seen to wait for its own thread pool for ever (docs/benchmarks.md).
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expressnet_jax" / "xla"
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache))
