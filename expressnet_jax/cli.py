@@ -1,4 +1,4 @@
-"""The command line: `expressnet train | evaluate | inspect | data prepare`. Text goes to standard error, JSON to
+"""The command line: `expressnet train | evaluate | inspect | bench | data prepare`. Text goes to standard error, JSON to
 standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM, 130 stopped by SIGINT."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ _EXAMPLES = {
     "train": "expressnet train --config=fer2013_small --workdir runs/small --config.batch_size=64",
     "evaluate": "expressnet evaluate --workdir runs/small --data fer2013 --split public_test",
     "inspect": "expressnet inspect --config=fer2013:paper --config.moe.num_experts=8",
+    "bench": "expressnet bench step --config=fer2013:paper --config.batch_size=8 --only backbone",
     "prepare": "expressnet data prepare fer2013 --from Downloads/fer2013.zip",
 }
 
@@ -30,7 +31,7 @@ def _path(text: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|inspect|data")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|inspect|bench|data")
 
     def command(parent: Any, name: str, text: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = parent.add_parser(
@@ -53,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run holds.")
     inspect.add_argument("path", nargs="?", type=_path, help="the folder of a run")
     inspect.add_argument("--config", help=config)
+    bench = command(commands, "bench", "Measure speed here: a training step, single convolutions, the loader, inference.")
+    bench.add_argument("what", choices=("step", "conv", "input", "infer"), help="what to measure")
+    bench.add_argument("--config", required=True, help=config)
+    bench.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
+    bench.add_argument("--against", metavar="COMMAND", help="step, infer: a peer's script, with its arguments, in turn")
+    bench.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
+    bench.add_argument("--data_dir", help=data_dir)
     data = commands.add_parser("data", help="Data sets: prepare.").add_subparsers(
         dest="command", required=True, metavar="prepare"
     )
@@ -133,16 +141,34 @@ def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str,
     return report
 
 
-_COMMANDS = {"train": _train, "evaluate": _evaluate, "inspect": _inspect, "prepare": _prepare}
+def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    from expressnet_jax import bench, config_files
+    from expressnet_jax.config import ConfigError
+
+    config = config_files.load(options.config, overrides)
+    if options.what in ("conv", "input") and (options.only or options.against):
+        raise ConfigError(f"--only and --against go with step and infer, not with {options.what}")
+    if options.repeats < 1:
+        raise ConfigError(f"--repeats={options.repeats} must be at least 1")
+    _start_jax()
+    if options.what == "conv":
+        found = bench.conv(config, repeats=options.repeats)
+    elif options.what == "input":
+        found = bench.input(config, data_dir=options.data_dir)
+    else:
+        measure = bench.step if options.what == "step" else bench.infer
+        found = measure(config, only=options.only or "", against=options.against or "", repeats=options.repeats)
+    _say(bench.describe(found))
+    return found
+
+
+_COMMANDS = {"train": _train, "evaluate": _evaluate, "inspect": _inspect, "bench": _bench, "prepare": _prepare}
 
 
 def _start_jax() -> None:
     """Settings of the process: compiled programs are kept from one run to the next."""
     import jax
 
-    if jax.__version_info__ >= (0, 11):
-        # On CPUs a Fourier transform was seen to wait for its own thread pool for ever (docs/benchmarks.md).
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expressnet_jax" / "xla"
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -181,13 +207,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explained(error: Exception) -> int:
     """Exit codes of failures whose classes are costly to import, and of a full disk in any disguise."""
+    from expressnet_jax.bench import BenchError
     from expressnet_jax.checkpoint.manager import CheckpointError
     from expressnet_jax.train.loop import TrainingError
     from expressnet_jax.train.stop import Interrupted
 
     if isinstance(error, Interrupted):
         return _failed(error.exit_code, error)
-    if isinstance(error, (TrainingError, CheckpointError)):
+    if isinstance(error, (TrainingError, CheckpointError, BenchError)):
         return _failed(1, error)
     text = " ".join(str(error).split())
     full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]

@@ -167,7 +167,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
-    "model.convolution": ("auto", "direct", "fft"),
+    "model.network": ("expressnet", "backbone"),
     "preprocess.color_order": ("rgb", "bgr"),
     "preprocess.normalize": ("unit", "standard", "vggface2"),
     "model.preset": tuple(PRESETS),
@@ -204,6 +204,7 @@ def check(config: Config) -> None:
             raise ConfigError(f"total={config.total!r} cannot be a percentage of itself")
         if number == 0 and key != "schedule.warmup":
             raise ConfigError(f"{key}={flat[key]!r} must be above 0")
+    _check_convolution(config)
     _check_sizes(config)
     _check_division(config)
 
@@ -227,6 +228,18 @@ def _check_ranges(flat: dict[str, Any]) -> None:
         raise ConfigError(f"seed={flat['seed']} must be below 2^32")
     if flat["optimizer.weight_decay"] and flat["optimizer.name"] == "adam":
         raise ConfigError("optimizer.name=adam takes no weight_decay; use adamw")
+
+
+def _check_convolution(config: Config) -> None:
+    counts = {"cnnfe1": len(config.model.cnnfe1.kernels), "cnnfe2": len(config.model.cnnfe2.kernels)}
+    layers = ["resnet", *(f"{branch}/conv{i + 1}" for branch, count in counts.items() for i in range(count))]
+    forms = ("auto", "direct", "fft", "dft")
+    for part in config.model.convolution.split(","):
+        layer, equals, form = part.strip().rpartition("=")
+        if form not in forms:
+            raise ConfigError(f"model.convolution: {form!r}{_nearest(form, forms)}; one of: {', '.join(forms)}")
+        if equals and layer not in layers:
+            raise ConfigError(f"model.convolution: no layer {layer!r}{_nearest(layer, layers)}; one of {layers}")
 
 
 def _check_sizes(config: Config) -> None:

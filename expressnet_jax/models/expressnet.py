@@ -85,6 +85,32 @@ class ExpressNet(nnx.Module):
         return Output(logits, features, {"moe_cnn": cnn_routing, "moe_expression": expression_routing})
 
 
-def create(config: Config, seed: int = 0) -> ExpressNet:
+class Backbone(nnx.Module):
+    """The ResNet and a linear head, everything else equal: what the other two branches and the experts are measured
+    against, in speed and in accuracy. Called like ExpressNet."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
+        kind = layers.param_dtype(config.model)
+        self.dtype = jnp.dtype(config.model.dtype)
+        self.resnet = ResNet(config.model, rngs)
+        width = 4 * config.model.resnet.filters[-1]
+        self.head = nnx.Linear(
+            width, len(config.data.classes), param_dtype=kind, kernel_init=layers.KERNEL_INIT, rngs=rngs
+        )
+
+    def __call__(
+        self, images: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> Output:
+        resnet = self.resnet(images.astype(self.dtype), train=train, rngs=rngs)
+        return Output(self.head(resnet.astype(self.head.kernel[...].dtype)), {"resnet": resnet}, {})
+
+
+def create(config: Config, seed: int = 0) -> ExpressNet | Backbone:
     """A freshly initialised network; the same seed gives the same parameters on any device and mesh."""
-    return ExpressNet(config, nnx.Rngs(params=seed))
+    network = Backbone if config.model.network == "backbone" else ExpressNet
+    return network(config, nnx.Rngs(params=seed))
+
+
+def routed_layers(config: Config) -> tuple[str, ...]:
+    """Names of the layers that the network routes: the keys of `Output.routing`."""
+    return () if config.model.network == "backbone" else ("moe_cnn", "moe_expression")

@@ -15,20 +15,24 @@ from expressnet_jax.models import layers
 class Blocks(nnx.Module):
     """conv -> relu -> dropout -> BatchNorm -> 2x2 max pool, once per kernel; the last block has no pool."""
 
-    def __init__(self, config: Model, extractor: Extractor, rngs: nnx.Rngs) -> None:
-        self.dropout, self.count = config.conv_dropout, len(extractor.kernels)
+    def __init__(self, config: Model, name: str, extractor: Extractor, rngs: nnx.Rngs) -> None:
+        self.dropout, self.remat, self.count = config.conv_dropout, config.remat, len(extractor.kernels)
         d = 3
         for i, (size, f) in enumerate(zip(extractor.kernels, extractor.filters, strict=True), start=1):
-            setattr(self, f"conv{i}", layers.Conv(config, d, f, size, rngs=rngs))
+            setattr(self, f"conv{i}", layers.Conv(config, f"{name}/conv{i}", d, f, size, rngs=rngs))
             setattr(self, f"bn{i}", layers.BatchNorm(config, f, rngs))
             d = f
 
     def blocks(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         """(B, H, W, 3) -> (B, H / 2^(n-1), W / 2^(n-1), F)."""
+
+        def block(conv: layers.Conv, bn: layers.BatchNorm, rngs: nnx.Rngs | None, x: jax.Array) -> jax.Array:
+            return bn(layers.dropout(jax.nn.relu(conv(x, train=train)), self.dropout, rngs), train=train)
+
+        run = nnx.remat(block) if self.remat and train else block
         for i in range(1, self.count + 1):
-            x = layers.dropout(jax.nn.relu(getattr(self, f"conv{i}")(x)), self.dropout, rngs)
-            x = getattr(self, f"bn{i}")(x, train=train)
-            x = x if i == self.count else layers.max_pool2(x)
+            x = run(getattr(self, f"conv{i}"), getattr(self, f"bn{i}"), rngs, x)
+            x = x if i == self.count else layers.max_pool(x, 2)
         return x
 
 
@@ -36,7 +40,7 @@ class CNNFE1(Blocks):
     """Large kernels; the last map is flattened into a dense layer: (B, H, W, 3) -> (B, cnnfe1_width)."""
 
     def __init__(self, config: Model, rngs: nnx.Rngs) -> None:
-        super().__init__(config, config.cnnfe1, rngs)
+        super().__init__(config, "cnnfe1", config.cnnfe1, rngs)
         side = config.image_size >> (self.count - 1)
         self.dense_dropout = config.dense_dropout
         self.dense = layers.dense(config, side * side * config.cnnfe1.filters[-1], config.cnnfe1_width, rngs)
@@ -51,7 +55,7 @@ class CNNFE2(Blocks):
     """Small kernels; the last map is averaged: (B, H, W, 3) -> (B, F)."""
 
     def __init__(self, config: Model, rngs: nnx.Rngs) -> None:
-        super().__init__(config, config.cnnfe2, rngs)
+        super().__init__(config, "cnnfe2", config.cnnfe2, rngs)
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         return self.blocks(x, train=train, rngs=rngs).mean(axis=(1, 2))  # (B, h, w, F) -> (B, F)

@@ -1,6 +1,6 @@
 """The few layers that all branches share. Parameters keep float32; `dtype` is that of the activations.
 
-Legend: B image, H W height and width, D in, F out.
+Legend: B image, H W height and width, D in, F out, N pixels of all images.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 
 from expressnet_jax.config import Model
-from expressnet_jax.models.large_conv import conv2d
+from expressnet_jax.models import choice, large_conv
 
 KERNEL_INIT = nnx.initializers.glorot_uniform()  # Keras's default, and so the published one
 
@@ -22,52 +22,93 @@ def param_dtype(config: Model) -> jnp.dtype:
 
 
 class Conv(nnx.Module):
-    """SAME convolution, (B, H, W, D) -> (B, H/stride, W/stride, F), with TensorFlow's padding."""
+    """SAME convolution, (B, H, W, D) -> (B, H/stride, W/stride, F), with TensorFlow's padding.
+
+    `name` is the one that `model.convolution` may give a form of its own to.
+    """
 
     def __init__(
-        self, config: Model, d: int, f: int, size: int, *, stride: int = 1, bias: bool = True, rngs: nnx.Rngs
-    ) -> None:
-        self.stride, self.dtype, self.form = stride, jnp.dtype(config.dtype), config.convolution
+        self, config: Model, name: str, d: int, f: int, size: int, *,
+        stride: int = 1, bias: bool = True, rngs: nnx.Rngs,
+    ) -> None:  # fmt: skip
+        self.stride, self.dtype, self.form = stride, jnp.dtype(config.dtype), choice.asked(config.convolution, name)
         kind = param_dtype(config)
         self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (size, size, d, f), kind))
-        self.bias = nnx.Param(jnp.zeros((f,), kind)) if bias else None
+        self.bias = nnx.data(nnx.Param(jnp.zeros((f,), kind)) if bias else None)
+        self.spectrum: nnx.Param | None = nnx.data(None)  # (Z, D, F) of the kernel, once `inference.prepare` was here
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(self.dtype)
-        if self.stride > 1 and kernel.shape[0] == 1:
-            y = conv2d(x[:, :: self.stride, :: self.stride], kernel, self.form)
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        kernel = self.kernel[...]
+        if self.spectrum is not None:
+            y = large_conv.multiply_spectra(x, self.spectrum[...], kernel.shape[:2], self.form)
+        elif self.stride > 1 and kernel.shape[0] == 1:
+            y = large_conv.conv2d(x[:, :: self.stride, :: self.stride], kernel, "direct")
         elif self.stride > 1:
             strides = (self.stride, self.stride)
-            y = lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            y = lax.conv_general_dilated(
+                x, kernel.astype(x.dtype), strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
         else:
-            y = conv2d(x, kernel, self.form)
+            form = self.form or choice.fastest(x.shape[1:3], kernel.shape, train=train)
+            y = large_conv.conv2d(x, kernel, form)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
-class BatchNorm(nnx.BatchNorm):
+class BatchNorm(nnx.Module):
     """BatchNorm over all pixels, with Keras's meaning of momentum and the biased batch variance, in float32.
 
-    Under jit with a sharded batch its statistics are those of the global batch. The pixels are laid out flat, since
-    XLA's CPU reductions (there are five in its gradient) take half the time over one axis than over three.
+    Under jit with a sharded batch its statistics are those of the global batch.
     """
 
     def __init__(self, config: Model, f: int, rngs: nnx.Rngs) -> None:
         kind = param_dtype(config)
-        super().__init__(
-            f,
-            momentum=config.batchnorm_momentum,
-            epsilon=config.batchnorm_epsilon,
-            dtype=jnp.dtype(config.dtype),
-            param_dtype=kind,
-            rngs=rngs,
-        )
-        # nnx makes the statistics float32 whatever param_dtype says.
+        self.momentum, self.epsilon = config.batchnorm_momentum, config.batchnorm_epsilon
+        self.scale, self.bias = nnx.Param(jnp.ones((f,), kind)), nnx.Param(jnp.zeros((f,), kind))
         self.mean, self.var = nnx.BatchStat(jnp.zeros((f,), kind)), nnx.BatchStat(jnp.ones((f,), kind))
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # type: ignore[override]
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(B, H, W, F) -> (B, H, W, F), by the batch's statistics in training and the stored ones otherwise."""
-        flat = super().__call__(x.reshape(-1, x.shape[-1]), use_running_average=not train)
+        flat = x.reshape(-1, x.shape[-1])  # (N, F): XLA's CPU reductions take half the time over one axis
+        if train:
+            wide = lax.stop_gradient(flat).astype(self.scale.dtype)
+            mean = wide.mean(0)
+            var = jnp.maximum((wide * wide).mean(0) - mean * mean, 0)
+            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+            flat = normalize(flat, mean, lax.rsqrt(var + self.epsilon), self.scale[...], self.bias[...])
+        else:
+            factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+            flat = (flat * factor + (self.bias[...] - self.mean[...] * factor)).astype(x.dtype)
         return flat.reshape(x.shape)
+
+
+@jax.custom_vjp
+def normalize(x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """(x - mean) * inverse * scale + bias, whose gradient knows that mean and inverse are those of x.
+
+    Args: x (N, F); mean, 1 / deviation, scale and bias (F,). The gradient is that of BatchNorm as a whole (Ioffe and
+    Szegedy 2015, section 3): two passes over x and its cotangent, where automatic differentiation takes five. It goes to
+    x, scale and bias.
+    """
+    return ((x - mean) * (inverse * scale) + bias).astype(x.dtype)
+
+
+def _normalize_forward(
+    x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return normalize(x, mean, inverse, scale, bias), (x, mean, inverse, scale)
+
+
+def _normalize_backward(kept: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array | None, ...]:
+    x, mean, inverse, scale = kept
+    wide, normal = g.astype(scale.dtype), (x - mean) * inverse  # (N, F)
+    d_bias, d_scale = wide.sum(0), (wide * normal).sum(0)
+    n = x.shape[0]
+    d_x = (scale * inverse) * (wide - d_bias / n - normal * (d_scale / n))
+    return d_x.astype(x.dtype), None, None, d_scale, d_bias
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def dense(config: Model, d: int, f: int, rngs: nnx.Rngs) -> nnx.Linear:
@@ -78,18 +119,58 @@ def dense(config: Model, d: int, f: int, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 def dropout(x: jax.Array, rate: float, rngs: nnx.Rngs | None) -> jax.Array:
-    """Sets a fraction `rate` of the entries to 0 and scales the rest; without `rngs` (inference) returns x."""
-    return x if rngs is None else nnx.Dropout(rate)(x, deterministic=False, rngs=rngs)
+    """Sets a fraction `rate` of the entries to 0 and scales the rest; without `rngs` (inference) returns x.
 
-
-def max_pool2(x: jax.Array) -> jax.Array:
-    """2x2 max pool, stride 2, an odd last row or column left out: (B, H, W, F) -> (B, H/2, W/2, F).
-
-    Maxima of the four corners: measured six times faster than a window reduction forward and backward on a CPU, whose
-    gradient is a scatter. (A reduction by `max` over reshaped axes has a gradient that compares values computed twice,
-    and was seen to lose some of it under fusion; pairwise maxima lose nothing.)
+    Every entry's fate is a hash of its number in x and of a key, the same for any sharding. JAX's own generator is
+    made for more than this and takes 76 ms for the 6.4 million entries of one map of the paper's network on two CPU
+    cores, a few percent of the whole step; this takes 5.
     """
-    b, h, w, f = x.shape
-    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, f)  # (B, H/2, 2, W/2, 2, F)
-    top, bottom = (jnp.maximum(x[:, :, i, :, 0], x[:, :, i, :, 1]) for i in (0, 1))  # (B, H/2, W/2, F)
-    return jnp.maximum(top, bottom)
+    if rngs is None or rate == 0:
+        return x
+    first, second = jax.random.bits(rngs.dropout(), (2,), jnp.uint32)
+    keep = 1 - rate
+    bits = hash32(hash32(_numbers(x.shape) ^ first) + second)
+    return jnp.where(bits < jnp.uint32(round(keep * 2**32)), x / keep, 0).astype(x.dtype)
+
+
+def _numbers(shape: tuple[int, ...]) -> jax.Array:
+    """0, 1, 2, ... in row-major order as uint32 of this shape (from 2^32 on, again from 0)."""
+    numbers, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        numbers += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    return numbers
+
+
+def hash32(x: jax.Array) -> jax.Array:
+    """A bijection of uint32 in which every input bit changes every output bit half of the time.
+
+    Two rounds of multiply and xor-shift, the constants being those that Chris Wellons's "hash prospector" (2018) found
+    to have the least bias of this form.
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def max_pool(x: jax.Array, window: int) -> jax.Array:
+    """Max pool with stride 2 and no padding, for a window of 2 or 3: (B, H, W, F) -> (B, H', W', F).
+
+    Pairwise maxima of even and odd rows, then columns: on a CPU six to nine times faster forward and backward than a
+    window reduction, whose gradient is a scatter. (A reduction by `max` over reshaped axes has a gradient that compares
+    values computed twice, and was seen to lose some of it under fusion; pairwise maxima lose nothing.)
+    """
+    return _max_pool_axis(_max_pool_axis(x, window, 1), window, 2)
+
+
+def _max_pool_axis(x: jax.Array, window: int, axis: int) -> jax.Array:
+    count = (x.shape[axis] - window) // 2 + 1
+    pairs = -(-x.shape[axis] // 2)
+    if x.shape[axis] % 2:  # an odd last row: alone in its pair, whose other half is never looked at
+        x = jnp.pad(x, [(0, axis_ == axis) for axis_ in range(x.ndim)])
+    split = x.reshape(*x.shape[:axis], pairs, 2, *x.shape[axis + 1 :])
+    even, odd = (lax.index_in_dim(split, i, axis + 1, keepdims=False) for i in (0, 1))
+    largest = jnp.maximum(lax.slice_in_dim(even, 0, count, axis=axis), lax.slice_in_dim(odd, 0, count, axis=axis))
+    if window == 2:
+        return largest
+    return jnp.maximum(largest, lax.slice_in_dim(even, 1, count + 1, axis=axis))

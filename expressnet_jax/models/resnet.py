@@ -18,7 +18,7 @@ class Bottleneck(nnx.Module):
 
     def __init__(self, config: Model, d: int, f: int, *, stride: int, project: bool, rngs: nnx.Rngs) -> None:
         def conv(d: int, f: int, size: int, stride: int = 1) -> layers.Conv:
-            return layers.Conv(config, d, f, size, stride=stride, bias=False, rngs=rngs)
+            return layers.Conv(config, "resnet", d, f, size, stride=stride, bias=False, rngs=rngs)
 
         self.project = project
         self.reduce, self.reduce_bn = conv(d, f, 1, stride), layers.BatchNorm(config, f, rngs)
@@ -28,10 +28,10 @@ class Bottleneck(nnx.Module):
             self.proj, self.proj_bn = conv(d, 4 * f, 1, stride), layers.BatchNorm(config, 4 * f, rngs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = jax.nn.relu(self.reduce_bn(self.reduce(x), train=train))
-        y = jax.nn.relu(self.conv3_bn(self.conv3(y), train=train))
-        y = self.increase_bn(self.increase(y), train=train)
-        shortcut = self.proj_bn(self.proj(x), train=train) if self.project else x
+        y = jax.nn.relu(self.reduce_bn(self.reduce(x, train=train), train=train))
+        y = jax.nn.relu(self.conv3_bn(self.conv3(y, train=train), train=train))
+        y = self.increase_bn(self.increase(y, train=train), train=train)
+        shortcut = self.proj_bn(self.proj(x, train=train), train=train) if self.project else x
         return jax.nn.relu(y + shortcut)
 
 
@@ -39,7 +39,7 @@ class Stage(nnx.Module):
     """Blocks of one resolution; the first one projects and, but for stage 2, halves it."""
 
     def __init__(self, config: Model, d: int, f: int, *, blocks: int, stride: int, rngs: nnx.Rngs) -> None:
-        self.count = blocks
+        self.count, self.remat = blocks, config.remat
         for i in range(1, blocks + 1):
             block = Bottleneck(
                 config, d if i == 1 else 4 * f, f, stride=stride if i == 1 else 1, project=i == 1, rngs=rngs
@@ -47,8 +47,12 @@ class Stage(nnx.Module):
             setattr(self, f"block{i}", block)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        def block(block: Bottleneck, x: jax.Array) -> jax.Array:
+            return block(x, train=train)
+
+        run = nnx.remat(block) if self.remat and train else block
         for i in range(1, self.count + 1):
-            x = getattr(self, f"block{i}")(x, train=train)
+            x = run(getattr(self, f"block{i}"), x)
         return x
 
 
@@ -59,7 +63,7 @@ class ResNet(nnx.Module):
         spec = config.resnet
         self.pool, self.dropout, self.count = spec.stem_pool, config.dense_dropout, len(spec.blocks)
         self.conv1 = layers.Conv(
-            config, 3, spec.stem_filters, spec.stem_kernel, stride=spec.stem_stride, bias=False, rngs=rngs
+            config, "resnet", 3, spec.stem_filters, spec.stem_kernel, stride=spec.stem_stride, bias=False, rngs=rngs
         )
         self.conv1_bn = layers.BatchNorm(config, spec.stem_filters, rngs)
         d = spec.stem_filters
@@ -69,9 +73,9 @@ class ResNet(nnx.Module):
             d = 4 * f
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        x = jax.nn.relu(self.conv1_bn(self.conv1(x), train=train))
+        x = jax.nn.relu(self.conv1_bn(self.conv1(x, train=train), train=train))
         if self.pool:
-            x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+            x = layers.max_pool(x, 3)
         for i in range(2, self.count + 2):
             x = getattr(self, f"stage{i}")(x, train=train)
         return layers.dropout(x.mean(axis=(1, 2)), self.dropout, rngs)  # (B, h, w, D) -> (B, D)

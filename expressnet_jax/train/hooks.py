@@ -137,7 +137,7 @@ class Progress:
             "nonfinite": int(values["nonfinite"][1]),
             "images_per_second": round(speed, 2),
         }
-        for layer in ("moe_cnn", "moe_expression"):
+        for layer in (key.removesuffix("/load") for key in values if key.endswith("/load")):
             load = values[f"{layer}/load"]
             record[f"{layer}/entropy"] = float(values[f"{layer}/entropy"]) / count
             record[f"{layer}/max_load"] = float(load.max() / max(load.sum(), 1.0))

@@ -21,6 +21,7 @@ from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.duration import Clock
 from expressnet_jax.evaluation import evaluator
+from expressnet_jax.models import choice
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import optimizer as optimizers
 from expressnet_jax.train import run_folder
@@ -53,7 +54,9 @@ def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals
         f"{config.data.name}: {len(train_split)} examples to train on, {len(validation)} to validate on; "
         f"{clock.total_steps} steps of {config.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
     )
-    with run_folder.locked(workdir), Manager(workdir / "checkpoints", keep=config.keep) as manager:
+    say(choice.describe(config.model, train=True))
+    manager = Manager(workdir / "checkpoints", keep=config.keep)
+    with run_folder.locked(workdir), manager, jax.set_mesh(mesh):
         run = Run(config, mesh, clock, manager)
         start = run.start()
         if start < clock.total_steps:

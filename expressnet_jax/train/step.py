@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from expressnet_jax.config import Config
-from expressnet_jax.models import preprocess
+from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.train import augment
 from expressnet_jax.train.state import State, weights
 
@@ -52,8 +52,9 @@ def train_step(
 
 def zero_sums(config: Config) -> Metrics:
     """The sums before the first step of an interval."""
-    scalars = ("loss", "correct", "count", "gradient_norm", "steps", "moe_cnn/entropy", "moe_expression/entropy")
-    loads = {f"{layer}/load": jnp.zeros((config.moe.num_experts,)) for layer in ("moe_cnn", "moe_expression")}
+    routed = expressnet.routed_layers(config)
+    scalars = ("loss", "correct", "count", "gradient_norm", "steps", *(f"{layer}/entropy" for layer in routed))
+    loads = {f"{layer}/load": jnp.zeros((config.moe.num_experts,)) for layer in routed}
     latest = {"nonfinite": jnp.zeros((2,), jnp.int32), "learning_rate": jnp.zeros(())}
     return {name: jnp.zeros(()) for name in scalars} | loads | latest
 

@@ -1,0 +1,86 @@
+"""Which form a convolution of stride 1 takes: what the config asks for, or the fastest by what was measured.
+
+Legend: H W picture height and width, P Q kernel height and width, D in, F out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+
+from expressnet_jax.config import Model
+
+
+class _Row(NamedTuple):
+    """A layer, and the form that was the fastest for it."""
+
+    pixels: int
+    taps: int
+    d: int
+    f: int
+    inference: str  # forward alone
+    training: str  # forward and gradients, of the picture too except in a branch's first layer
+
+
+#: Measured by `expressnet bench conv`, both presets, float32; docs/benchmarks.md has the times. The fft is left out on
+#: CPUs, where with jax 0.11 it can wait for its own thread pool for ever (openxla/xla#46347), and on GPUs and TPUs
+#: nothing was measured yet: there the counted arithmetic decides.
+_MEASURED: dict[str, tuple[_Row, ...]] = {"cpu": ()}
+
+
+def asked(convolution: str, layer: str) -> str:
+    """The form that `model.convolution` names for this layer; "" for the fastest."""
+    forms = {"": "auto"}
+    for part in convolution.split(","):
+        name, _, form = part.strip().rpartition("=")
+        forms[name] = form
+    form = forms.get(layer, forms[""])
+    return "" if form == "auto" else form
+
+
+def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool, backend: str = "") -> str:
+    """The fastest form for pictures (H, W) and a kernel (P, Q, D, F), in training or inference, on a backend (default:
+    the one of this process): that of the measured layer whose sizes are nearest, as factors."""
+    p, q, d, f = kernel
+    if p * q == 1:
+        return "direct"
+    rows = _MEASURED.get(backend or jax.default_backend())
+    if not rows:
+        return "dft" if 4 * dft_flops(picture, kernel) < direct_flops(picture, kernel) else "direct"
+    sizes = (math.sqrt(picture[0] * picture[1]), math.sqrt(p * q), d, f)
+
+    def distance(row: _Row) -> float:
+        # A kernel's size decides most, by its square.
+        weights = (1, 2, 0.5, 0.5)
+        return sum(w * abs(math.log(a / b)) for w, a, b in zip(weights, sizes, row[:4], strict=True))
+
+    nearest = min(rows, key=distance)
+    return nearest.training if train else nearest.inference
+
+
+def direct_flops(picture: tuple[int, ...], kernel: tuple[int, ...]) -> int:
+    """2 x multiply-adds of one picture's direct convolution, padding included."""
+    return 2 * math.prod(picture) * math.prod(kernel)
+
+
+def dft_flops(picture: tuple[int, ...], kernel: tuple[int, ...]) -> int:
+    """2 x multiply-adds of one picture's convolution by matrix products (`large_conv`), a kernel's transform left out."""
+    (height, width), (p, q, d, f) = picture, kernel
+    n, m = height + p // 2, width + q // 2
+    each = 2 * m * width * height + 2 * n * m * height  # one channel, there or back: across, then down
+    return each * (d + f) + 4 * n * m * d * f
+
+
+def describe(model: Model, *, train: bool) -> str:
+    """One line: the form of every large kernel, for the log."""
+    parts = []
+    for branch, spec in (("cnnfe1", model.cnnfe1), ("cnnfe2", model.cnnfe2)):
+        d = 3
+        for i, (taps, f) in enumerate(zip(spec.kernels, spec.filters, strict=True)):
+            side, layer = model.image_size >> i, f"{branch}/conv{i + 1}"
+            form = asked(model.convolution, layer) or fastest((side, side), (taps, taps, d, f), train=train)
+            parts.append(f"{layer} {taps}x{taps} {form}")
+            d = f
+    return "convolutions: " + ", ".join(parts)

@@ -1,0 +1,61 @@
+"""What can be computed once before many pictures are answered: BatchNorm into the kernels before it, and the spectra of
+the large kernels."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+from jax import lax
+
+from expressnet_jax.config import Config
+from expressnet_jax.models import choice, layers, large_conv
+from expressnet_jax.models.expressnet import Backbone, ExpressNet
+from expressnet_jax.models.feature_extractors import Blocks
+from expressnet_jax.models.resnet import ResNet
+
+
+def prepare(model: ExpressNet | Backbone, config: Config) -> ExpressNet | Backbone:
+    """Changes `model` for inference alone, and returns it; its answers stay the same up to rounding.
+
+    Call it under jit, or on a model that is needed for nothing else: parameters are replaced. The BatchNorm layers of
+    the extractors stay, since they follow a relu.
+    """
+    _fold_resnet(model.resnet)
+    if isinstance(model, ExpressNet):
+        for branch in (model.cnnfe1, model.cnnfe2):
+            _transform_kernels(branch, config.model.image_size)
+    return model
+
+
+class _Nothing(nnx.Module):
+    """In the place of a BatchNorm that the kernel before it has taken in."""
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return x
+
+
+def _fold_resnet(resnet: ResNet) -> None:
+    _fold(resnet, "conv1")
+    for stage in (getattr(resnet, f"stage{i}") for i in range(2, resnet.count + 2)):
+        for block in (getattr(stage, f"block{i}") for i in range(1, stage.count + 1)):
+            for name in ("reduce", "conv3", "increase", *(["proj"] if block.project else [])):
+                _fold(block, name)
+
+
+def _fold(parent: nnx.Module, name: str) -> None:
+    conv, bn = getattr(parent, name), getattr(parent, f"{name}_bn")
+    factor = bn.scale[...] * lax.rsqrt(bn.var[...] + bn.epsilon)  # (F,)
+    conv.kernel[...] = conv.kernel[...] * factor  # (P, Q, D, F)
+    conv.bias = nnx.Param(bn.bias[...] - bn.mean[...] * factor)
+    setattr(parent, f"{name}_bn", _Nothing())
+
+
+def _transform_kernels(branch: Blocks, image_size: int) -> None:
+    for i in range(1, branch.count + 1):
+        conv: layers.Conv = getattr(branch, f"conv{i}")
+        picture = (image_size >> (i - 1),) * 2
+        kernel = conv.kernel[...]
+        form = conv.form or choice.fastest(picture, kernel.shape, train=False)
+        if form != "direct":
+            conv.form = form
+            conv.spectrum = nnx.Param(large_conv.kernel_spectrum(kernel, picture, form))
