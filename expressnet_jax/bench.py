@@ -1,4 +1,4 @@
-"""How fast things are on this machine: whole steps, single convolutions, the loader, inference; alone or against a peer.
+"""How fast things are on this machine: steps, single convolutions, the loader, inference; alone or against a peer.
 
 Legend: B global batch, S picture side, H W picture height and width, P kernel side, D in, F out.
 
@@ -28,7 +28,7 @@ from data_pipelines import loader
 from expressnet_jax import inspection
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.duration import Clock
-from expressnet_jax.models import choice, expressnet, inference, large_conv, preprocess
+from expressnet_jax.models import expressnet, inference, large_conv, preprocess
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import loop, optimizer
 from expressnet_jax.train import state as states
@@ -88,7 +88,9 @@ def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
     layers = list(_layers(config))
     rows = []
     for name, side, kernel in tqdm(layers, "convolutions", disable=None):
-        x, k, g = _arrays((config.batch_size, side, side, kernel[2]), kernel, (config.batch_size, side, side, kernel[3]))
+        x, k, g = _arrays(
+            (config.batch_size, side, side, kernel[2]), kernel, (config.batch_size, side, side, kernel[3])
+        )
         row: dict[str, Any] = {"layer": name, "side": side, "kernel": list(kernel)}
         for form in large_conv.FORMS:
             row[form] = {
@@ -162,6 +164,7 @@ def _with_gradients(form: str, *, first: bool) -> Callable[..., Any]:
 
 
 def _compile(function: Any, *arguments: Any) -> tuple[Any, float]:
+    jax.config.update("jax_enable_compilation_cache", False)  # or the time would be that of reading a file
     began = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     return compiled, time.perf_counter() - began
@@ -198,7 +201,8 @@ def _against(config: Config, run: Callable[[], Any], peer: str, repeats: int, ki
         theirs = _peer(peer, config.batch_size, kind)
         ratio = _speed(config, times) / theirs
         pairs.append({"ours": _speed(config, times), "peer": theirs, "ratio": round(ratio, 2)})
-        print(f"pair {number + 1}: {_speed(config, times)} against {theirs} images/s, ratio {ratio:.2f}", file=sys.stderr)
+        line = f"pair {number + 1}: {_speed(config, times)} against {theirs} images/s, ratio {ratio:.2f}"
+        print(line, file=sys.stderr, flush=True)
     ratio = round(statistics.median(pair["ratio"] for pair in pairs), 2)
     speed = _speed(config, all_times)
     return {"images_per_second": speed, "step_ms": _spread(all_times), "peer": peer, "pairs": pairs, "ratio": ratio}

@@ -1,5 +1,5 @@
-"""The command line: `expressnet train | evaluate | inspect | bench | data prepare`. Text goes to standard error, JSON to
-standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM, 130 stopped by SIGINT."""
+"""The command line: `expressnet train | evaluate | inspect | bench | data prepare`. Text goes to standard error, JSON
+to standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM, 130 stopped by SIGINT."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run holds.")
     inspect.add_argument("path", nargs="?", type=_path, help="the folder of a run")
     inspect.add_argument("--config", help=config)
-    bench = command(commands, "bench", "Measure speed here: a training step, single convolutions, the loader, inference.")
+    bench = command(commands, "bench", "Measure speed here: a step, single convolutions, the loader, inference.")
     bench.add_argument("what", choices=("step", "conv", "input", "infer"), help="what to measure")
     bench.add_argument("--config", required=True, help=config)
     bench.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")

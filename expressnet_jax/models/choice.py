@@ -5,12 +5,30 @@ Legend: H W picture height and width, P Q kernel height and width, D in, F out.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import jax
 
 from expressnet_jax.config import Model
+
+_TARGET: ContextVar[str] = ContextVar("target", default="")
+
+
+def platform() -> str:
+    """Where programs traced now will run: "cpu", "gpu" or "tpu"."""
+    return _TARGET.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(target: str) -> Iterator[None]:
+    """Makes `platform` another one than this process has, to compile for a machine that is not here."""
+    token = _TARGET.set(target)
+    yield
+    _TARGET.reset(token)
 
 
 class _Row(NamedTuple):
@@ -27,7 +45,30 @@ class _Row(NamedTuple):
 #: Measured by `expressnet bench conv`, both presets, float32; docs/benchmarks.md has the times. The fft is left out on
 #: CPUs, where with jax 0.11 it can wait for its own thread pool for ever (openxla/xla#46347), and on GPUs and TPUs
 #: nothing was measured yet: there the counted arithmetic decides.
-_MEASURED: dict[str, tuple[_Row, ...]] = {"cpu": ()}
+_MEASURED: dict[str, tuple[_Row, ...]] = {
+    "cpu": (  # two cores of an AMD EPYC (Zen 4), jax 0.10.2; batches of 8 (224 pixels) and 64 (48 pixels)
+        _Row(224, 75, 3, 8, "dft", "dft"),
+        _Row(112, 50, 8, 16, "dft", "dft"),
+        _Row(56, 25, 16, 32, "dft", "dft"),
+        _Row(28, 15, 32, 64, "dft", "dft"),
+        _Row(14, 9, 64, 128, "dft", "dft"),
+        _Row(7, 3, 128, 256, "direct", "direct"),
+        _Row(224, 15, 3, 16, "dft", "dft"),
+        _Row(112, 7, 16, 32, "direct", "dft"),
+        _Row(56, 5, 32, 64, "dft", "dft"),
+        _Row(28, 3, 64, 128, "direct", "direct"),
+        _Row(14, 3, 128, 256, "direct", "direct"),
+        _Row(56, 3, 64, 64, "direct", "direct"),
+        _Row(48, 15, 3, 8, "dft", "dft"),
+        _Row(24, 11, 8, 16, "dft", "dft"),
+        _Row(12, 5, 16, 32, "direct", "direct"),
+        _Row(6, 3, 32, 64, "direct", "direct"),
+        _Row(3, 3, 64, 128, "direct", "direct"),
+        _Row(48, 5, 3, 16, "direct", "direct"),
+        _Row(24, 3, 16, 32, "direct", "direct"),
+        _Row(12, 3, 32, 64, "direct", "direct"),
+    ),
+}
 
 
 def asked(convolution: str, layer: str) -> str:
@@ -40,13 +81,13 @@ def asked(convolution: str, layer: str) -> str:
     return "" if form == "auto" else form
 
 
-def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool, backend: str = "") -> str:
-    """The fastest form for pictures (H, W) and a kernel (P, Q, D, F), in training or inference, on a backend (default:
-    the one of this process): that of the measured layer whose sizes are nearest, as factors."""
+def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -> str:
+    """The fastest form for pictures (H, W) and a kernel (P, Q, D, F), in training or inference, on `platform()`: that
+    of the measured layer whose sizes are nearest, as factors."""
     p, q, d, f = kernel
     if p * q == 1:
         return "direct"
-    rows = _MEASURED.get(backend or jax.default_backend())
+    rows = _MEASURED.get(platform())
     if not rows:
         return "dft" if 4 * dft_flops(picture, kernel) < direct_flops(picture, kernel) else "direct"
     sizes = (math.sqrt(picture[0] * picture[1]), math.sqrt(p * q), d, f)
@@ -66,7 +107,7 @@ def direct_flops(picture: tuple[int, ...], kernel: tuple[int, ...]) -> int:
 
 
 def dft_flops(picture: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-    """2 x multiply-adds of one picture's convolution by matrix products (`large_conv`), a kernel's transform left out."""
+    """2 x multiply-adds of one picture's convolution by matrix products, the kernel's transform left out."""
     (height, width), (p, q, d, f) = picture, kernel
     n, m = height + p // 2, width + q // 2
     each = 2 * m * width * height + 2 * n * m * height  # one channel, there or back: across, then down

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from expressnet_jax.config import Config
-from expressnet_jax.models import choice, layers, large_conv
+from expressnet_jax.models import choice, large_conv, layers
 from expressnet_jax.models.expressnet import Backbone, ExpressNet
 from expressnet_jax.models.feature_extractors import Blocks
 from expressnet_jax.models.resnet import ResNet

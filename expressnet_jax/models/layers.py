@@ -5,6 +5,8 @@ Legend: B image, H W height and width, D in, F out, N pixels of all images.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -35,7 +37,7 @@ class Conv(nnx.Module):
         kind = param_dtype(config)
         self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (size, size, d, f), kind))
         self.bias = nnx.data(nnx.Param(jnp.zeros((f,), kind)) if bias else None)
-        self.spectrum: nnx.Param | None = nnx.data(None)  # (Z, D, F) of the kernel, once `inference.prepare` was here
+        self.spectrum: Any = nnx.data(None)  # a Param (Z, D, F), once `inference.prepare` was here
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         kernel = self.kernel[...]
@@ -86,9 +88,9 @@ class BatchNorm(nnx.Module):
 def normalize(x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """(x - mean) * inverse * scale + bias, whose gradient knows that mean and inverse are those of x.
 
-    Args: x (N, F); mean, 1 / deviation, scale and bias (F,). The gradient is that of BatchNorm as a whole (Ioffe and
-    Szegedy 2015, section 3): two passes over x and its cotangent, where automatic differentiation takes five. It goes to
-    x, scale and bias.
+    Args: x (N, F); mean, 1 / deviation, scale and bias (F,). The gradient, to x, scale and bias, is that of BatchNorm
+    as a whole (Ioffe and Szegedy 2015, section 3): two passes over x and its cotangent, where automatic
+    differentiation takes five.
     """
     return ((x - mean) * (inverse * scale) + bias).astype(x.dtype)
 

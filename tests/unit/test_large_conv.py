@@ -1,5 +1,11 @@
 """The convolution's forms against SciPy, against TensorFlow's padding rule, and against each other with gradients."""
 
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expressnet_jax.models import large_conv
+from expressnet_jax.models.large_conv import conv2d
 
-FORMS = [large_conv.direct_conv2d, large_conv.fft_conv2d, large_conv.conv2d]
+FORMS = large_conv.FORMS
 
 
 def oracle(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -25,51 +32,127 @@ def oracle(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.array(out), 1, -1)
 
 
+def normal(*shapes: tuple[int, ...], dtype=np.float32) -> list[jax.Array]:
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def forward_and_gradients(form: str, x: jax.Array, kernel: jax.Array, g: jax.Array) -> list[jax.Array]:
+    value, pull = jax.vjp(partial(conv2d, form=form), x, kernel)
+    return [value, *pull(g)]
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 11, 16, 30])
 def test_every_form_equals_scipy(form, size):
-    rng = np.random.default_rng(size)
-    x, kernel = rng.standard_normal((2, 20, 17, 2)), rng.standard_normal((size, size, 2, 3))
-    found = form(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
-    wanted = oracle(x, kernel)
+    x, kernel = normal((2, 20, 17, 2), (size, size, 2, 3))
+    found = conv2d(x, kernel, form)
+    wanted = oracle(np.asarray(x), np.asarray(kernel))
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
 
 
+_SHAPES = (st.integers(1, 3), *[st.integers(1, 40)] * 2, *[st.integers(1, 30)] * 2, *[st.integers(1, 6)] * 2)
+
+
+@pytest.mark.parametrize("form", ["fft", "dft"])
 @settings(max_examples=15, deadline=None)
-@given(
-    st.integers(1, 3), st.integers(1, 24), st.integers(1, 24), st.integers(1, 30), st.integers(1, 30),
-    st.integers(1, 3), st.integers(1, 3),
-)  # fmt: skip
-def test_fft_equals_direct_forward_and_gradient(b, h, w, p, q, d, f):
-    rng = np.random.default_rng(0)
-    arrays = [jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((b, h, w, d), (p, q, d, f), (b, h, w, f))]
-
-    def results(form):
-        value, pull = jax.vjp(form, *arrays[:2])
-        return [value, *pull(arrays[2])]
-
-    for found, wanted in zip(results(large_conv.fft_conv2d), results(large_conv.direct_conv2d), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5 * float(jnp.abs(wanted).max() + 1))
+@given(*_SHAPES)
+def test_forms_agree_forward_and_gradient_in_float32(form, b, h, w, p, q, d, f):
+    arrays = normal((b, h, w, d), (p, q, d, f), (b, h, w, f))
+    wanted = forward_and_gradients("direct", *arrays)
+    for found, right in zip(forward_and_gradients(form, *arrays), wanted, strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-5 * float(jnp.abs(right).max() + 1))
 
 
-def test_the_choice_is_by_taps_for_each_input_channel_and_can_be_forced():
-    chosen = {(75, 3): True, (50, 8): True, (25, 16): True, (15, 3): True, (15, 32): False, (9, 64): False}
-    assert {key: large_conv.prefers_fft((key[0], key[0], key[1], 8)) for key in chosen} == chosen
+def test_forms_agree_forward_and_gradient_in_float64():
+    """To 1e-10, over random shapes, in a process of its own since float64 is a setting of the whole process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.float64_forms"],
+        env={**os.environ, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    worst = {form: float(error) for form, error in re.findall(r"(\w+) ([-+.e0-9]+)", done.stdout)}
+    assert set(worst) == {"fft", "dft"}
+    assert max(worst.values()) < 1e-10, worst
 
-    def transforms(size, form):
-        shapes = (jax.ShapeDtypeStruct((1, 32, 32, 3), "float32"), jax.ShapeDtypeStruct((size, size, 3, 2), "float32"))
-        return "fft" in str(jax.make_jaxpr(lambda x, k: large_conv.conv2d(x, k, form))(*shapes))
 
-    assert [transforms(15, form) for form in ("auto", "direct", "fft")] == [True, False, True]
-    assert [transforms(3, form) for form in ("auto", "direct", "fft")] == [False, False, True]
+@pytest.mark.parametrize("form", ["fft", "dft"])
+def test_a_batch_worked_through_in_parts_gives_the_same(form, monkeypatch):
+    arrays = normal((8, 20, 20, 5), (9, 9, 5, 3), (8, 20, 20, 3))
+    whole = forward_and_gradients(form, *arrays)
+    for limit in (300_000, 1):  # a few parts one after the other, and a loop
+        monkeypatch.setitem(large_conv._MAX_BYTES, jax.default_backend(), limit)
+        loops = "while" in str(jax.make_jaxpr(partial(conv2d, form=form))(*arrays[:2])) or "scan" in str(
+            jax.make_jaxpr(partial(conv2d, form=form))(*arrays[:2])
+        )
+        assert loops == (limit == 1)
+        for found, wanted in zip(forward_and_gradients(form, *arrays), whole, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-6 * float(jnp.abs(wanted).max()))
 
 
-def test_bfloat16_input_is_transformed_in_float32():
-    rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.standard_normal((1, 24, 24, 2)), jnp.bfloat16)
-    kernel = jnp.asarray(rng.standard_normal((15, 15, 2, 2)), jnp.bfloat16)
-    found = large_conv.fft_conv2d(x, kernel)
+@pytest.mark.parametrize("form", ["fft", "dft"])
+def test_a_spectrum_can_be_computed_once(form):
+    x, kernel = normal((2, 33, 20, 3), (5, 8, 3, 4))
+    spectrum = large_conv.kernel_spectrum(kernel, (33, 20), form)
+    found = large_conv.multiply_spectra(x, spectrum, (5, 8), form)
+    np.testing.assert_allclose(found, conv2d(x, kernel, form), atol=1e-5)
+
+
+def test_a_gradient_reuses_the_spectra_of_the_forward_pass():
+    """Three transforms forward (picture, kernel, result); the gradient adds those of its cotangent and its results."""
+    x, kernel, g = normal((2, 30, 30, 3), (15, 15, 3, 4), (2, 30, 30, 4))
+
+    def transforms(function, *arrays):
+        return len(re.findall(r"\bfft\[", str(jax.make_jaxpr(function)(*arrays))))
+
+    forward = partial(conv2d, form="fft")
+    assert transforms(forward, x, kernel) == 3
+    both = transforms(lambda x, k, g: jax.vjp(forward, x, k)[1](g), x, kernel, g)
+    kernel_only = transforms(lambda x, k, g: jax.vjp(lambda k: forward(x, k), k)[1](g), x, kernel, g)
+    assert (both, kernel_only) == (6, 5)
+
+
+@pytest.mark.parametrize("form", ["fft", "dft"])
+def test_bfloat16_input_is_transformed_in_float32(form):
+    x, kernel = normal((1, 24, 24, 2), (15, 15, 2, 2), dtype=jnp.bfloat16)
+    found = conv2d(x, kernel, form)
     wanted = oracle(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(found, np.float64), wanted, atol=2**-8 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("bits", [10, 16])
+def test_passes_of_a_matrix_unit_keep_a_bfloat16_convolution_exact_enough(bits, monkeypatch):
+    """`_dft` asks for Precision.HIGH where activations are bfloat16: TF32 (10 bits of mantissa) on a GPU, three
+    bfloat16 passes (about 16) on a TPU. With every operand rounded so, the result stays within what bfloat16's own 8
+    bits can say."""
+    rng = np.random.default_rng(2)
+    # A face-like picture: bright, with small detail; and a kernel that looks for detail alone, the hard case.
+    x = jnp.asarray(0.6 + 0.1 * rng.standard_normal((1, 40, 40, 3)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.standard_normal((25, 25, 3, 2)), jnp.float32)
+    kernel = kernel - kernel.mean((0, 1), keepdims=True)
+
+    def rounded(a):
+        def part(v):
+            mantissa, exponent = jnp.frexp(v)
+            return jnp.ldexp(jnp.round(mantissa * 2.0 ** (bits + 1)) / 2.0 ** (bits + 1), exponent)
+
+        return jax.lax.complex(part(a.real), part(a.imag)) if jnp.iscomplexobj(a) else part(a)
+
+    einsum = jnp.einsum
+    monkeypatch.setattr(jnp, "einsum", lambda s, a, b, precision=None: einsum(s, rounded(a), rounded(b)))
+    found = np.asarray(conv2d(x, kernel, "dft"), np.float64)
+    wanted = oracle(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
+    assert np.abs(found - wanted).max() < 2**-8 * np.abs(wanted).max()
+
+
+def test_precision_follows_the_activations():
+    x, kernel = normal((1, 12, 12, 8), (7, 7, 8, 2))
+    program = {
+        dtype: str(jax.make_jaxpr(partial(conv2d, form="dft"))(x.astype(dtype), kernel))
+        for dtype in (jnp.float32, jnp.bfloat16)
+    }
+    lowered = {dtype: len(re.findall(r"Precision\.HIGH\b", text)) for dtype, text in program.items()}
+    assert lowered[jnp.float32] == 0
+    assert lowered[jnp.bfloat16] >= 10  # both operands of five products
