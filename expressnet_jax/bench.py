@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,14 @@ class BenchError(Exception):
     """Something to be measured did not run; the message is one line."""
 
 
-def step(config: Config, *, only: str = "", against: str = "", repeats: int = 5) -> dict[str, Any]:
+class Peer(NamedTuple):
+    """Somebody else's implementation."""
+
+    command: str  # a script that prints "... train images/s 1.23" and "... infer images/s 1.23", with its arguments
+    pairs: int  # how often ours and theirs are measured in turn
+
+
+def step(config: Config, *, only: str = "", against: Peer | None = None, repeats: int = 5) -> dict[str, Any]:
     """The training step: preprocessing, augmentation, network, gradients, optimizer. `only` is "" or "backbone"."""
     config = _only(config, only)
     clock = Clock(config.batch_size, 100 * config.batch_size, 100)
@@ -65,7 +72,7 @@ def step(config: Config, *, only: str = "", against: str = "", repeats: int = 5)
     return found | _costs(config, compiled, seconds, found, passes=3) | {"only": only or "everything"}
 
 
-def infer(config: Config, *, only: str = "", against: str = "", repeats: int = 5) -> dict[str, Any]:
+def infer(config: Config, *, only: str = "", against: Peer | None = None, repeats: int = 5) -> dict[str, Any]:
     """The prepared network (see models.inference) from uint8 pictures to probabilities."""
     config = _only(config, only)
     mesh = meshes.create(config)
@@ -189,23 +196,29 @@ def _spread(times: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(times), 3), "min": round(min(times), 3), "max": round(max(times), 3)}
 
 
-def _against(config: Config, run: Callable[[], Any], peer: str, repeats: int, kind: str) -> dict[str, Any]:
+def _against(config: Config, run: Callable[[], Any], peer: Peer | None, repeats: int, kind: str) -> dict[str, Any]:
     """Our times; with a peer, a few of ours and one call of the peer's in turn, and the ratio of each pair."""
-    if not peer:
+    if peer is None:
         times = _times(run, repeats)
         return {"images_per_second": _speed(config, times), "step_ms": _spread(times)}
     all_times, pairs = [], []
-    for number in range(3):
+    for number in range(peer.pairs):
         times = _times(run, repeats)
         all_times += times
-        theirs = _peer(peer, config.batch_size, kind)
+        theirs = _peer(peer.command, config.batch_size, kind)
         ratio = _speed(config, times) / theirs
         pairs.append({"ours": _speed(config, times), "peer": theirs, "ratio": round(ratio, 2)})
         line = f"pair {number + 1}: {_speed(config, times)} against {theirs} images/s, ratio {ratio:.2f}"
         print(line, file=sys.stderr, flush=True)
     ratio = round(statistics.median(pair["ratio"] for pair in pairs), 2)
     speed = _speed(config, all_times)
-    return {"images_per_second": speed, "step_ms": _spread(all_times), "peer": peer, "pairs": pairs, "ratio": ratio}
+    return {
+        "images_per_second": speed,
+        "step_ms": _spread(all_times),
+        "peer": peer.command,
+        "pairs": pairs,
+        "ratio": ratio,
+    }
 
 
 def _speed(config: Config, times: list[float]) -> float:

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--config", required=True, help=config)
     bench.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
     bench.add_argument("--against", metavar="COMMAND", help="step, infer: a peer's script, with its arguments, in turn")
+    bench.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
     bench.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
     bench.add_argument("--data_dir", help=data_dir)
     data = commands.add_parser("data", help="Data sets: prepare.").add_subparsers(
@@ -148,8 +149,9 @@ def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
     config = config_files.load(options.config, overrides)
     if options.what in ("conv", "input") and (options.only or options.against):
         raise ConfigError(f"--only and --against go with step and infer, not with {options.what}")
-    if options.repeats < 1:
-        raise ConfigError(f"--repeats={options.repeats} must be at least 1")
+    for name in ("repeats", "pairs"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"--{name}={getattr(options, name)} must be at least 1")
     _start_jax()
     if options.what == "conv":
         found = bench.conv(config, repeats=options.repeats)
@@ -157,7 +159,8 @@ def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
         found = bench.input(config, data_dir=options.data_dir)
     else:
         measure = bench.step if options.what == "step" else bench.infer
-        found = measure(config, only=options.only or "", against=options.against or "", repeats=options.repeats)
+        against = bench.Peer(options.against, options.pairs) if options.against else None
+        found = measure(config, only=options.only or "", against=against, repeats=options.repeats)
     _say(bench.describe(found))
     return found
 

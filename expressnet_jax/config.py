@@ -61,10 +61,9 @@ class Model:
     image_size: int = 224  # pixels; pictures are resized to it on the device
     dtype: str = "float32"  # of activations; parameters, statistics, router and loss stay in float32
     network: str = "expressnet"  # or "backbone": the ResNet and a linear head alone, the yardstick
-    convolution: str = (
-        "auto"  # form of those with stride 1: direct, fft, dft, or auto: the fastest by what was measured;
-    )
-    # "cnnfe1/conv1=fft,cnnfe2/conv1=direct" gives some layers theirs
+    # Form of the convolutions of stride 1: direct, fft, dft, or auto, the fastest by what was measured;
+    # "cnnfe1/conv1=fft,cnnfe2/conv1=direct" gives some layers theirs.
+    convolution: str = "auto"
     remat: bool = False  # compute each block again for its gradient: less memory, about a third more arithmetic
     cnnfe1: Extractor = Extractor()
     cnnfe1_width: int = 512

@@ -5,30 +5,11 @@ Legend: H W picture height and width, P Q kernel height and width, D in, F out.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import NamedTuple
 
-import jax
-
 from expressnet_jax.config import Model
-
-_TARGET: ContextVar[str] = ContextVar("target", default="")
-
-
-def platform() -> str:
-    """Where programs traced now will run: "cpu", "gpu" or "tpu"."""
-    return _TARGET.get() or jax.default_backend()
-
-
-@contextlib.contextmanager
-def compiling_for(target: str) -> Iterator[None]:
-    """Makes `platform` another one than this process has, to compile for a machine that is not here."""
-    token = _TARGET.set(target)
-    yield
-    _TARGET.reset(token)
+from expressnet_jax.models import large_conv, target
 
 
 class _Row(NamedTuple):
@@ -42,6 +23,10 @@ class _Row(NamedTuple):
     training: str  # forward and gradients, of the picture too except in a branch's first layer
 
 
+#: Direct operations a picture above which, where nothing was measured, a transform's passes through memory are thought
+#: to pay: on a TPU v5e (compiled, not run) the dft of a 15-pixel kernel at 28 pixels needs a thirtieth of the
+#: operations of `direct` and moves twenty times the bytes.
+_WORTH_A_TRANSFORM = 1e9
 #: Measured by `expressnet bench conv`, both presets, float32; docs/benchmarks.md has the times. The fft is left out on
 #: CPUs, where with jax 0.11 it can wait for its own thread pool for ever (openxla/xla#46347), and on GPUs and TPUs
 #: nothing was measured yet: there the counted arithmetic decides.
@@ -82,14 +67,15 @@ def asked(convolution: str, layer: str) -> str:
 
 
 def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -> str:
-    """The fastest form for pictures (H, W) and a kernel (P, Q, D, F), in training or inference, on `platform()`: that
+    """The fastest form for pictures (H, W) and a kernel (P, Q, D, F), in training or inference, on this platform: that
     of the measured layer whose sizes are nearest, as factors."""
     p, q, d, f = kernel
     if p * q == 1:
         return "direct"
-    rows = _MEASURED.get(platform())
+    rows = _MEASURED.get(target.platform())
     if not rows:
-        return "dft" if 4 * dft_flops(picture, kernel) < direct_flops(picture, kernel) else "direct"
+        flops = {form: large_conv.flops(picture, kernel, form) for form in ("direct", "dft")}
+        return "dft" if flops["direct"] > max(_WORTH_A_TRANSFORM, 2 * flops["dft"]) else "direct"
     sizes = (math.sqrt(picture[0] * picture[1]), math.sqrt(p * q), d, f)
 
     def distance(row: _Row) -> float:
@@ -99,19 +85,6 @@ def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -
 
     nearest = min(rows, key=distance)
     return nearest.training if train else nearest.inference
-
-
-def direct_flops(picture: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-    """2 x multiply-adds of one picture's direct convolution, padding included."""
-    return 2 * math.prod(picture) * math.prod(kernel)
-
-
-def dft_flops(picture: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-    """2 x multiply-adds of one picture's convolution by matrix products, the kernel's transform left out."""
-    (height, width), (p, q, d, f) = picture, kernel
-    n, m = height + p // 2, width + q // 2
-    each = 2 * m * width * height + 2 * n * m * height  # one channel, there or back: across, then down
-    return each * (d + f) + 4 * n * m * d * f
 
 
 def describe(model: Model, *, train: bool) -> str:

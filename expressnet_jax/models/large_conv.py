@@ -16,6 +16,7 @@ so 8 bits of mantissa would leave an error in proportion to the brightest value 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from expressnet_jax.models import choice
+from expressnet_jax.models import target
 
 FORMS = ("direct", "fft", "dft")
 #: Bytes of spectra on one device above which the batch is worked through in parts. On a CPU so small that they stay in
@@ -41,11 +42,11 @@ def conv2d(x: jax.Array, kernel: jax.Array, form: str) -> jax.Array:
     as in TensorFlow.
     """
     p, q, d, f = kernel.shape
-    if (p, q) == (1, 1):
-        # A matrix product of two flat operands: on CPUs its gradients are several times faster than a convolution's.
+    if (p, q) == (1, 1) and target.platform() == "cpu":
+        # A matrix product of two flat operands, whose gradients are several times faster there than a convolution's.
         y = x.reshape(-1, d) @ kernel.astype(x.dtype).reshape(d, f)  # (B*H*W, D) @ (D, F)
         return y.reshape(*x.shape[:-1], f)
-    if form == "direct":
+    if form == "direct" or (p, q) == (1, 1):
         return direct_conv2d(x, kernel)
     return multiply_spectra(x, kernel_spectrum(kernel, x.shape[1:3], form), (p, q), form)
 
@@ -83,7 +84,7 @@ def multiply_spectra(x: jax.Array, spectrum: jax.Array, taps: tuple[int, ...], f
     images, parts, devices = x.shape[0], 1, max(1, jax.sharding.get_abstract_mesh().size)
     tiles = -(-images // devices) * down.tiles * across.tiles
     size = tiles * spectrum.shape[0] * sum(spectrum.shape[1:]) * spectrum.dtype.itemsize
-    limit = _MAX_BYTES.get(choice.platform(), _MAX_BYTES_ELSEWHERE)
+    limit = _MAX_BYTES.get(target.platform(), _MAX_BYTES_ELSEWHERE)
     while size > parts * limit and images % (2 * parts * devices) == 0:
         parts *= 2
     if parts == 1:
@@ -93,6 +94,19 @@ def multiply_spectra(x: jax.Array, spectrum: jax.Array, taps: tuple[int, ...], f
     # A loop clears all of its output first; a few parts are cheaper without one.
     y = lax.map(apply, split) if parts > 4 else jnp.stack([apply(part) for part in split])
     return jnp.moveaxis(y, 0, 1).reshape(images, *x.shape[1:3], -1)
+
+
+def flops(picture: tuple[int, ...], kernel: tuple[int, ...], form: str) -> int:
+    """2 x multiply-adds for one picture (H, W) and a kernel (P, Q, D, F): of `direct`, padding included, or of `dft`
+    without the kernel's own transform."""
+    p, q, d, f = kernel
+    if form == "direct":
+        return 2 * math.prod(picture) * math.prod(kernel)
+    down, across = (_axis(pixels, taps, form) for pixels, taps in zip(picture, (p, q), strict=True))
+    (n, m), tiles = (2 * (axis.length // 2 + 1) for axis in (down, across)), down.tiles * across.tiles
+    there = 2 * m * across.read * down.read + 2 * n * m * down.read
+    back = 2 * n * m * down.wanted + 2 * m * across.wanted * down.wanted
+    return tiles * (d * there + f * back + 4 * n * m * d * f)  # 8 real operations for each of n m / 2 coefficients
 
 
 class _Axis(NamedTuple):
@@ -108,9 +122,12 @@ class _Axis(NamedTuple):
 
 
 def _axis(pixels: int, taps: int, form: str) -> _Axis:
-    """Whole pictures, but for the dft of one that is three times as long as the kernel or more: tiles about that long
-    need less arithmetic. Only the longer side of the padding counts in a length; an fft's has no factors above 7."""
-    count = max(1, pixels // (3 * taps)) if form == "dft" else 1
+    """Whole pictures, but on a CPU for the dft of one that is three times as long as the kernel or more: tiles about
+    that long need less arithmetic (and more memory, which is what matrix units wait for).
+
+    Only the longer side of the padding counts in a length; an fft's has no factors above 7.
+    """
+    count = max(1, pixels // (3 * taps)) if form == "dft" and target.platform() == "cpu" else 1
     if count > 1:
         wanted = -(-pixels // count)
         return _Axis(count, wanted + taps - 1, 0, wanted + taps - 1, wanted, pixels, taps)

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 
 from expressnet_jax.config import Model
-from expressnet_jax.models import choice, large_conv
+from expressnet_jax.models import choice, large_conv, target
 
 KERNEL_INIT = nnx.initializers.glorot_uniform()  # Keras's default, and so the published one
 
@@ -70,11 +70,12 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(B, H, W, F) -> (B, H, W, F), by the batch's statistics in training and the stored ones otherwise."""
-        flat = x.reshape(-1, x.shape[-1])  # (N, F): XLA's CPU reductions take half the time over one axis
+        # (N, F): XLA's CPU reductions take half the time over one axis. On a TPU merging axes would move every pixel.
+        flat = x.reshape(-1, x.shape[-1]) if target.platform() == "cpu" else x
         if train:
-            wide = lax.stop_gradient(flat).astype(self.scale.dtype)
-            mean = wide.mean(0)
-            var = jnp.maximum((wide * wide).mean(0) - mean * mean, 0)
+            wide, pixels = lax.stop_gradient(flat).astype(self.scale.dtype), tuple(range(flat.ndim - 1))
+            mean = wide.mean(pixels)
+            var = jnp.maximum((wide * wide).mean(pixels) - mean * mean, 0)
             self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
             self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
             flat = normalize(flat, mean, lax.rsqrt(var + self.epsilon), self.scale[...], self.bias[...])
@@ -88,7 +89,7 @@ class BatchNorm(nnx.Module):
 def normalize(x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """(x - mean) * inverse * scale + bias, whose gradient knows that mean and inverse are those of x.
 
-    Args: x (N, F); mean, 1 / deviation, scale and bias (F,). The gradient, to x, scale and bias, is that of BatchNorm
+    Args: x (..., F); mean, 1 / deviation, scale and bias (F,). The gradient, to x, scale and bias, is that of BatchNorm
     as a whole (Ioffe and Szegedy 2015, section 3): two passes over x and its cotangent, where automatic
     differentiation takes five.
     """
@@ -103,9 +104,9 @@ def _normalize_forward(
 
 def _normalize_backward(kept: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array | None, ...]:
     x, mean, inverse, scale = kept
-    wide, normal = g.astype(scale.dtype), (x - mean) * inverse  # (N, F)
-    d_bias, d_scale = wide.sum(0), (wide * normal).sum(0)
-    n = x.shape[0]
+    wide, normal, pixels = g.astype(scale.dtype), (x - mean) * inverse, tuple(range(x.ndim - 1))  # (..., F)
+    d_bias, d_scale = wide.sum(pixels), (wide * normal).sum(pixels)
+    n = x.size // x.shape[-1]
     d_x = (scale * inverse) * (wide - d_bias / n - normal * (d_scale / n))
     return d_x.astype(x.dtype), None, None, d_scale, d_bias
 

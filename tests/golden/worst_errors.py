@@ -1,7 +1,8 @@
-"""Builds the paper's network in one dtype and prints, as JSON, its largest relative error against golden.npz.
+"""Builds the paper's network in one dtype, with one form of convolution, and prints, as JSON, its largest relative
+error against golden.npz.
 
 A process of its own, since float64 is a setting of the whole process:
-    JAX_ENABLE_X64=1 python -m tests.golden.worst_errors float64
+    JAX_ENABLE_X64=1 python -m tests.golden.worst_errors float64 dft
 """
 
 import dataclasses
@@ -21,8 +22,8 @@ from tests.golden import inputs
 _TAPS = {"cnnfe1.out": "cnnfe1", "cnnfe2.out": "cnnfe2", "resnet.out": "resnet", "fuse.out": "fuse"}
 
 
-def network(dtype: str) -> expressnet.ExpressNet:
-    config = config_files.load("fer2013:paper")
+def network(dtype: str, form: str) -> expressnet.ExpressNet:
+    config = config_files.load("fer2013:paper", [("model.convolution", form)])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
     graph, state = jax.jit(lambda: nnx.split(expressnet.create(config)))()
     model = nnx.merge(graph, state)
@@ -83,10 +84,10 @@ def training_errors(model: expressnet.ExpressNet, golden: dict[str, np.ndarray],
 
 
 def main() -> None:
-    dtype = sys.argv[1]
+    dtype, form = sys.argv[1:]
     with np.load(inputs.GOLDEN, allow_pickle=False) as file:
         golden = dict(file)
-    model = network(dtype)
+    model = network(dtype, form)
     print(json.dumps(inference_errors(model, golden, dtype) | training_errors(model, golden, dtype)))
 
 

@@ -1,0 +1,65 @@
+"""The network prepared for inference answers as before; blocks computed twice for their gradient give the same one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from expressnet_jax import config_files
+from expressnet_jax.models import expressnet, inference
+from tests.conftest import TINY
+
+LARGE = [("model.cnnfe1.kernels", "15,9"), ("model.cnnfe2.kernels", "11,3")]
+
+
+def trained(config):
+    """A network whose statistics and scales are none of the values they start with."""
+    model = expressnet.create(config)
+    rng = np.random.default_rng(0)
+    for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))):
+        value = variable.get_value()
+        variable.set_value(value + jnp.asarray(0.1 * rng.random(value.shape), value.dtype))
+    return model
+
+
+def images(config):
+    side = config.model.image_size
+    return jnp.asarray(np.random.default_rng(1).random((3, side, side, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize("form", ["auto", "fft", "dft", "direct"])
+@pytest.mark.parametrize("network", ["expressnet", "backbone"])
+def test_a_prepared_network_answers_as_before(form, network):
+    config = config_files.load(TINY, [*LARGE, ("model.convolution", form), ("model.network", network)])
+    graph, state = nnx.split(trained(config))
+    before = nnx.merge(graph, state)(images(config)).logits
+    prepared = inference.prepare(nnx.merge(graph, state), config)
+    np.testing.assert_allclose(prepared(images(config)).logits, before, atol=1e-4 * float(jnp.abs(before).max()))
+    names = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(prepared))}
+    assert not any("resnet" in name and "_bn" in name for name in names)
+    transformed = network == "expressnet" and form != "direct"
+    assert any(name.endswith("spectrum") for name in names) == transformed
+
+
+def test_remat_gives_the_same_gradient_and_statistics_with_dropout_on():
+    def gradient(remat):
+        config = config_files.load(TINY, [("model.remat", str(remat).lower())])
+        graph, params, stats = nnx.split(expressnet.create(config), nnx.Param, nnx.BatchStat)
+
+        def loss(params, x):
+            model = nnx.merge(graph, params, stats, copy=True)
+            logits = model(x, train=True, rngs=nnx.Rngs(dropout=jax.random.key(0))).logits
+            return (logits**2).sum(), nnx.state(model, nnx.BatchStat)
+
+        return config, jax.jit(jax.value_and_grad(loss, has_aux=True)), params
+
+    config, plain, params = gradient(False)
+    _, again, _ = gradient(True)
+    x = images(config)
+    assert dataclasses.replace(config.model, remat=True) != config.model
+    for a, b in zip(jax.tree.leaves(plain(params, x)), jax.tree.leaves(again(params, x)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(a).max() + 1))
+    assert str(jax.make_jaxpr(again)(params, x)).count("remat") > str(jax.make_jaxpr(plain)(params, x)).count("remat")
