@@ -75,7 +75,7 @@ def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -
     rows = _MEASURED.get(target.platform())
     if not rows:
         flops = {form: large_conv.flops(picture, kernel, form) for form in ("direct", "dft")}
-        return "dft" if flops["direct"] > max(_WORTH_A_TRANSFORM, 2 * flops["dft"]) else "direct"
+        return "dft" if flops["direct"] > max(_WORTH_A_TRANSFORM, flops["dft"]) else "direct"
     sizes = (math.sqrt(picture[0] * picture[1]), math.sqrt(p * q), d, f)
 
     def distance(row: _Row) -> float:

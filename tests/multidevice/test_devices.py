@@ -1,11 +1,13 @@
 """The same run on 1 and on 8 devices, in processes of their own, since the device count is fixed at start."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from tests.conftest import TINY, expressnet
+from tests.conftest import TINY, environment, expressnet
 
 RUN = ["--config.total=5steps", "--config.log_every=1steps", "--config.batch_size=32"]
 
@@ -46,3 +48,16 @@ def test_a_mesh_larger_than_the_machine_is_refused(tmp_path, data_dir):
                       "--config.mesh.data=4", "--config.mesh.expert=4", devices=8)  # fmt: skip
     assert done.returncode == 2 and "needs 16 devices, not 8" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 150_000])
+def test_a_transformed_convolution_moves_no_picture_between_devices(limit):
+    """Only the kernel's gradient is summed over devices; a batch in parts takes each part from all of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.multidevice.sharded_conv", str(limit)],
+        env=environment(devices=8), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["devices"] == 8 and found["moved"] == 0 and found["reduced"] >= 1
+    assert found["error"] < 1e-5
