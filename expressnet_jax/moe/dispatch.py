@@ -15,5 +15,7 @@ def dense(x: jax.Array, weights: jax.Array, kernel: jax.Array, bias: jax.Array) 
     Args: x (B, D); weights (B, E), 0 where not selected; kernel (E, D, F); bias (E, F).
     Returns (B, F) in the dtype of x: sum over e of weights[b, e] * relu(x[b] @ kernel[e] + bias[e]).
     """
-    answers = jax.nn.relu(jnp.einsum("bd,edf->bef", x, kernel.astype(x.dtype)) + bias.astype(x.dtype))  # (B, E, F)
-    return jnp.einsum("be,bef->bf", weights.astype(x.dtype), answers)
+    # One product for each expert: as a single one, XLA's CPU compiler first turns the experts' kernels about.
+    each = jnp.broadcast_to(x, (kernel.shape[0], *x.shape))  # (E, B, D)
+    answers = jax.nn.relu(each @ kernel.astype(x.dtype) + bias.astype(x.dtype)[:, None])  # (E, B, F)
+    return jnp.einsum("be,ebf->bf", weights.astype(x.dtype), answers)

@@ -1,0 +1,44 @@
+"""Trains a few steps with one form of convolution and prints each step's loss as JSON.
+
+A process of its own: in float64 (JAX_ENABLE_X64=1), where two forms can be compared over many steps. In float32 any
+difference in rounding, of forms or of device counts, doubles with every few steps while a network is young.
+
+    JAX_ENABLE_X64=1 python -m tests.golden.curves float64 dft 50 CONFIG [--config.KEY=VALUE ...] [DATA_DIR]
+"""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines import loader
+from expressnet_jax import config_files
+from expressnet_jax.train import loop, optimizer
+from expressnet_jax.train import state as states
+from expressnet_jax.train import step as steps
+
+
+def main() -> None:
+    dtype, form, count, name, *rest = sys.argv[1:]
+    changes = [tuple(a.removeprefix("--config.").split("=", 1)) for a in rest if a.startswith("--")]
+    data_dir = next((a for a in rest if not a.startswith("--")), None)
+    config = config_files.load(name, [*changes, ("model.convolution", form)])
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
+    split, _ = loop.open_splits(config, data_dir)
+    clock = loop.clock_of(config, len(split))
+    made = optimizer.create(config, clock)
+    state = jax.jit(lambda: states._create(config, made))()
+    step = jax.jit(steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock)))
+    batches = loader.training_batches(split, config.batch_size, seed=config.seed, start=0, host=0, hosts=1, workers=0)
+    losses = []
+    for _ in range(int(count)):
+        state, sums = step(state, steps.zero_sums(config), {k: jnp.asarray(v) for k, v in next(batches).items()})
+        losses.append(float(np.asarray(sums["loss"], np.float64) / np.asarray(sums["count"])))
+    print(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    main()
