@@ -22,13 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import topologies
 from tqdm import tqdm
 
 from data_pipelines import loader
 from expressnet_jax import inspection
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.duration import Clock
-from expressnet_jax.models import expressnet, inference, large_conv, preprocess
+from expressnet_jax.models import expressnet, inference, large_conv, preprocess, target
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import loop, optimizer
 from expressnet_jax.train import state as states
@@ -70,6 +71,41 @@ def step(config: Config, *, only: str = "", against: Peer | None = None, repeats
 
         found = _against(config, run, against, repeats, "train")
     return found | _costs(config, compiled, seconds, found, passes=3) | {"only": only or "everything"}
+
+
+def compiled_for(config: Config, topology: str, *, only: str = "") -> dict[str, Any]:
+    """The training step compiled for one chip of a TPU that is not here, such as "v5e:2x2"; nothing is run.
+
+    Needs libtpu, and JAX_PLATFORMS=cpu and TPU_SKIP_MDS_QUERY=1 set before JAX starts.
+    """
+    config = _only(config, only)
+    try:
+        chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:  # whatever libtpu raises, for a name that it does not know or where it is missing
+        raise BenchError(f"--topology {topology}: {str(error).splitlines()[0]} (pip install libtpu)") from None
+    mesh = jax.sharding.Mesh(np.array(chips[:1]).reshape(1, 1), ("data", "expert"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    clock = Clock(config.batch_size, 100 * config.batch_size, 100)
+    made = optimizer.create(config, clock)
+
+    def placed(tree: Any, sharding: Any) -> Any:
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+    with target.compiling_for("tpu"):
+        train = steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock))
+        sums = placed(jax.eval_shape(lambda: steps.zero_sums(config)), everywhere)
+        batch = placed(_pictures(config), meshes.batch_sharding(mesh))
+        compiled, seconds = _compile(
+            jax.jit(train, donate_argnums=(0, 1)), states.abstract(config, made, mesh), sums, batch
+        )
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return {
+        "topology": topology, "chips": 1, "batch_size": config.batch_size, "dtype": config.model.dtype,
+        "only": only or "everything", "jax": jax.__version__, "compile_seconds": round(seconds, 1),
+        "flops_per_image": int(cost["flops"] / config.batch_size),
+        "bytes_per_image": int(cost["bytes accessed"] / config.batch_size),
+        "memory_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes,
+    }  # fmt: skip
 
 
 def infer(config: Config, *, only: str = "", against: Peer | None = None, repeats: int = 5) -> dict[str, Any]:

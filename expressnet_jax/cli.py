@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--config", required=True, help=config)
     bench.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
     bench.add_argument("--against", metavar="COMMAND", help="step, infer: a peer's script, with its arguments, in turn")
+    bench.add_argument("--topology", help="step: compile for a TPU that is not here, such as v5e:2x2; nothing is run")
     bench.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
     bench.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
     bench.add_argument("--data_dir", help=data_dir)
@@ -143,6 +144,8 @@ def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str,
 
 
 def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    if options.topology:  # before JAX starts, or it would look for the TPU
+        os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     from expressnet_jax import bench, config_files
     from expressnet_jax.config import ConfigError
 
@@ -152,8 +155,12 @@ def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
     for name in ("repeats", "pairs"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name}={getattr(options, name)} must be at least 1")
+    if options.topology and (options.what != "step" or options.against):
+        raise ConfigError("--topology goes with step, and not with --against")
     _start_jax()
-    if options.what == "conv":
+    if options.topology:
+        found = bench.compiled_for(config, options.topology, only=options.only or "")
+    elif options.what == "conv":
         found = bench.conv(config, repeats=options.repeats)
     elif options.what == "input":
         found = bench.input(config, data_dir=options.data_dir)
