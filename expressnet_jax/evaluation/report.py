@@ -31,7 +31,9 @@ def evaluate_run(
     examples = _open(config, data or config.data.name, split or config.data.test_split, data_dir)
     restored, at = restore_best(config, workdir, mesh)
     evaluate = jax.jit(step.eval_step(config, state.graph(config)))
-    summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
+    with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
+        summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
+        few = evaluator.examples(config, evaluate, restored, examples, mesh, 40)
     summary = {"workdir": str(workdir), "step": at, **summary}
     text = f"{examples.name}, checkpoint of step {at} of {workdir}\n\n{metrics.describe(summary)}"
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
@@ -39,7 +41,6 @@ def evaluate_run(
     run_folder.write_text(folder / "summary.json", run_folder.json_line(summary))
     run_folder.write_text(folder / "summary.txt", text.rstrip() + "\n")
     figures.confusion_figure(summary, folder / "confusion.png", examples.name)
-    few = evaluator.examples(config, evaluate, restored, examples, mesh, 40)
     figures.predictions_figure(
         few.images, few.labels, few.probabilities.argmax(-1), few.probabilities, examples.classes,
         folder / "predictions.png",
