@@ -59,12 +59,14 @@ def training_errors(model: expressnet.ExpressNet, golden: dict[str, np.ndarray],
     graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     targets = optax.smooth_labels(jax.nn.one_hot(golden["labels"], 7, dtype=dtype), 0.1)
 
-    def loss(params):
+    def loss(params, images):  # pictures that were constants would be transformed by the compiler
         net = nnx.merge(graph, params, stats, copy=True)
-        logits = net(jnp.asarray(inputs.images(), dtype), train=True).logits
+        logits = net(images, train=True).logits
         return optax.softmax_cross_entropy(logits, targets).mean(), (logits, nnx.state(net, nnx.BatchStat))
 
-    (value, (logits, after)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (value, (logits, after)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        params, jnp.asarray(inputs.images(), dtype)
+    )
     moved = canonical.to_canonical(nnx.merge(graph, params, after))
     slopes = canonical.to_canonical(nnx.merge(graph, gradients, stats))
     names = [str(name) for name in golden["train/grad_names"]]
