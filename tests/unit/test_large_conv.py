@@ -37,6 +37,7 @@ def normal(*shapes: tuple[int, ...], dtype=np.float32) -> list[jax.Array]:
     return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
 
 
+@partial(jax.jit, static_argnums=0)  # one compilation for a shape: operation by operation there would be forty
 def forward_and_gradients(form: str, x: jax.Array, kernel: jax.Array, g: jax.Array) -> list[jax.Array]:
     value, pull = jax.vjp(partial(conv2d, form=form), x, kernel)
     return [value, *pull(g)]
@@ -56,7 +57,7 @@ _SHAPES = (st.integers(1, 3), *[st.integers(1, 24)] * 2, *[st.integers(1, 30)] *
 
 
 @pytest.mark.parametrize("form", ["fft", "dft"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(*_SHAPES)
 def test_forms_agree_forward_and_gradient_in_float32(form, b, h, w, p, q, d, f):
     arrays = normal((b, h, w, d), (p, q, d, f), (b, h, w, f))
@@ -87,6 +88,7 @@ def test_a_batch_worked_through_in_parts_gives_the_same(form, monkeypatch):
             jax.make_jaxpr(partial(conv2d, form=form))(*arrays[:2])
         )
         assert loops == (limit == 1)
+        jax.clear_caches()  # the limit is read when a program is traced
         for found, wanted in zip(forward_and_gradients(form, *arrays), whole, strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-6 * float(jnp.abs(wanted).max()))
 
