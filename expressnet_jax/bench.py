@@ -83,7 +83,8 @@ def compiled_for(config: Config, topology: str, *, only: str = "") -> dict[str, 
         chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # whatever libtpu raises, for a name that it does not know or where it is missing
         raise BenchError(f"--topology {topology}: {str(error).splitlines()[0]} (pip install libtpu)") from None
-    mesh = jax.sharding.Mesh(np.array(chips[:1]).reshape(1, 1), ("data", "expert"))
+    axes = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.sharding.Mesh(np.array(chips[:1]).reshape(1, 1), ("data", "expert"), axis_types=axes)
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     clock = Clock(config.batch_size, 100 * config.batch_size, 100)
     made = optimizer.create(config, clock)
