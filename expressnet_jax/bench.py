@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ from data_pipelines import loader
 from expressnet_jax import inspection
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.duration import Clock
-from expressnet_jax.models import expressnet, inference, large_conv, preprocess, target
+from expressnet_jax.models import choice, expressnet, inference, large_conv, preprocess, target
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import loop, optimizer
 from expressnet_jax.train import state as states
@@ -56,13 +56,11 @@ class Peer(NamedTuple):
 def step(config: Config, *, only: str = "", against: Peer | None = None, repeats: int = 5) -> dict[str, Any]:
     """The training step: preprocessing, augmentation, network, gradients, optimizer. `only` is "" or "backbone"."""
     config = _only(config, only)
-    clock = Clock(config.batch_size, 100 * config.batch_size, 100)
-    made, mesh = optimizer.create(config, clock), meshes.create(config)
+    mesh, (made, train) = meshes.create(config), _training_step(config)
     with jax.set_mesh(mesh):
         batch = meshes.to_device(mesh, _pictures(config))
         state, sums = states.init(config, made, mesh), steps.zero_sums(config)
-        train = steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock))
-        compiled, seconds = _compile(jax.jit(train, donate_argnums=(0, 1)), state, sums, batch)
+        compiled, seconds = _compile(train, state, sums, batch)
         held = [state, sums]
 
         def run() -> Any:
@@ -86,19 +84,15 @@ def compiled_for(config: Config, topology: str, *, only: str = "") -> dict[str, 
     axes = (jax.sharding.AxisType.Auto,) * 2
     mesh = jax.sharding.Mesh(np.array(chips[:1]).reshape(1, 1), ("data", "expert"), axis_types=axes)
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    clock = Clock(config.batch_size, 100 * config.batch_size, 100)
-    made = optimizer.create(config, clock)
+    made, train = _training_step(config)
 
     def placed(tree: Any, sharding: Any) -> Any:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
     with target.compiling_for("tpu"):
-        train = steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock))
         sums = placed(jax.eval_shape(lambda: steps.zero_sums(config)), everywhere)
         batch = placed(_pictures(config), meshes.batch_sharding(mesh))
-        compiled, seconds = _compile(
-            jax.jit(train, donate_argnums=(0, 1)), states.abstract(config, made, mesh), sums, batch
-        )
+        compiled, seconds = _compile(train, states.abstract(config, made, mesh), sums, batch)
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
         "topology": topology, "chips": 1, "batch_size": config.batch_size, "dtype": config.model.dtype,
@@ -129,7 +123,7 @@ def infer(config: Config, *, only: str = "", against: Peer | None = None, repeat
 
 def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
     """Milliseconds of each form for each stride-1 convolution of the extractors, forward and with its gradients."""
-    layers = list(_layers(config))
+    layers = list(choice.layers(config.model))
     rows = []
     for name, side, kernel in tqdm(layers, "convolutions", disable=None):
         x, k, g = _arrays(
@@ -166,6 +160,14 @@ def input(config: Config, *, data_dir: str | None = None, seconds: float = 10.0)
     }  # fmt: skip
 
 
+def _training_step(config: Config) -> tuple[Any, Any]:
+    """The optimizer and the jitted step of a run whose length does not matter."""
+    clock = Clock(config.batch_size, 100 * config.batch_size, 100)
+    made = optimizer.create(config, clock)
+    train = steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock))
+    return made, jax.jit(train, donate_argnums=(0, 1))
+
+
 def _only(config: Config, only: str) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, network=only)) if only else config
 
@@ -183,15 +185,6 @@ def _pictures(config: Config) -> dict[str, np.ndarray]:
 def _arrays(*shapes: tuple[int, ...]) -> list[jax.Array]:
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
-
-
-def _layers(config: Config) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]:
-    """(name, side of the picture, kernel shape) of the extractors' convolutions."""
-    for branch, spec in (("cnnfe1", config.model.cnnfe1), ("cnnfe2", config.model.cnnfe2)):
-        d = 3
-        for i, (size, f) in enumerate(zip(spec.kernels, spec.filters, strict=True)):
-            yield f"{branch}/conv{i + 1}", config.model.image_size >> i, (size, size, d, f)
-            d = f
 
 
 def _with_gradients(form: str, *, first: bool) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ Legend: H W picture height and width, P Q kernel height and width, D in, F out.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from expressnet_jax.config import Model
@@ -87,14 +88,19 @@ def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -
     return nearest.training if train else nearest.inference
 
 
-def describe(model: Model, *, train: bool) -> str:
-    """One line: the form of every large kernel, for the log."""
-    parts = []
+def layers(model: Model) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]:
+    """(name, side of the picture, kernel shape (P, Q, D, F)) of the extractors' convolutions."""
     for branch, spec in (("cnnfe1", model.cnnfe1), ("cnnfe2", model.cnnfe2)):
         d = 3
         for i, (taps, f) in enumerate(zip(spec.kernels, spec.filters, strict=True)):
-            side, layer = model.image_size >> i, f"{branch}/conv{i + 1}"
-            form = asked(model.convolution, layer) or fastest((side, side), (taps, taps, d, f), train=train)
-            parts.append(f"{layer} {taps}x{taps} {form}")
+            yield f"{branch}/conv{i + 1}", model.image_size >> i, (taps, taps, d, f)
             d = f
+
+
+def describe(model: Model, *, train: bool) -> str:
+    """One line: the form of every large kernel, for the log."""
+    parts = []
+    for name, side, kernel in layers(model):
+        form = asked(model.convolution, name) or fastest((side, side), kernel, train=train)
+        parts.append(f"{name} {kernel[0]}x{kernel[1]} {form}")
     return "convolutions: " + ", ".join(parts)
