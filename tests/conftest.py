@@ -26,6 +26,7 @@ def environment(devices: int = 1) -> dict[str, str]:
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_ENABLE_COMPILATION_CACHE": str(devices == 1).lower(),  # the reason is in cli._start_jax
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
 
