@@ -72,9 +72,9 @@ def kernel_spectrum(kernel: jax.Array, picture: tuple[int, ...], form: str) -> j
         return jnp.fft.rfft2(taps).conj().transpose(2, 3, 0, 1).reshape(-1, d, f)
     rows = _waves(down.length, -down.anchor, p, kernel.dtype)  # (2U, P)
     columns = _waves(across.length, -across.anchor, q, kernel.dtype)  # (2V, Q)
-    half = _exact(kernel.reshape(p, -1).T, rows.T).reshape(q, -1)  # (Q D F, 2U) -> (Q, D F 2U)
-    both = _exact(columns, half).reshape(2, -1, d, f, 2, down.length // 2 + 1)  # (2, V, D, F, 2, U)
-    return _to_complex(both.transpose(4, 5, 0, 1, 2, 3)).conj()
+    half = _exact(columns, kernel.reshape(p, q, -1))  # (2V, Q) @ (P, Q, D F)
+    both = _exact(rows, half.reshape(p, -1))  # (2U, P) @ (P, 2V D F)
+    return _to_complex(both.reshape(2, down.length // 2 + 1, 2, -1, d, f)).conj()
 
 
 def multiply_spectra(x: jax.Array, spectrum: jax.Array, taps: tuple[int, ...], form: str) -> jax.Array:
