@@ -48,7 +48,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, form: str) -> jax.Array:
         return y.reshape(*x.shape[:-1], f)
     if form == "direct" or (p, q) == (1, 1):
         return direct_conv2d(x, kernel)
-    return multiply_spectra(x, kernel_spectrum(kernel, x.shape[1:3], form), (p, q), form)
+    spectrum = kernel_spectrum(kernel.astype(jnp.promote_types(kernel.dtype, x.dtype)), x.shape[1:3], form)
+    return multiply_spectra(x, spectrum, (p, q), form)
 
 
 def direct_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:

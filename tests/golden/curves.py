@@ -31,6 +31,7 @@ def main() -> None:
     clock = loop.clock_of(config, len(split))
     made = optimizer.create(config, clock)
     state = jax.jit(lambda: states._create(config, made))()
+    state = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == np.float32 else a, state)
     step = jax.jit(steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock)))
     batches = loader.training_batches(split, config.batch_size, seed=config.seed, start=0, host=0, hosts=1, workers=0)
     losses = []
