@@ -54,8 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run holds.")
     inspect.add_argument("path", nargs="?", type=_path, help="the folder of a run")
     inspect.add_argument("--config", help=config)
-    bench = command(commands, "bench", "Measure speed here: a step, single convolutions, the loader, inference.")
-    bench.add_argument("what", choices=("step", "conv", "input", "infer"), help="what to measure")
+    inspect.add_argument(
+        "--selfcheck", action="store_true", help="with --config: check each way to reach the experts on these devices"
+    )
+    bench = command(commands, "bench", "Measure speed here: a step, convolutions, the loader, inference, experts.")
+    bench.add_argument("what", choices=("step", "conv", "input", "infer", "moe"), help="what to measure")
     bench.add_argument("--config", required=True, help=config)
     bench.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
     bench.add_argument("--against", metavar="COMMAND", help="step, infer: a peer's script, with its arguments, in turn")
@@ -126,8 +129,12 @@ def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> d
         raise ConfigError("give either a run's folder or --config")
     if options.path and overrides:
         raise ConfigError("--config.KEY=VALUE goes with --config, not with the folder of a run")
+    if options.path and options.selfcheck:
+        raise ConfigError("--selfcheck goes with --config, not with the folder of a run")
     config = None if options.path else config_files.load(options.config, overrides)
     _start_jax()
+    if options.selfcheck and config is not None:
+        return inspection.selfcheck(config, _say)
     found = inspection.of_run(options.path) if config is None else inspection.of_config(config)
     _say(inspection.describe(found))
     return found
@@ -146,11 +153,11 @@ def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str,
 def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
     if options.topology:  # before JAX starts, or it would look for the TPU
         os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
-    from expressnet_jax import bench, config_files
+    from expressnet_jax import bench, bench_experts, config_files
     from expressnet_jax.config import ConfigError
 
     config = config_files.load(options.config, overrides)
-    if options.what in ("conv", "input") and (options.only or options.against):
+    if options.what in ("conv", "input", "moe") and (options.only or options.against):
         raise ConfigError(f"--only and --against go with step and infer, not with {options.what}")
     for name in ("repeats", "pairs"):
         if getattr(options, name) < 1:
@@ -162,13 +169,15 @@ def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
         found = bench.compiled_for(config, options.topology, only=options.only or "")
     elif options.what == "conv":
         found = bench.conv(config, repeats=options.repeats)
+    elif options.what == "moe":
+        found = bench_experts.sweep(config, repeats=options.repeats)
     elif options.what == "input":
         found = bench.input(config, data_dir=options.data_dir)
     else:
         measure = bench.step if options.what == "step" else bench.infer
         against = bench.Peer(options.against, options.pairs) if options.against else None
         found = measure(config, only=options.only or "", against=against, repeats=options.repeats)
-    _say(bench.describe(found))
+    _say(bench_experts.describe(found) if options.what == "moe" else bench.describe(found))
     return found
 
 
@@ -223,12 +232,13 @@ def _explained(error: Exception) -> int:
     """Exit codes of failures whose classes are costly to import, and of a full disk in any disguise."""
     from expressnet_jax.bench import BenchError
     from expressnet_jax.checkpoint.manager import CheckpointError
+    from expressnet_jax.inspection import SelfcheckError
     from expressnet_jax.train.loop import TrainingError
     from expressnet_jax.train.stop import Interrupted
 
     if isinstance(error, Interrupted):
         return _failed(error.exit_code, error)
-    if isinstance(error, (TrainingError, CheckpointError, BenchError)):
+    if isinstance(error, (TrainingError, CheckpointError, BenchError, SelfcheckError)):
         return _failed(1, error)
     text = " ".join(str(error).split())
     full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]

@@ -8,10 +8,12 @@ the published recipe, and changes what differs. Every field below can be overrid
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_collections
+
+from expressnet_jax.moe.settings import MoE
 
 
 class ConfigError(Exception):
@@ -77,13 +79,6 @@ class Model:
 
 
 @dataclass(frozen=True)
-class MoE:
-    num_experts: int = 4
-    top_k: int = 2
-    hidden: int = 512  # width of each expert, and so of the layer's output
-
-
-@dataclass(frozen=True)
 class Preprocess:
     color_order: str = "bgr"  # of the network's three input channels: rgb or bgr
     normalize: str = "unit"  # unit: /255; standard: (x/255 - mean) / std; vggface2: 0-255 minus VGGFace2's means
@@ -139,6 +134,12 @@ class EarlyStop:
 
 
 @dataclass(frozen=True)
+class Init:
+    run: str = ""  # folder of a run whose best weights this one starts from; it may have fewer experts
+    perturbation: float = 0.01  # of copied experts: standard deviation, as a fraction of each kernel's own
+
+
+@dataclass(frozen=True)
 class Config:
     seed: int = 0
     batch_size: int = 32  # global
@@ -151,13 +152,14 @@ class Config:
     mesh: Mesh = Mesh()
     data: Data = Data()
     model: Model = Model()
-    moe: MoE = MoE()
+    moe: MoE = field(default_factory=MoE)
     preprocess: Preprocess = Preprocess()
     augment: Augment = Augment()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     ema: Ema = Ema()
     early_stop: EarlyStop = EarlyStop()
+    init: Init = Init()
 
 
 _SMALL = Model(

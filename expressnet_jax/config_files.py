@@ -16,6 +16,7 @@ import ml_collections
 
 from expressnet_jax import duration
 from expressnet_jax.config import PRESETS, Config, ConfigError
+from expressnet_jax.moe.settings import IMPLEMENTATIONS, ROUTERS
 
 _PACKAGE = Path(__file__).resolve().parent
 #: Packaged configs: inside the wheel, or beside the package in a checkout.
@@ -173,16 +174,19 @@ _CHOICES = {
     "model.preset": tuple(PRESETS),
     "optimizer.name": ("adam", "adamw", "sgd", "lamb"),
     "schedule.name": ("epoch_decay", "cosine", "constant"),
+    "moe.router": ROUTERS,
+    "moe.implementation": IMPLEMENTATIONS,
 }
 _POSITIVE = (
     "batch_size", "keep", "model.image_size", "model.cnnfe1_width", "model.fuse_width", "model.resnet.stem_kernel",
     "model.resnet.stem_stride", "model.resnet.stem_filters", "model.batchnorm_epsilon", "moe.num_experts", "moe.top_k",
-    "moe.hidden", "optimizer.accumulate", "optimizer.max_nonfinite", "optimizer.learning_rate", "optimizer.eps",
-    "mesh.expert", "preprocess.std", "schedule.decay",
+    "moe.hidden", "moe.layers", "moe.capacity_factor", "optimizer.accumulate", "optimizer.max_nonfinite",
+    "optimizer.learning_rate", "optimizer.eps", "mesh.expert", "preprocess.std", "schedule.decay",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed", "data.workers", "optimizer.weight_decay", "optimizer.clip_norm", "augment.mixup", "augment.rotate",
-    "early_stop.patience", "schedule.final",
+    "early_stop.patience", "schedule.final", "moe.noise_std", "moe.importance_loss", "moe.load_loss",
+    "moe.balance_loss", "moe.z_loss", "moe.balance_bias", "init.perturbation",
 )  # fmt: skip
 _FRACTIONS = (
     "data.validation_fraction", "model.conv_dropout", "model.dense_dropout", "model.batchnorm_momentum", "ema.decay",
@@ -206,6 +210,7 @@ def check(config: Config) -> None:
             raise ConfigError(f"{key}={flat[key]!r} must be above 0")
     _check_convolution(config)
     _check_sizes(config)
+    _check_experts(config)
     _check_division(config)
 
 
@@ -243,7 +248,7 @@ def _check_convolution(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    model, moe = config.model, config.moe
+    model = config.model
     for name, branch in (("cnnfe1", model.cnnfe1), ("cnnfe2", model.cnnfe2)):
         if len(branch.kernels) != len(branch.filters) or not branch.kernels:
             raise ConfigError(f"model.{name} has {len(branch.kernels)} kernels and {len(branch.filters)} filters")
@@ -262,8 +267,18 @@ def _check_sizes(config: Config) -> None:
     sizes = (*model.cnnfe1.kernels, *model.cnnfe1.filters, *model.cnnfe2.kernels, *model.cnnfe2.filters)
     if min(*sizes, *model.resnet.blocks, *model.resnet.filters) < 1:
         raise ConfigError("every kernel, filter and block count in model.* must be at least 1")
+
+
+def _check_experts(config: Config) -> None:
+    moe = config.moe
     if moe.top_k > moe.num_experts:
         raise ConfigError(f"moe.top_k={moe.top_k} is more than moe.num_experts={moe.num_experts}")
+    if moe.load_loss and not moe.noise_std:
+        raise ConfigError(f"moe.load_loss={moe.load_loss} needs moe.noise_std above 0; V-MoE takes 1 / num_experts")
+    if moe.renormalize and moe.top_k == 1 and moe.router != "soft":
+        raise ConfigError("moe.renormalize makes every gate 1 with moe.top_k=1, and the router could not learn")
+    if moe.router == "random" and any(getattr(moe, name) for name in ("balance_loss", "importance_loss", "load_loss")):
+        raise ConfigError("moe.router=random never learns, so no loss can balance it; moe.balance_bias can")
 
 
 def _check_division(config: Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from jax.extend.core import jaxprs_in_params
 
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
-from expressnet_jax.evaluation import report
 from expressnet_jax.models import canonical, expressnet
+from expressnet_jax.moe import selfcheck as checks
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import run_folder, state
+from expressnet_jax.train import restore, run_folder, state
 
 _STATISTICS = ("mean", "var")
+
+
+class SelfcheckError(Exception):
+    """A computation that is wrong on these devices; the message is one line."""
 
 
 def of_config(config: Config) -> dict[str, Any]:
@@ -45,7 +50,7 @@ def of_config(config: Config) -> dict[str, Any]:
 def of_run(workdir: Path) -> dict[str, Any]:
     """`of_config` of a run, with the `step`, `classes`, `preprocessing` and weight `digest` of its best checkpoint."""
     config = run_folder.read_config(workdir)
-    restored, step = report.restore_best(config, workdir, meshes.for_evaluation(config))
+    restored, step = restore.restore_best(config, workdir, meshes.for_evaluation(config))
     model = nnx.merge(state.graph(config), *state.weights(restored))
     with Manager(workdir / "checkpoints", read_only=True) as manager:
         record = manager.record(step)
@@ -61,13 +66,31 @@ def of_run(workdir: Path) -> dict[str, Any]:
     }
 
 
+def selfcheck(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
+    """Checks each movement of the config's experts against `dense` on its mesh, and says a table of the differences.
+
+    Returns `mesh` and the rows as `movements`. Raises SelfcheckError where one is off.
+    """
+    mesh = meshes.create(config)
+    rows = checks.check(config.moe, mesh, d=config.model.fuse_width, b=8 * mesh.size)
+    say(checks.describe(rows, mesh))
+    off = [f"{row['implementation']} in {row['dtype']}" for row in rows if not row["passed"]]
+    if off:
+        raise SelfcheckError(f"{', '.join(off)} differ from dense by more than rounding on these devices")
+    return {"mesh": dict(mesh.shape), "platform": mesh.devices.flat[0].platform, "movements": rows}
+
+
 def flops_per_image(config: Config) -> int:
     """Floating-point operations of the convolutions and matrix products of one forward pass: 2 x multiply-adds.
 
     Counted in the traced network with every convolution done directly, padding included, as is usual: the work asked
     for, whatever implementation then does it with less.
     """
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, convolution="direct"))
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, convolution="direct"),
+        moe=dataclasses.replace(config.moe, implementation="dense"),
+    )
     side = config.model.image_size
     picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return _flops(jax.make_jaxpr(lambda x: expressnet.create(config)(x).logits)(picture).jaxpr)

@@ -8,12 +8,10 @@ from typing import Any
 import jax
 
 from data_pipelines import loader
-from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.evaluation import evaluator, figures, metrics
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import hooks, loop, run_folder, state, step
-from expressnet_jax.train import optimizer as optimizers
+from expressnet_jax.train import hooks, loop, restore, run_folder, state, step
 
 
 def evaluate_run(
@@ -29,7 +27,7 @@ def evaluate_run(
         raise ConfigError(f"--data {data} needs --split")
     mesh = meshes.for_evaluation(config)
     examples = _open(config, data or config.data.name, split or config.data.test_split, data_dir)
-    restored, at = restore_best(config, workdir, mesh)
+    restored, at = restore.restore_best(config, workdir, mesh)
     evaluate = jax.jit(step.eval_step(config, state.graph(config)))
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
         summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
@@ -46,18 +44,6 @@ def evaluate_run(
         folder / "predictions.png",
     )  # fmt: skip
     return summary, f"{text.rstrip()}\n\nwritten to {folder}"
-
-
-def restore_best(config: Config, workdir: Path, mesh: jax.sharding.Mesh) -> tuple[state.State, int]:
-    """The state of a run's best checkpoint on this mesh, and its step."""
-    with Manager(workdir / "checkpoints", read_only=True) as manager:
-        best = manager.best_step()
-        if best is None:
-            raise CheckpointError(f"{workdir} has no checkpoint yet")
-        # The clock shapes no array: any number of examples gives the optimizer the same state.
-        optimizer = optimizers.create(config, loop.clock_of(config, config.batch_size))
-        abstract = state.abstract(config, optimizer, mesh)
-        return state.State(**manager.restore(best, abstract._asdict())), best
 
 
 def curves(workdir: Path) -> None:

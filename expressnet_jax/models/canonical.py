@@ -63,7 +63,7 @@ def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
         raise NamesError(f"{len(problems)} names do not fit the network: " + "; ".join(sorted(problems)))
     for path, variable in _variables(model):
         parts = [mapping[name] for name, _ in _names(path, variable.get_value().shape)]
-        stacked = path[-2] == "experts"
+        stacked = "experts" in path
         variable[...] = jnp.asarray(np.stack(parts) if stacked else parts[0], variable.get_value().dtype)
 
 
@@ -85,8 +85,9 @@ def _variables(model: nnx.Module) -> list[tuple[tuple[str, ...], Any]]:
 def _names(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, int | None]]:
     """Canonical names of one variable: (name, None), or for stacked experts (name, e) for each expert."""
     *parents, leaf = path
-    if parents and parents[-1] == "experts":
-        return [("/".join([*parents[:-1], f"expert{e}", leaf]), e) for e in range(shape[0])]
+    if "experts" in parents:
+        at = parents.index("experts")
+        return [("/".join([*parents[:at], f"expert{e}", *parents[at + 1 :], leaf]), e) for e in range(shape[0])]
     if parents and (parents[-1].startswith("bn") or parents[-1].endswith("_bn")):
         leaf = _BATCH_NORM[leaf]
     return [("/".join([*parents, leaf]), None)]

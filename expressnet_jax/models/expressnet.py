@@ -57,7 +57,7 @@ class ExpressNet(nnx.Module):
         self.fuse = Fuse(config, model.cnnfe2.filters[-1] + 4 * model.resnet.filters[-1], rngs)
 
         def mixture(d: int) -> MoE:
-            return MoE(d, moe.hidden, num_experts=moe.num_experts, top_k=moe.top_k, dtype=kind, rngs=rngs)
+            return MoE(d, moe, dtype=kind, rngs=rngs)
 
         self.moe_cnn, self.moe_expression = mixture(model.cnnfe1_width), mixture(model.fuse_width)
         self.head = nnx.Linear(
@@ -75,8 +75,8 @@ class ExpressNet(nnx.Module):
         fuse = self.fuse(cnnfe2, resnet, rngs=rngs)
         # From here on the network is tiny, and the router is sensitive: float32 whatever the activations are.
         wide = self.head.kernel[...].dtype
-        moe_cnn, cnn_routing = self.moe_cnn(cnnfe1.astype(wide), mask)
-        moe_expression, expression_routing = self.moe_expression(fuse.astype(wide), mask)
+        moe_cnn, cnn_routing = self.moe_cnn(cnnfe1.astype(wide), mask, train=train, rngs=rngs)
+        moe_expression, expression_routing = self.moe_expression(fuse.astype(wide), mask, train=train, rngs=rngs)
         logits = self.head(jnp.concatenate([moe_cnn, moe_expression], -1))
         features = {
             "cnnfe1": cnnfe1, "cnnfe2": cnnfe2, "resnet": resnet, "fuse": fuse,

@@ -16,7 +16,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from expressnet_jax.duration import Clock
-from expressnet_jax.train import run_folder
+from expressnet_jax.train import experts, run_folder
 
 
 def say(text: str) -> None:
@@ -91,6 +91,7 @@ class Progress:
     def __init__(self, clock: Clock, start: int) -> None:
         self._clock, self._start = clock, start
         self._watcher = ThreadPoolExecutor(1)
+        self._starving: dict[str, list[int]] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -130,6 +131,7 @@ class Progress:
             "step": step,
             "epoch": round(self._clock.epoch(step), 4),
             "loss": float(values["loss"]) / count,
+            "auxiliary_loss": float(values["auxiliary"]) / steps,
             "accuracy": float(values["correct"]) / count,
             "gradient_norm": float(values["gradient_norm"]) / steps,
             "learning_rate": float(values["learning_rate"]),
@@ -137,12 +139,12 @@ class Progress:
             "nonfinite": int(values["nonfinite"][1]),
             "images_per_second": round(speed, 2),
         }
-        for layer in (key.removesuffix("/load") for key in values if key.endswith("/load")):
-            load = values[f"{layer}/load"]
-            record[f"{layer}/entropy"] = float(values[f"{layer}/entropy"]) / count
-            record[f"{layer}/max_load"] = float(load.max() / max(load.sum(), 1.0))
-            record[f"{layer}/min_load"] = float(load.min() / max(load.sum(), 1.0))
-        return record
+        return record | experts.statistics(values)
+
+    def warning(self, record: dict[str, Any]) -> str:
+        """One line where an expert has begun to starve, or nothing."""
+        before, self._starving = self._starving, experts.starving(record)
+        return experts.warning(record, before)
 
     def line(self, record: dict[str, Any]) -> str:
         """The record for a person, with the time remaining at the pace so far."""

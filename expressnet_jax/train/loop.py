@@ -21,10 +21,11 @@ from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.duration import Clock
 from expressnet_jax.evaluation import evaluator
-from expressnet_jax.models import choice
+from expressnet_jax.models import choice, expressnet
+from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import run_folder
+from expressnet_jax.train import restore, run_folder
 from expressnet_jax.train import state as states
 from expressnet_jax.train import step as steps
 from expressnet_jax.train.hooks import Interval, MetricsWriter, Progress, say, span
@@ -55,6 +56,8 @@ def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals
         f"{clock.total_steps} steps of {config.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
     )
     say(choice.describe(config.model, train=True))
+    if expressnet.routed_layers(config):
+        say("experts: {}: {}".format(*dispatch.choose(config.moe, config.mesh.expert)))
     manager = Manager(workdir / "checkpoints", keep=config.keep)
     with run_folder.locked(workdir), manager, jax.set_mesh(mesh):
         run = Run(config, mesh, clock, manager)
@@ -112,6 +115,8 @@ class Run:
         step = self.manager.latest_step()
         if step is None:
             self.state = states.init(self.config, self.optimizer, self.mesh)
+            if self.config.init.run:
+                self.state = restore.from_run(self.config, self.state)
             return 0
         record = self.manager.record(step)
         if record["examples"] != self.clock.examples:
@@ -244,6 +249,8 @@ class Run:
         record = progress.record(pending)
         writer.write("train", record)
         say(progress.line(record))
+        if warning := progress.warning(record):
+            say(warning)
         if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:
             raise TrainingError(
                 f"gradients were not finite in the last {record['nonfinite_in_a_row']} steps before step "

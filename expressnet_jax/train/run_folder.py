@@ -18,7 +18,7 @@ from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError, to_dict
 
 #: What may change between the parts of one run: it decides where and how the run is computed, not what.
-_FREE = ("mesh.", "data.workers", "log_every", "keep")
+_FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep")
 
 
 def open_folder(workdir: Path, config: Config) -> None:

@@ -15,6 +15,7 @@ from flax import nnx
 
 from expressnet_jax.config import Config
 from expressnet_jax.models import expressnet, preprocess
+from expressnet_jax.moe import router
 from expressnet_jax.train import augment
 from expressnet_jax.train.state import State, weights
 
@@ -35,7 +36,7 @@ def train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         images, targets = _inputs(config, batch, jax.random.fold_in(key, 0))
         parts = _micro_batches({"image": images, "target": targets, **_labels(batch)}, config.optimizer.accumulate)
-        gradients, stats, metrics = _gradients(graph, state, parts, jax.random.fold_in(key, 1))
+        gradients, stats, metrics = _gradients(config, graph, state, parts, jax.random.fold_in(key, 1))
         norm = optax.tree.norm(gradients)
         new = _update(config, optimizer, state, gradients, stats)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
@@ -53,10 +54,14 @@ def train_step(
 def zero_sums(config: Config) -> Metrics:
     """The sums before the first step of an interval."""
     routed = expressnet.routed_layers(config)
-    scalars = ("loss", "correct", "count", "gradient_norm", "steps", *(f"{layer}/entropy" for layer in routed))
-    loads = {f"{layer}/load": jnp.zeros((config.moe.num_experts,)) for layer in routed}
+    e, classes = config.moe.num_experts, len(config.data.classes)
+    scalars = ("loss", "auxiliary", "correct", "count", "gradient_norm", "steps")
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(scalars, ())
+    for layer in routed:
+        each = {"load": (e,), "importance": (e,), "entropy": (), "dropped": (), "classes": (e, classes)}
+        shapes |= {f"{layer}/{name}": shape for name, shape in each.items()}
     latest = {"nonfinite": jnp.zeros((2,), jnp.int32), "learning_rate": jnp.zeros(())}
-    return {name: jnp.zeros(()) for name in scalars} | loads | latest
+    return {name: jnp.zeros(shape) for name, shape in shapes.items()} | latest
 
 
 def eval_step(config: Config, graph: Any) -> Callable[..., Any]:
@@ -97,39 +102,79 @@ def _micro_batches(batch: Batch, count: int) -> Batch:
     }
 
 
-def _gradients(graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[Any, Any, Metrics]:
+def _gradients(config: Config, graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[Any, Any, Metrics]:
     """Mean gradient over the micro-batches, BatchNorm statistics after the last one, metric sums."""
+    count = parts["label"].shape[0]
+    balancing = any(getattr(config.moe, name) for name in router.LOSSES)
 
-    def loss(params: Any, stats: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    def forward(params: Any, stats: Any, part: Batch, number: jax.Array) -> tuple[expressnet.Output, Any]:
         model = nnx.merge(graph, params, stats)
-        output = model(part["image"], part["mask"], train=True, rngs=nnx.Rngs(dropout=key))
+        rngs = nnx.Rngs(dropout=jax.random.fold_in(key, number))
+        output = model(part["image"], part["mask"], train=True, rngs=rngs)
+        return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    def loss(params: Any, stats: Any, part: Batch, number: jax.Array, routed: Any) -> tuple[jax.Array, Any]:
+        output, stats = forward(params, stats, part, number)
         losses = optax.softmax_cross_entropy(output.logits, part["target"])
-        metrics = {
-            "loss": losses.sum(),
-            "correct": (output.logits.argmax(-1) == part["label"]).sum().astype(jnp.float32),
-            "count": jnp.asarray(losses.shape[0], jnp.float32),
-        }
-        for layer, routing in output.routing.items():
-            metrics |= {f"{layer}/entropy": routing.entropy, f"{layer}/load": routing.load}
-        return losses.mean(), (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), metrics)
+        own = {layer: routing.sums for layer, routing in output.routing.items()}
+        auxiliary = sum((_auxiliary(config, own[layer], routed, layer, count) for layer in own), start=jnp.zeros(()))
+        metrics = {"loss": losses.sum(), "auxiliary": auxiliary / count, **_counts(config, part, output)}
+        return losses.mean() + auxiliary, (stats, metrics)
+
+    def routing_of_all(stats: Any) -> Any:
+        """The router's sums over all micro-batches, by one more forward pass of each."""
+
+        def add(stats: Any, part_and_number: Any) -> tuple[Any, Any]:
+            output, stats = forward(state.params, stats, *part_and_number)
+            return stats, {layer: routing.sums for layer, routing in output.routing.items()}
+
+        return jax.tree.map(lambda s: s.sum(0), jax.lax.scan(add, stats, (parts, jnp.arange(count)))[1])
 
     differentiate = jax.grad(loss, has_aux=True)
-    count = parts["label"].shape[0]
     if count == 1:
-        gradients, (stats, metrics) = differentiate(
-            state.params, state.batch_stats, jax.tree.map(lambda v: v[0], parts), key
-        )
+        only = jax.tree.map(lambda v: v[0], parts)
+        gradients, (stats, metrics) = differentiate(state.params, state.batch_stats, only, 0, None)
         return gradients, stats, metrics
+    routed = routing_of_all(state.batch_stats) if balancing else None
 
     def add(carry: Any, part_and_number: Any) -> tuple[Any, Metrics]:
         total, stats = carry
-        part, number = part_and_number
-        gradients, (stats, metrics) = differentiate(state.params, stats, part, jax.random.fold_in(key, number))
+        gradients, (stats, metrics) = differentiate(state.params, stats, *part_and_number, routed)
         return (jax.tree.map(jnp.add, total, gradients), stats), metrics
 
     start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats)
     (total, stats), metrics = jax.lax.scan(add, start, (parts, jnp.arange(count)))
     return jax.tree.map(lambda g: g / count, total), stats, jax.tree.map(lambda m: m.sum(0), metrics)
+
+
+def _auxiliary(config: Config, own: router.Sums, routed: dict[str, router.Sums] | None, layer: str, count: int) -> Any:
+    """The auxiliary loss of a layer over the whole batch, differentiable in the sums `own` of one of its micro-batches.
+
+    The loss is a function of sums over the whole batch, `routed`; so with respect to a micro-batch's part of them it
+    has the slopes found there, times `count`, since gradients are averaged over the micro-batches.
+    """
+    if routed is None:  # the part is the whole
+        return router.weighted_loss(own, config.moe)
+    value, slopes = jax.value_and_grad(router.weighted_loss)(jax.lax.stop_gradient(routed[layer]), config.moe)
+    moved = sum(jax.tree.leaves(jax.tree.map(lambda slope, part: (slope * part).sum(), slopes, own)), jnp.zeros(()))
+    return value + count * (moved - jax.lax.stop_gradient(moved))
+
+
+def _counts(config: Config, part: Batch, output: expressnet.Output) -> Metrics:
+    """Sums over a micro-batch that are only recorded."""
+    counts = {
+        "correct": (output.logits.argmax(-1) == part["label"]).sum().astype(jnp.float32),
+        "count": jnp.asarray(part["label"].shape[0], jnp.float32),
+    }
+    classes = jax.nn.one_hot(part["label"], len(config.data.classes))  # (B, classes)
+    for layer, routing in output.routing.items():
+        selected = router.spread(routing.chosen, jnp.ones_like(routing.gates), config.moe.num_experts)  # (B, E)
+        sums = routing.sums
+        counts |= {
+            f"{layer}/load": sums.load, f"{layer}/importance": sums.importance, f"{layer}/entropy": sums.entropy,
+            f"{layer}/dropped": sums.dropped, f"{layer}/classes": jnp.einsum("be,bc->ec", selected, classes),
+        }  # fmt: skip
+    return counts
 
 
 def _update(config: Config, optimizer: optax.GradientTransformation, state: State, gradients: Any, stats: Any) -> State:

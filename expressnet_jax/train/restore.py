@@ -1,0 +1,89 @@
+"""The best weights of a run: for evaluation, or as the start of another one, with more experts where asked.
+
+Legend: D in, E experts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.duration import Clock
+from expressnet_jax.models import canonical, expressnet
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import optimizer as optimizers
+from expressnet_jax.train import run_folder
+from expressnet_jax.train import state as states
+
+
+def restore_best(config: Config, workdir: Path, mesh: jax.sharding.Mesh) -> tuple[states.State, int]:
+    """The state of a run's best checkpoint on this mesh, and its step."""
+    with Manager(workdir / "checkpoints", read_only=True) as manager:
+        best = manager.best_step()
+        if best is None:
+            raise CheckpointError(f"{workdir} has no checkpoint yet")
+        # The clock shapes no array: any number of examples gives the optimizer the same state.
+        optimizer = optimizers.create(config, Clock(config.batch_size, config.batch_size, 1))
+        abstract = states.abstract(config, optimizer, mesh)
+        return states.State(**manager.restore(best, abstract._asdict())), best
+
+
+def from_run(config: Config, state: states.State) -> states.State:
+    """`state` with the weights of the best checkpoint in the folder `config.init.run`, where they lie in `state`.
+
+    Raises ConfigError where the two networks differ in more than the number of experts, which may only grow.
+    """
+    folder = Path(config.init.run).expanduser()
+    source = run_folder.read_config(folder)
+    before, after = source.moe.num_experts, config.moe.num_experts
+    if before > after:
+        raise ConfigError(f"init.run={folder} has {before} experts, more than moe.num_experts={after}; none is removed")
+    restored, _ = restore_best(source, folder, meshes.for_evaluation(source))
+    named = canonical.to_canonical(nnx.merge(states.graph(source), *states.weights(restored)))
+    rng = np.random.default_rng(config.seed)
+    for layer in expressnet.routed_layers(config):
+        named = grown(named, layer, before, after, config.init.perturbation, rng)
+    model = expressnet.create(config)
+    try:
+        canonical.from_canonical(model, named)
+    except canonical.NamesError as error:
+        raise ConfigError(f"init.run={folder} does not fit this network: {error}") from None
+    made = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
+    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, [state.params, state.batch_stats])
+    params, stats = placed
+    ema = {"params": params, "batch_stats": stats} if state.ema else {}
+    return state._replace(params=params, batch_stats=stats, ema=jax.tree.map(jnp.copy, ema))
+
+
+def grown(
+    named: dict[str, np.ndarray], layer: str, before: int, after: int, perturbation: float, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Canonical weights of a layer with `after` experts from one with `before`.
+
+    Expert e is a copy of expert e % before, and so is its column (D,) of the router; copies are perturbed, so that they
+    part. The softmax now shares its probability among copies: outputs are not the same until it is trained again.
+    """
+    result = dict(named)
+    for e in range(before, after):
+        prefix = f"{layer}/expert{e % before}/"
+        copies = {name: value for name, value in named.items() if name.startswith(prefix)}
+        copies = {name.replace(prefix, f"{layer}/expert{e}/"): value for name, value in copies.items()}
+        result |= {name: _perturbed(value, perturbation, rng) for name, value in copies.items()}
+    source = np.arange(after) % before
+    for name in (f"{layer}/gate/kernel", f"{layer}/gate/bias", f"{layer}/selection_bias"):
+        if name in named:
+            value = named[name][..., source]
+            value[..., before:] = _perturbed(value[..., before:], perturbation, rng)
+            result[name] = value
+    return result
+
+
+def _perturbed(value: np.ndarray, perturbation: float, rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(value.shape) * (perturbation * value.std() if value.size else 0.0)
+    return (value + noise).astype(value.dtype)
