@@ -35,13 +35,13 @@ def differences(settings: Settings, mesh: Mesh, *, d: int, b: int, padding: int,
     settings = dataclasses.replace(settings, capacity_factor=float(settings.num_experts))
     oracle = dataclasses.replace(settings, implementation="dense")
     params, x, mask, probe = _data(settings, d, b, padding)
-    expected = jax.jit(_outcome(oracle, mask, probe))(params, x.astype(dtype))
     batch, everywhere = (NamedSharding(mesh, spec) for spec in (PartitionSpec(("data", "expert")), PartitionSpec()))
     experts = NamedSharding(mesh, PartitionSpec("expert"))
-    placed = {part: experts if part == "experts" else everywhere for part in params}
+    x = x.astype(dtype)
+    expected = jax.jit(_outcome(oracle, mask, probe))(params, x)
+    parts = {part: _placed(value, experts if part == "experts" else everywhere) for part, value in params.items()}
     with jax.set_mesh(mesh):
-        outcome = jax.jit(_outcome(settings, mask, probe), in_shardings=(placed, batch), out_shardings=everywhere)
-        found = outcome(params, x.astype(dtype))
+        found = jax.jit(_outcome(settings, mask, probe), out_shardings=everywhere)(parts, _placed(x, batch))
     return {name: _largest(found[name], expected[name]) for name in expected}
 
 
@@ -78,6 +78,11 @@ def _data(settings: Settings, d: int, b: int, padding: int) -> tuple[Any, np.nda
     probe = rng.standard_normal((b, settings.hidden)).astype(np.float32)
     params = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
     return params, x, np.arange(b) < b - padding, probe
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that every process holds whole, each process placing its own devices' parts."""
+    return jax.tree.map(lambda a: jax.make_array_from_callback(a.shape, sharding, lambda index: a[index]), tree)
 
 
 def _outcome(settings: Settings, mask: np.ndarray, probe: np.ndarray) -> Any:

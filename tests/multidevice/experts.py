@@ -1,0 +1,53 @@
+"""Random mixtures of experts on a mesh of all devices at hand, compared with `dense` on one: worst differences as JSON.
+
+    python -m tests.multidevice.experts CASES [COORDINATOR PROCESSES NUMBER]
+
+With a coordinator it is one of several processes, and the devices are those of all of them.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from expressnet_jax.moe import selfcheck
+from expressnet_jax.moe.settings import MoE
+
+
+def main() -> None:
+    cases, *cluster = sys.argv[1:]
+    if cluster:
+        jax.distributed.initialize(cluster[0], int(cluster[1]), int(cluster[2]))
+    rng = np.random.default_rng(0)
+    worst: dict[str, dict[str, float]] = {}
+    devices = np.array(jax.devices())
+    for number in range(int(cases)):
+        for across in (1, 2, 4, 8):
+            mesh = Mesh(devices.reshape(-1, across), ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
+            settings = drawn(rng, across, selfcheck.MOVEMENTS[(number + across) % len(selfcheck.MOVEMENTS)])
+            b = int(rng.integers(1, 5)) * 8
+            dtype = "bfloat16" if number % 2 else "float32"
+            sizes = {"d": int(rng.integers(2, 40)), "b": b, "padding": int(rng.integers(0, b // 2))}
+            found = selfcheck.differences(settings, mesh, **sizes, dtype=dtype)
+            before = worst.setdefault(f"{settings.implementation}/{dtype}", dict.fromkeys(found, 0.0))
+            before.update({name: max(size, before[name]) for name, size in found.items()})
+    if jax.process_index() == 0:
+        print(json.dumps({"devices": devices.size, "processes": jax.process_count(), "worst": worst}))
+
+
+def drawn(rng: np.random.Generator, across: int, implementation: str) -> MoE:
+    """Settings with a number of experts that `across` divides."""
+    e = across * int(rng.integers(1, 1 + 16 // across))
+    k = int(rng.integers(1, min(e, 4) + 1))
+    return MoE(
+        num_experts=e, top_k=k, hidden=int(rng.integers(1, 40)), layers=int(rng.integers(1, 3)),
+        router=str(rng.choice(["top_k", "top_k", "soft"])), renormalize=bool(k > 1 and rng.integers(2)),
+        noise_std=float(rng.choice([0.0, 0.3])), balance_bias=float(rng.choice([0.0, 0.01])),
+        implementation=implementation, by_weight=bool(rng.integers(2)),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

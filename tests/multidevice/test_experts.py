@@ -1,0 +1,88 @@
+"""Every movement of images to experts against the dense form on one device, in processes of 8 and of 2 x 4 devices."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from expressnet_jax.moe.selfcheck import MOVEMENTS, TOLERANCES
+from tests.conftest import TINY, environment, expressnet
+
+
+def start(*arguments, devices):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.multidevice.experts", *map(str, arguments)],
+        env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finished(process):
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def within_tolerance(found):
+    for case, sizes in found["worst"].items():
+        values, gradients = TOLERANCES[case.split("/")[1]]
+        assert sizes["forward"] <= values, (case, sizes)
+        assert max(sizes["inputs"], sizes["router"], sizes["experts"]) <= gradients, (case, sizes)
+
+
+def test_every_movement_equals_dense_on_every_mesh():
+    found = json.loads(finished(start(5, devices=8)))
+    assert found["devices"] == 8 and found["processes"] == 1
+    assert set(found["worst"]) == {f"{name}/{dtype}" for name in MOVEMENTS for dtype in TOLERANCES}
+    within_tolerance(found)
+
+
+def test_two_processes_of_four_devices_agree_too():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [start(2, address, 2, number, devices=4) for number in range(2)]
+    first, _ = [finished(process) for process in processes]
+    found = json.loads(first.splitlines()[-1])  # gloo speaks first
+    assert found["devices"] == 8 and found["processes"] == 2
+    assert {case.split("/")[0] for case in found["worst"]} == set(MOVEMENTS)
+    within_tolerance(found)
+
+
+def test_the_selfcheck_passes_on_this_mesh_and_says_so():
+    done = expressnet("inspect", f"--config={TINY}", "--selfcheck", "--json", "--config.mesh.expert=4", devices=8)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["mesh"] == {"data": 2, "expert": 4} and len(found["movements"]) == 8
+    assert "all_to_all" in done.stderr and "OFF" not in done.stderr
+
+
+@pytest.mark.parametrize("mesh", ["--config.mesh.expert=8", "--config.mesh.expert=3"])
+def test_devices_that_do_not_divide_the_experts_are_refused(mesh):
+    done = expressnet("inspect", f"--config={TINY}", "--selfcheck", mesh, devices=8)
+    assert done.returncode == 2 and "moe.num_experts=4 is not divisible by mesh.expert=" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("implementation", ["all_to_all", "all_gather", "dropless"])
+def test_a_dense_checkpoint_goes_on_with_experts_spread_over_devices(tmp_path, data_dir, implementation):
+    """Two steps on one device, two more on 2 x 4: the losses of four steps on one."""
+    options = ["train", f"--config={TINY}", "--data_dir", data_dir, "--config.total=4steps",
+               "--config.save_every=2steps",
+               "--config.eval_every=4steps", "--config.log_every=1steps", "--config.moe.capacity_factor=4"]  # fmt: skip
+    spread = [f"--config.moe.implementation={implementation}", "--config.mesh.expert=4"]
+
+    def losses():
+        lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+        return [record["loss"] for record in lines if record["kind"] == "train"]
+
+    whole = expressnet(*options, "--workdir", tmp_path / "run", "--config.moe.implementation=dense")
+    assert whole.returncode == 0, whole.stderr
+    expected = losses()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    again = expressnet(*options, "--workdir", tmp_path / "run", *spread, devices=8)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 2" in again.stderr and f"experts: {implementation}" in again.stderr
+    assert losses() == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,34 @@
+"""What a run records of its routers, and when it warns."""
+
+import numpy as np
+import pytest
+
+from expressnet_jax.train import experts
+
+
+def sums(load, dropped=0.0):
+    load = np.asarray(load, np.float64)
+    classes = np.stack([load, np.zeros_like(load)], 1)
+    return {"count": load.sum() / 2, "moe/load": load, "moe/importance": load / 2, "moe/entropy": load.sum() / 4,
+            "moe/dropped": dropped, "moe/classes": classes}  # fmt: skip
+
+
+def test_statistics_are_fractions_of_the_interval():
+    found = experts.statistics(sums([60, 20, 20, 0], dropped=5))
+    assert found["moe/load"] == [0.6, 0.2, 0.2, 0.0] and found["moe/max_load"] == 0.6 and found["moe/min_load"] == 0
+    assert found["moe/dead"] == 1 and found["moe/dropped"] == 0.05 and found["moe/entropy"] == 0.5
+    assert found["moe/importance"] == found["moe/load"] and found["moe/classes"][0] == [60, 0]
+
+
+def test_a_starving_expert_is_named_once_with_its_share_and_the_way_out():
+    record = {"step": 20, **experts.statistics(sums([50, 48, 1, 1]))}
+    text = experts.warning(record, {})
+    assert "\n" not in text and "expert 2 got 1.00 %" in text and "expert 3" in text and "25.00 %" in text
+    assert "moe.balance_loss" in text and "step 20" in text
+    assert experts.warning(record, experts.starving(record)) == ""
+
+
+@pytest.mark.parametrize("load", [[25, 25, 25, 25], [70, 20, 6, 4]])
+def test_uneven_is_not_yet_starving(load):
+    record = {"step": 1, **experts.statistics(sums(load))}
+    assert experts.warning(record, {}) == "" and experts.starving(record) == {"moe": []}
