@@ -220,6 +220,37 @@ def curves_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[str
     _save(figure, path)
 
 
+def experts_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Each expert's share of the selections over the steps of a run, layer by layer, from its metrics.jsonl.
+
+    The busiest and the idlest at the end are named, the others faint; a dotted line is the even share.
+    """
+    train = [record for record in _of_kind(records, "train") if any(key.endswith("/load") for key in record)]
+    layers = [key.removesuffix("/load") for key in train[0] if key.endswith("/load")] if train else []
+    if not layers:
+        return
+    figure = Figure(figsize=(5 * len(layers), 3.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    steps = [record["step"] for record in train]
+    for axes, layer in zip(np.atleast_1d(figure.subplots(1, len(layers), sharey=True)), layers, strict=True):
+        loads = np.array([record[f"{layer}/load"] for record in train])  # (records, experts)
+        named = {int(loads[-1].argmax()): (VERMILLION, "o"), int(loads[-1].argmin()): (BLUE, "s")}
+        for e, load in enumerate(loads.T):
+            color, marker = named.get(e, (GREY, None))
+            label = f"expert {e}: {load[-1]:.1%} at the end" if e in named else None
+            axes.plot(
+                steps, load, color=color, marker=marker, markersize=3, linewidth=1.4 if e in named else 0.8, label=label
+            )
+        axes.axhline(1 / loads.shape[1], color=INK, linestyle=":", linewidth=1.2, label="an even share")
+        axes.set_title(layer, fontsize=11, fontweight="bold", loc="left")
+        axes.set_xlabel("step")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)
+    figure.suptitle("share of the selections", fontsize=10)
+    _save(figure, path)
+
+
 def _of_kind(records: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     by_step = {record["step"]: record for record in records if record.get("kind") == kind}
     return [by_step[step] for step in sorted(by_step)]

@@ -47,8 +47,10 @@ def evaluate_run(
 
 
 def curves(workdir: Path) -> None:
-    """Draws the training and validation curves of a run to curves.png."""
-    figures.curves_figure(hooks.read_records(workdir), workdir / "curves.png")
+    """Draws the training and validation curves of a run to curves.png, the experts' shares to experts.png."""
+    records = hooks.read_records(workdir)
+    figures.curves_figure(records, workdir / "curves.png")
+    figures.experts_figure(records, workdir / "experts.png")
 
 
 def _open(config: Config, name: str, split: str, data_dir: str | None) -> loader.Split:
