@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from expressnet_jax.moe.router import LOSSES
 from tests.conftest import TINY, environment, expressnet
 
-RUN = ["--config.total=5steps", "--config.log_every=1steps", "--config.batch_size=32"]
+RUN = ["--config.total=5steps", "--config.log_every=1steps", "--config.batch_size=32", "--config.moe.noise_std=0.1",
+       *(f"--config.moe.{name}=0.1" for name in LOSSES)]  # fmt: skip
 
 
 def losses(folder, data_dir, *mesh, devices):
@@ -17,7 +19,8 @@ def losses(folder, data_dir, *mesh, devices):
                       devices=devices)  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [r["loss"] for r in records if r["kind"] == "train"], [r for r in records if r["kind"] == "validation"]
+    train = [[r["loss"], r["auxiliary_loss"], *r["moe_cnn/load"]] for r in records if r["kind"] == "train"]
+    return train, [r for r in records if r["kind"] == "validation"]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,7 @@ def one_device(tmp_path_factory, data_dir):
 
 @pytest.mark.parametrize("expert", [1, 4])
 def test_five_steps_on_eight_devices_equal_those_on_one(one_device, tmp_path, data_dir, expert):
+    """With noise and all auxiliary losses, which are of the whole batch wherever its parts lie."""
     found, validation = losses(tmp_path / "run", data_dir, f"--config.mesh.expert={expert}", devices=8)
     assert len(found) == 5
     np.testing.assert_allclose(found, one_device[0], rtol=1e-5)

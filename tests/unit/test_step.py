@@ -5,10 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from expressnet_jax import config_files
 from expressnet_jax.duration import Clock
+from expressnet_jax.models import expressnet
+from expressnet_jax.moe.layer import MoE
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import optimizer as optimizers
 from expressnet_jax.train import state as states
@@ -151,3 +155,42 @@ def test_evaluation_counts_no_padding_and_does_not_depend_on_the_batch():
     np.testing.assert_allclose(loss, alone[1], rtol=1e-5)
     np.testing.assert_allclose(probabilities[:5], alone[2], atol=1e-6)
     np.testing.assert_array_equal(confusion.sum(1), np.bincount(np.asarray(full["label"][:5]), minlength=8))
+
+
+class Routed(nnx.Module):
+    """Two routed layers and a head without BatchNorm, whose statistics would depend on the size of a micro-batch."""
+
+    def __init__(self, c, rngs):
+        self.moe_cnn, self.moe_expression = (MoE(48, c.moe, dtype=jnp.float32, rngs=rngs) for _ in range(2))
+        self.head = nnx.Linear(2 * c.moe.hidden, len(c.data.classes), rngs=rngs)
+
+    def __call__(self, images, mask, *, train, rngs=None):
+        x = images.reshape(len(images), 8, 4, 8, 4, 3).mean((2, 4))[:, ::2, ::2].reshape(len(images), -1)
+        answers, routing = {}, {}
+        for name in ("moe_cnn", "moe_expression"):
+            answers[name], routing[name] = getattr(self, name)(x, mask, train=train, rngs=rngs)
+        return expressnet.Output(self.head(jnp.concatenate(list(answers.values()), -1)), answers, routing)
+
+
+def test_auxiliary_losses_and_their_gradients_do_not_depend_on_accumulation():
+    """They are of the whole batch: four micro-batches of four, very different in load, act as one of sixteen."""
+    pairs = [(f"moe.{name}", "0.5") for name in ("importance_loss", "balance_loss", "z_loss")]
+    found = {}
+    for name, changes in {"off": (), "1": pairs, "4": [*pairs, ("optimizer.accumulate", "4")]}.items():
+        c = config(*PLAIN, ("ema.decay", "0"), *changes)
+        graph, params, stats = nnx.split(Routed(c, nnx.Rngs(0)), nnx.Param, nnx.BatchStat)
+        optimizer = optax.sgd(1.0)
+        params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+        state = states.init(c, optimizer, meshes.create(c))
+        state = state._replace(params=params, batch_stats=stats, opt_state=optimizer.init(params))
+        some = batch()
+        some["image"] = (some["image"] * (jnp.arange(16) % 4 / 4)[:, None, None, None]).astype(jnp.uint8)
+        step = jax.jit(steps.train_step(c, graph, optimizer, optax.constant_schedule(1.0)))
+        after, sums = step(state, steps.zero_sums(c), some)
+        gradients = jax.tree.map(lambda a, b: np.asarray(a - b), state.params, after.params)
+        found[name] = gradients, float(sums["auxiliary"])
+    assert found["1"][1] == pytest.approx(found["4"][1], rel=1e-5) and found["off"][1] == 0
+    for one, four in zip(jax.tree.leaves(found["1"][0]), jax.tree.leaves(found["4"][0]), strict=True):
+        np.testing.assert_allclose(four, one, rtol=1e-4, atol=1e-6)
+    gates = [found[name][0]["moe_cnn"]["gate"]["kernel"] for name in ("off", "1")]
+    assert np.abs(gates[1] - gates[0]).max() > 0.1 * np.abs(gates[0]).max()
