@@ -179,3 +179,22 @@ def test_gradients_that_stay_non_finite_end_the_run(tmp_path, data_dir):
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "not finite" in last and "clip_norm" in last and "Traceback" not in done.stderr
+
+
+def test_a_run_starts_from_another_with_more_experts(finished, tmp_path, data_dir):
+    before, _ = finished
+    start = f"--config.init.run={before}"
+    done = expressnet(
+        *train(tmp_path / "grown", data_dir, start, "--config.moe.num_experts=6", "--config.total=2steps")
+    )
+    assert done.returncode == 0, done.stderr
+    kept = [r["loss"] for r in records(tmp_path / "grown", "train")]
+    fresh = [r["loss"] for r in records(before, "train")]
+    assert kept[0] < fresh[0] - 0.05  # it goes on from what was learnt
+    assert expressnet("inspect", tmp_path / "grown", "--json").returncode == 0
+    fewer = expressnet(
+        *train(tmp_path / "fewer", data_dir, f"--config.init.run={before}", "--config.moe.num_experts=2")
+    )
+    assert fewer.returncode == 2 and "has 4 experts, more than moe.num_experts=2" in fewer.stderr
+    misfit = expressnet(*train(tmp_path / "misfit", data_dir, start, "--config.moe.hidden=8"))
+    assert misfit.returncode == 2 and "does not fit this network" in misfit.stderr and "Traceback" not in misfit.stderr
