@@ -33,7 +33,7 @@ def within_tolerance(found):
 
 
 def test_every_movement_equals_dense_on_every_mesh():
-    found = json.loads(finished(start(5, devices=8)))
+    found = json.loads(finished(start(4, devices=8)))
     assert found["devices"] == 8 and found["processes"] == 1
     assert set(found["worst"]) == {f"{name}/{dtype}" for name in MOVEMENTS for dtype in TOLERANCES}
     within_tolerance(found)
@@ -66,23 +66,48 @@ def test_devices_that_do_not_divide_the_experts_are_refused(mesh):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("implementation", ["all_to_all", "all_gather", "dropless"])
-def test_a_dense_checkpoint_goes_on_with_experts_spread_over_devices(tmp_path, data_dir, implementation):
+FOUR = ["--config.total=4steps", "--config.save_every=2steps", "--config.eval_every=4steps",
+        "--config.log_every=1steps", "--config.moe.capacity_factor=4"]  # fmt: skip
+
+
+def losses(workdir):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [record["loss"] for record in lines if record["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def dense_run(tmp_path_factory, data_dir):
+    """Four steps on one device; the checkpoint of the second is the last that is left."""
+    workdir = tmp_path_factory.mktemp("dense") / "run"
+    done = expressnet("train", f"--config={TINY}", "--data_dir", data_dir, "--workdir", workdir, *FOUR)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    return workdir
+
+
+@pytest.mark.parametrize("implementation", ["all_to_all", "dropless"])
+def test_a_dense_checkpoint_goes_on_with_experts_spread_over_devices(dense_run, tmp_path, data_dir, implementation):
     """Two steps on one device, two more on 2 x 4: the losses of four steps on one."""
-    options = ["train", f"--config={TINY}", "--data_dir", data_dir, "--config.total=4steps",
-               "--config.save_every=2steps",
-               "--config.eval_every=4steps", "--config.log_every=1steps", "--config.moe.capacity_factor=4"]  # fmt: skip
+    workdir = tmp_path / "run"
+    shutil.copytree(dense_run, workdir)
     spread = [f"--config.moe.implementation={implementation}", "--config.mesh.expert=4"]
-
-    def losses():
-        lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-        return [record["loss"] for record in lines if record["kind"] == "train"]
-
-    whole = expressnet(*options, "--workdir", tmp_path / "run", "--config.moe.implementation=dense")
-    assert whole.returncode == 0, whole.stderr
-    expected = losses()
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
-    again = expressnet(*options, "--workdir", tmp_path / "run", *spread, devices=8)
+    again = expressnet("train", f"--config={TINY}", "--data_dir", data_dir, "--workdir", workdir, *FOUR, *spread,
+                       devices=8)  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert "going on from step 2" in again.stderr and f"experts: {implementation}" in again.stderr
-    assert losses() == pytest.approx(expected, rel=1e-5)
+    assert losses(workdir) == pytest.approx(losses(dense_run), rel=1e-5)
+
+
+def test_the_memory_of_experts_falls_with_the_devices_that_share_them():
+    """Parameters, both moments of Adam and the average: by the compiled programs' own account."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.multidevice.expert_memory"],
+        env=environment(devices=8), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    whole = found["arguments"]["1"]
+    for across in (2, 8):
+        saved = whole - found["arguments"][str(across)]
+        assert saved == pytest.approx(found["experts"] * (1 - 1 / across), rel=0.01)
+    assert found["experts"] > 0.4 * whole
