@@ -231,6 +231,7 @@ def experts_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[st
         return
     figure = Figure(figsize=(5 * len(layers), 3.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     steps = [record["step"] for record in train]
+    highest = max(max(record[f"{layer}/load"]) for record in train for layer in layers)
     for axes, layer in zip(np.atleast_1d(figure.subplots(1, len(layers), sharey=True)), layers, strict=True):
         loads = np.array([record[f"{layer}/load"] for record in train])  # (records, experts)
         named = {int(loads[-1].argmax()): (VERMILLION, "o"), int(loads[-1].argmin()): (BLUE, "s")}
@@ -243,7 +244,7 @@ def experts_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[st
         axes.axhline(1 / loads.shape[1], color=INK, linestyle=":", linewidth=1.2, label="an even share")
         axes.set_title(layer, fontsize=11, fontweight="bold", loc="left")
         axes.set_xlabel("step")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * highest)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)

@@ -215,7 +215,7 @@ def test_each_expert_starts_differently():
 
 @pytest.mark.parametrize(
     ("settings", "devices", "expected"),
-    [({}, 1, "dense"), ({"num_experts": 64}, 1, "dropless"), ({"num_experts": 64, "router": "soft"}, 1, "dense"),
+    [({}, 1, "dense"), ({"num_experts": 64}, 1, "dense"), ({"implementation": "dropless"}, 1, "dropless"),
      ({"num_experts": 64}, 8, "all_gather"), ({"implementation": "capacity"}, 8, "capacity")],
 )  # fmt: skip
 def test_auto_never_drops_and_says_why(settings, devices, expected):
