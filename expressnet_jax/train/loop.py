@@ -49,6 +49,8 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
 def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals) -> dict[str, Any]:
     mesh = meshes.create(config)
     train_split, validation = open_splits(config, data_dir)
+    if config.init.run and not (workdir / "config.json").exists():
+        restore.model_from_run(config)  # what does not fit is said before there is a folder
     run_folder.open_folder(workdir, config)
     clock = clock_of(config, len(train_split))
     say(

@@ -35,7 +35,17 @@ def restore_best(config: Config, workdir: Path, mesh: jax.sharding.Mesh) -> tupl
 
 
 def from_run(config: Config, state: states.State) -> states.State:
-    """`state` with the weights of the best checkpoint in the folder `config.init.run`, where they lie in `state`.
+    """`state` with the weights of `model_from_run`, each where it lies in `state`."""
+    model = model_from_run(config)
+    made = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
+    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, [state.params, state.batch_stats])
+    params, stats = placed
+    ema = {"params": params, "batch_stats": stats} if state.ema else {}
+    return state._replace(params=params, batch_stats=stats, ema=jax.tree.map(jnp.copy, ema))
+
+
+def model_from_run(config: Config) -> nnx.Module:
+    """The network of `config` with the weights of the best checkpoint in the folder `config.init.run`.
 
     Raises ConfigError where the two networks differ in more than the number of experts, which may only grow.
     """
@@ -54,11 +64,7 @@ def from_run(config: Config, state: states.State) -> states.State:
         canonical.from_canonical(model, named)
     except canonical.NamesError as error:
         raise ConfigError(f"init.run={folder} does not fit this network: {error}") from None
-    made = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
-    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, [state.params, state.batch_stats])
-    params, stats = placed
-    ema = {"params": params, "batch_stats": stats} if state.ema else {}
-    return state._replace(params=params, batch_stats=stats, ema=jax.tree.map(jnp.copy, ema))
+    return model
 
 
 def grown(

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, parameters.txt, checkpoints/, metrics.jsonl, events/, summary.*, evaluation/."""
+"""A run's folder: config.json, parameters.txt, checkpoints/, metrics.jsonl, events/, summary.*, evaluation/, *.png."""
 
 from __future__ import annotations
 
