@@ -159,13 +159,10 @@ def _dft(x: jax.Array, spectrum: jax.Array, down: _Axis, across: _Axis) -> jax.A
     columns, rows = _waves(across.length, 0, across.read, wide), _waves(down.length, 0, down.read, wide)
     half = product("vw,whbd->vhbd", columns, tiles.transpose(2, 1, 0, 3))  # (2V, H, B, D)
     image = product("uh,vhbd->uvbd", rows, half).reshape(2, u, 2, v, -1, d)
-    image = _to_complex(image)  # (Z, B, D)
     if d <= _SUMMED.get(target.platform(), _SUMMED_ELSEWHERE):  # hardly a matrix product, and fused with what follows
-        terms = (image[:, :, i, None] * spectrum[:, None, i] for i in range(d))  # (Z, B, F)
-        result = functools.reduce(jnp.add, terms)
+        result = _sum_of_products(image, spectrum)
     else:
-        result = product("zbd,zdf->zbf", image, spectrum)
-    result = _from_complex(result, u, v)  # (2, U, 2, V, B, F)
+        result = _from_complex(product("zbd,zdf->zbf", _to_complex(image), spectrum), u, v)  # (2, U, 2, V, B, F)
     rows = _waves(down.length, 0, down.wanted, wide) * _weights(down.length, wide)
     columns = _waves(across.length, 0, across.wanted, wide) * _weights(across.length, wide)
     half = product("uh,uvbf->hvbf", rows, result.reshape(2 * u, 2 * v, *result.shape[4:]))
@@ -203,6 +200,25 @@ def _from_complex(z: jax.Array, u: int, v: int) -> jax.Array:
     cosine = jnp.concatenate([plus.real + minus.real, -(plus.imag + minus.imag)], 2)
     sine = jnp.concatenate([minus.imag - plus.imag, minus.real - plus.real], 2)
     return jnp.concatenate([cosine, sine]) / 2
+
+
+def _sum_of_products(waves: jax.Array, spectrum: jax.Array) -> jax.Array:
+    """A picture's waves (2, U, 2, V, B, D) times a spectrum (Z, D, F), for a few D: (2, U, 2, V, B, F).
+
+    The same as a matrix product between `_to_complex` and `_from_complex`, but the two signs of u apart: the compiler
+    then joins all of it, and for a TPU v5e moves a sixth less (CNNFE2's first layer: 151 to 125 MB a picture).
+    """
+    u, v = waves.shape[1], waves.shape[3]
+    (cc, cs), (sc, ss) = (waves[0, :, 0], waves[0, :, 1]), (waves[1, :, 0], waves[1, :, 1])  # (U, V, B, D)
+    signs = lax.complex(cc - ss, -(cs + sc)), lax.complex(cc + ss, sc - cs)
+    kernels = spectrum.reshape(2, u, v, 1, *spectrum.shape[1:])  # (2, U, V, 1, D, F)
+    plus, minus = (
+        functools.reduce(jnp.add, (sign[..., i, None] * kernel[..., i, :] for i in range(sign.shape[-1])))
+        for sign, kernel in zip(signs, kernels, strict=True)
+    )
+    cosine = jnp.stack([plus.real + minus.real, -(plus.imag + minus.imag)], 1)
+    sine = jnp.stack([minus.imag - plus.imag, minus.real - plus.real], 1)
+    return jnp.stack([cosine, sine]) / 2
 
 
 def _exact(a: jax.Array, b: jax.Array) -> jax.Array:
