@@ -277,8 +277,10 @@ def _check_experts(config: Config) -> None:
         raise ConfigError(f"moe.load_loss={moe.load_loss} needs moe.noise_std above 0; V-MoE takes 1 / num_experts")
     if moe.renormalize and moe.top_k == 1 and moe.router != "soft":
         raise ConfigError("moe.renormalize makes every gate 1 with moe.top_k=1, and the router could not learn")
-    if moe.router == "random" and any(getattr(moe, name) for name in ("balance_loss", "importance_loss", "load_loss")):
-        raise ConfigError("moe.router=random never learns, so no loss can balance it; moe.balance_bias can")
+    if moe.router == "random" and any(
+        getattr(moe, name) for name in ("balance_loss", "importance_loss", "load_loss", "z_loss")
+    ):
+        raise ConfigError("moe.router=random never learns, so no loss can change it; moe.balance_bias can")
 
 
 def _check_division(config: Config) -> None:

@@ -1,4 +1,6 @@
-"""Random mixtures of experts on a mesh of all devices at hand, compared with `dense` on one: worst differences as JSON.
+"""Random mixtures of experts on meshes of 8 devices, compared with `dense` on one: worst differences as JSON.
+
+The first four cases take every movement to every mesh in float32, further ones are in bfloat16.
 
     python -m tests.multidevice.experts CASES [COORDINATOR PROCESSES NUMBER]
 
@@ -23,12 +25,14 @@ def main() -> None:
     rng = np.random.default_rng(0)
     worst: dict[str, dict[str, float]] = {}
     devices = np.array(jax.devices())
+    shapes = [(8, 1), (1, 8), (2, 4), (4, 2)] + ([] if cluster else [(1, 1)])
     for number in range(int(cases)):
-        for across in (1, 2, 4, 8):
-            mesh = Mesh(devices.reshape(-1, across), ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
-            settings = drawn(rng, across, selfcheck.MOVEMENTS[(number + across) % len(selfcheck.MOVEMENTS)])
+        for place, shape in enumerate(shapes):
+            grid = devices[: shape[0] * shape[1]].reshape(shape)
+            mesh = Mesh(grid, ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
+            settings = drawn(rng, shape[1], selfcheck.MOVEMENTS[(number + place) % len(selfcheck.MOVEMENTS)])
             b = int(rng.integers(1, 5)) * 8
-            dtype = "bfloat16" if number % 2 else "float32"
+            dtype = "float32" if number < len(selfcheck.MOVEMENTS) else "bfloat16"
             sizes = {"d": int(rng.integers(2, 40)), "b": b, "padding": int(rng.integers(0, b // 2))}
             found = selfcheck.differences(settings, mesh, **sizes, dtype=dtype)
             before = worst.setdefault(f"{settings.implementation}/{dtype}", dict.fromkeys(found, 0.0))

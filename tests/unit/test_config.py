@@ -50,6 +50,10 @@ def test_a_preset_comes_before_the_sizes_beside_it():
         ("total", "50%", ["total", "percentage"]),
         ("batch_size", "0", ["batch_size=0"]),
         ("moe.top_k", "5", ["top_k=5", "num_experts=4"]),
+        ("moe.load_loss", "0.1", ["load_loss=0.1", "noise_std"]),
+        ("moe.router", "topk", ["did you mean top_k", "soft", "random"]),
+        ("moe.implementation", "all2all", ["did you mean all_to_all", "dropless"]),
+        ("moe.balance_loss", "-1", ["balance_loss=-1.0"]),
         ("model.conv_dropout", "1.0", ["conv_dropout=1.0", "below 1"]),
         ("mesh.expert", "3", ["num_experts=4", "mesh.expert=3"]),
         ("optimizer.accumulate", "3", ["batch_size=128", "accumulate=3"]),
@@ -115,3 +119,16 @@ def test_durations():
     assert clock.steps("1examples") == 1  # something rather than nothing
     assert clock.epoch(125) == 4.0
     assert Config().total == "15epochs"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([("moe.renormalize", "true"), ("moe.top_k", "1")], ["renormalize", "top_k=1"]),
+        ([("moe.router", "random"), ("moe.z_loss", "0.1")], ["router=random", "balance_bias"]),
+    ],
+)
+def test_settings_of_the_router_that_could_do_nothing_are_refused(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        config_files.load("fer2013", changes)
+    assert all(word in str(caught.value) for word in words)
