@@ -37,6 +37,7 @@ def test_every_movement_equals_dense_on_every_mesh():
     assert found["devices"] == 8 and found["processes"] == 1
     assert set(found["worst"]) == {f"{name}/{dtype}" for name in MOVEMENTS for dtype in TOLERANCES}
     within_tolerance(found)
+    assert set(found["of_other_images"]) == set(MOVEMENTS) and max(found["of_other_images"].values()) <= 1e-6
 
 
 def test_two_processes_of_four_devices_agree_too():
