@@ -26,7 +26,8 @@ check() {
 check "lint" ruff check .
 check "format" ruff format --check --quiet .
 check "types" mypy expressnet_jax data_pipelines
-check "tests" pytest --durations=15 --durations-min=1 "$@"
+# Two at a time, a file to a process: most of a test here is one core compiling. -n 0 in the arguments: one at a time.
+check "tests" pytest -n 2 --dist loadfile --durations=15 --durations-min=1 "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
     fail "not passed: ${failed[*]}"
