@@ -26,8 +26,8 @@ check() {
 check "lint" ruff check .
 check "format" ruff format --check --quiet .
 check "types" mypy expressnet_jax data_pipelines
-# Two at a time, a file to a process: most of a test here is one core compiling. -n 0 in the arguments: one at a time.
-check "tests" pytest -n 2 --dist loadfile --durations=15 --durations-min=1 "$@"
+# Two files at a time, the long ones first: most of a test here is one core compiling. "-n 0" runs one at a time.
+check "tests" pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --durations-min=1 "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
     fail "not passed: ${failed[*]}"
