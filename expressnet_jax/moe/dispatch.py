@@ -47,7 +47,7 @@ def choose(config: MoE, expert_devices: int) -> tuple[str, str]:
     operations = 6 * e * config.layers * config.hidden**2
     # On a CPU grouped products are as slow as answers from all (docs/moe.md).
     if operations < _NEGLIGIBLE or jax.default_backend() == "cpu":
-        return "dense", f"{e} experts, {k} selected: {operations / 1e6:.0f} million operations an image"
+        return "dense", f"{e} experts, {k} selected: {operations / 1e6:.1f} million operations an image"
     return "dropless", f"{e} experts, {k} selected: all of them would need {operations / 1e9:.1f} GFLOP an image"
 
 
