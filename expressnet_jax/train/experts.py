@@ -52,5 +52,5 @@ def warning(record: dict[str, Any], before: dict[str, list[int]]) -> str:
             news.append(f"{layer}: {shares} of the selections (an even share is {100 / len(load):.2f} %)")
     if not news:
         return ""
-    way_out = "moe.balance_loss=0.01 or moe.balance_bias=0.001 spread them"
+    way_out = "moe.balance_loss=0.05 or moe.balance_bias=0.02 may spread them (docs/moe.md)"
     return f"warning: starving experts at step {record['step']}: {'; '.join(news)}; {way_out}"

@@ -54,7 +54,7 @@ def test_a_run_leaves_everything_that_it_promises(finished):
     assert "left" in done.stderr and "images/s" in done.stderr
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 16
     assert "experts/kernel" in (workdir / "parameters.txt").read_text()
-    assert Image.open(workdir / "curves.png").size[0] > 300
+    assert Image.open(workdir / "curves.png").size[0] > 300 and Image.open(workdir / "experts.png").size[0] > 300
     steps = sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
     assert steps[-2:] == [20, 24] and summary["best_step"] in steps and len(steps) <= 3
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from expressnet_jax import bench_experts, config_files
 from expressnet_jax.train import experts
+from tests.conftest import TINY
 
 
 def sums(load, dropped=0.0):
@@ -32,3 +34,15 @@ def test_a_starving_expert_is_named_once_with_its_share_and_the_way_out():
 def test_uneven_is_not_yet_starving(load):
     record = {"step": 1, **experts.statistics(sums(load))}
     assert experts.warning(record, {}) == "" and experts.starving(record) == {"moe": []}
+
+
+def test_the_benchmark_measures_every_movement_of_one_device(monkeypatch):
+    for name, value in (("_EXPERTS", (4,)), ("_SELECTED", (2,)), ("_IMAGES", (16,))):
+        monkeypatch.setattr(bench_experts, name, value)
+    found = bench_experts.sweep(config_files.load(TINY), repeats=2)
+    assert [row["implementation"] for row in found["rows"]] == ["dense", "capacity", "dropless"]
+    for row in found["rows"]:
+        assert 0 < row["min_ms"] <= row["ms"] <= row["max_ms"] and row["bytes"] > row["expert_bytes"]
+        assert row["expert_bytes"] == 4 * 4 * (16 * 16 + 16)  # float32, 4 experts of 16 to 16
+    assert found["rows"][0]["dropped"] == found["rows"][2]["dropped"] == 0
+    assert "dropless" in bench_experts.describe(found)
