@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines import pictures, staging
 from data_pipelines.builders import builder_class
 from data_pipelines.errors import DataError, UsageError
 from data_pipelines.sources import open_source
@@ -17,15 +18,26 @@ from data_pipelines.sources import open_source
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-    from data_pipelines.builders.base import FaceBuilder
+    from data_pipelines.builders.base import FaceBuilder, Form
 
 _SHOWN = 5  # skipped pictures that the text for people names
 
 
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """How faces are cut out of the pictures."""
+
+    detector: str  # a name of `detectors.NAMES`
+    model: str | None = None  # the file that some detectors need
+    align: bool = False  # turn the eyes level, instead of the published margins
+    recrop: bool = False  # also where the pictures are crops of faces already
+
+
 def prepare(
-    name: str, source: str | None, *, data_dir: str | None = None, strict: bool = False, overwrite: bool = False
-) -> dict[str, Any]:
-    """Turns the user's pictures into the data set `name`.
+    name: str, source: str | None, *, data_dir: str | None = None, strict: bool = False, overwrite: bool = False,
+    side: int = 0, faces: Faces | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Turns the user's pictures into the data set `name`; run again after an interruption, it goes on.
 
     Args:
         name: a name of `data_pipelines.builders.BUILDERS`, with TFDS's `/config` where the data set has several.
@@ -33,6 +45,8 @@ def prepare(
         data_dir: where data sets live; TFDS's own folder if None.
         strict: whether the first unusable picture is an error, instead of being left out and counted.
         overwrite: whether to replace the data set if it is there already.
+        side: pictures are stored as squares of so many pixels; 0: as they are where they have one size.
+        faces: how faces are cut out; None: pictures are kept whole.
 
     Returns:
         What `describe` prints: `name`, `layout`, `protocol`, `splits` {split: {`examples`, `classes` {name: count}}},
@@ -45,19 +59,34 @@ def prepare(
 
     cls, config = _find_class(name)
     _check_source(cls, source)
+    form = _form(side, faces)
     root = _data_dir(data_dir)
     target = _path(cls, config, root)
     if os.path.isdir(target) and not overwrite:
-        return _already_there(name, source, data_dir, strict)
+        return _already_there(name, source, data_dir, strict, form)
     tfds.disable_progress_bar()  # ours counts pictures; TFDS's show its inner steps
-    with _one_line_errors(root), _clean_after_failure(target.parent):
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="incomplete.", dir=root) as staging:
-            builder = cls(source=source, strict=strict, data_dir=staging, config=config)
-            with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
-                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-            _move(_path(cls, config, Path(staging)), target, aside=Path(staging, "replaced"))
+    task = {"source": open_source(source).fingerprint() if source else "", "form": form.describe()}
+    with _clean_after_failure(target.parent), staging.workplace(root, name, task) as folder:
+        builder = cls(
+            source=source, strict=strict, form=form, staging=folder / "parts", data_dir=folder / "whole", config=config
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        _move(_path(cls, config, folder / "whole"), target, aside=folder / "replaced")
     return _report(name, data_dir, already_prepared=False)
+
+
+def _form(side: int, faces: Faces | None) -> Form:
+    """Raises UsageError for a size that no picture has, and where the detector cannot be made."""
+    from data_pipelines.builders.base import COMMON_SIDE, Form
+
+    if side and not 8 <= side <= pictures.MAX_SIDE:
+        raise UsageError(f"--size {side}: pictures are stored with 8 to {pictures.MAX_SIDE} pixels a side")
+    if faces is None:
+        return Form(side)
+    from data_pipelines.faces import FaceCrop  # only here: detectors may load a library
+
+    return Form(side, FaceCrop(faces.detector, faces.model, faces.align, side or COMMON_SIDE), faces.recrop)
 
 
 def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
@@ -100,6 +129,10 @@ def describe(report: dict[str, Any]) -> str:
     lines += [f"  {entry['path']}: {entry['why']}" for entry in skipped[:_SHOWN]]
     if len(skipped) > _SHOWN:
         lines.append(f"  and {len(skipped) - _SHOWN:,} more")
+    if faces := report["faces"]:
+        whole = f"{len(faces['whole']):,} pictures without one kept whole"
+        lines.append(f"faces: {faces['found']:,} cut out ({faces['detector']}); {whole}")
+        lines += [f"  {path}" for path in faces["whole"][:_SHOWN]]
     lines += [f"note: {note}" for note in report["notes"]]
     return "\n".join([*lines, report["protocol"], f"data: {report['path']}"])
 
@@ -141,21 +174,6 @@ def _flat(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _one_line_errors(root: Path) -> Iterator[None]:
-    """A full disk or a folder without permission is for the user to put right, so it is a DataError."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or _flat(error)
-        raise DataError(f"cannot write the data set to {root} ({why}); nothing was kept") from error
-    except RuntimeError as error:  # what ArrayRecord makes of an OSError
-        if "Failed to finalize writing" not in str(error):
-            raise
-        why = _flat(error).split(";")[0]
-        raise DataError(f"cannot write the data set to {root} ({why}); nothing was kept") from error
-
-
-@contextlib.contextmanager
 def _clean_after_failure(folder: Path) -> Iterator[None]:
     """After an error removes the empty folders, up from `folder`, that were not there before."""
     new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
@@ -182,7 +200,7 @@ def _move(new: Path, target: Path, aside: Path) -> None:
         raise
 
 
-def _already_there(name: str, source: str | None, data_dir: str | None, strict: bool) -> dict[str, Any]:
+def _already_there(name: str, source: str | None, data_dir: str | None, strict: bool, form: Form) -> dict[str, Any]:
     """The report on a data set that exists. Raises DataError if it is not what is asked for now."""
     report = _report(name, data_dir, already_prepared=True)
     metadata = read_info(name, data_dir).info.metadata
@@ -190,6 +208,11 @@ def _already_there(name: str, source: str | None, data_dir: str | None, strict: 
         raise DataError(
             f"{report['path']} already holds {name} prepared from {metadata['source']}, which differs from {source}; "
             "add --overwrite to replace it, or choose another --data_dir"
+        )
+    if form.describe() != metadata["form"]:
+        raise DataError(
+            f"{report['path']} already holds {name}, stored in another form ({_form_text(metadata['form'])}; asked for "
+            f"now: {_form_text(form.describe())}); add --overwrite to replace it, or choose another --data_dir"
         )
     if strict and report["skipped"]:
         first = report["skipped"][0]
@@ -200,11 +223,14 @@ def _already_there(name: str, source: str | None, data_dir: str | None, strict: 
     return report
 
 
+def _form_text(form: dict[str, Any]) -> str:
+    size = f"--size {form['side']}" if form["side"] else "sizes as found"
+    return f"{size}, faces: {form['faces'] or 'not cut out'}{', --recrop' * form['recrop']}"
+
+
 def _report(name: str, data_dir: str | None, already_prepared: bool) -> dict[str, Any]:
     info = read_info(name, data_dir).info
     metadata = info.metadata
-    shapes = ", ".join(f"{shape} ({number:,})" for shape, number in metadata["shapes"].items())
-    mixed = [f"the pictures are not all of one shape, which training needs: {shapes}"] * (len(metadata["shapes"]) > 1)
     return {
         "name": name,
         "layout": metadata["layout"],
@@ -214,7 +240,8 @@ def _report(name: str, data_dir: str | None, already_prepared: bool) -> dict[str
             for split, counts in metadata["counts"].items()
         },
         "skipped": metadata["skipped"],
-        "notes": metadata["notes"] + mixed,
+        "faces": metadata["faces"],
+        "notes": metadata["notes"],
         "already_prepared": already_prepared,
         "data_dir": str(_data_dir(data_dir)),
         "path": str(info.data_dir),

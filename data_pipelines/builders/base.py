@@ -2,85 +2,50 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import io
+import os
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tensorflow_datasets as tfds
-from PIL import Image, UnidentifiedImageError
-from tensorflow_datasets.core import shuffle
 from tqdm.auto import tqdm
 
+from data_pipelines import pictures
 from data_pipelines.errors import DataError
-from data_pipelines.sources import MAX_MEMBER_BYTES, Source, open_source
+from data_pipelines.pictures import BadPicture, encode_png
+from data_pipelines.sources import Source, open_source
+from data_pipelines.staging import Finished, Stage
 
-#: More decoded pixels than this is no photograph of a face but an attack on the memory.
-MAX_PIXELS = 64_000_000
+__all__ = ["BadPicture", "FaceBuilder", "Form", "Picture", "Plan", "Skipped", "Split", "encode_png"]
 
-# TFDS holds a split in memory until it is sorted; beyond 1 GB it would turn to files through TensorFlow, which is not
-# here, and then read them all back at once. So it keeps the encoded pictures of one split in memory, whatever it is.
-shuffle.MAX_MEM_BUFFER_SIZE = 1 << 50
+if TYPE_CHECKING:
+    from data_pipelines.faces import FaceCrop
 
+Shard = Callable[[], Iterator[tuple[int, bytes]]]
 
-class BadPicture(ValueError):
-    """Bytes that are no usable picture; the message says why in a few words."""
-
-
-def check_picture(data: bytes) -> tuple[int, int, int]:
-    """Decodes `data` completely and returns its height, width and channels.
-
-    Raises BadPicture unless it is a whole grey or RGB picture in JPEG or PNG.
-    """
-    if len(data) > MAX_MEMBER_BYTES:
-        raise BadPicture(f"larger than {MAX_MEMBER_BYTES >> 20} MiB")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
-            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise BadPicture(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
-                image.verify()
-            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:  # verify() leaves it unusable
-                image.load()
-                mode = image.mode
-    except BadPicture:
-        raise
-    except UnidentifiedImageError:
-        raise BadPicture("no JPEG or PNG picture") from None
-    except Exception as error:  # for damaged files Pillow raises nearly every type there is
-        raise BadPicture(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
-    if mode not in ("L", "RGB"):
-        raise BadPicture(f"colour mode {mode}, neither grey (L) nor RGB")
-    return height, width, len(mode)
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """The picture as PNG, without loss."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
+#: The side of stored pictures where those of a source have no size in common: that of the published network.
+COMMON_SIDE = 224
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
     """One labelled picture on its way into a data set."""
 
-    order: int  # pictures are stored by rising order, in whatever order they come
+    order: int  # pictures are stored by rising order, in whatever order they come; unique in its split
     name: str  # unique in its split; for people: a path or a row
-    image: bytes  # PNG or JPEG, complete and checked
+    image: bytes  # encoded as found, not checked yet
     label: str  # canonical emotion
-    shape: tuple[int, int, int] = (0, 0, 0)  # height, width, channels; known once the picture is checked
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # values of the builder's EXTRA_FEATURES
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """How many pictures a split should have, and a function that starts to produce those that are usable."""
+    """How many pictures a split should have, and a function that starts to produce them, always in one order."""
 
     expected: int
     pictures: Callable[[], Iterator[Picture]]
@@ -94,6 +59,20 @@ class Plan:
     protocol: str
     splits: dict[str, Split]
     notes: list[str] = dataclasses.field(default_factory=list)
+    aligned: bool = False  # the pictures are crops of faces already
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How pictures are stored."""
+
+    side: int = 0  # squares of so many pixels; 0: as they are, where they have one size
+    crop: FaceCrop | None = None  # None: the whole picture
+    recrop: bool = False  # crop even what is a crop already
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values, to tell one form from another."""
+        return {"side": self.side, "faces": self.crop.describe() if self.crop else "", "recrop": self.recrop}
 
 
 class Skipped:
@@ -111,13 +90,14 @@ class Skipped:
         self.entries.append({"path": path, "why": why})
 
 
-class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFDS carries no types
+class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS carries no types
     """A data set of labelled faces, stored as encoded pictures in ArrayRecord files, without TensorFlow.
 
     Examples are {image: encoded bytes, label: class number, name: text}. `info.metadata` keeps what a later
     reader must know: `layout` and `protocol` (where the pictures came from, and what results on them may be
     compared with), `counts` {split: {class: number}}, `shapes` {height x width x channels: number}, `skipped`
-    (what could not be used, and why), `notes`, and `source` with its `fingerprint`.
+    (what could not be used, and why), `faces` ({} or {detector, found, whole: pictures kept whole}), `notes`, the
+    `form` in which pictures were stored, and `source` with its `fingerprint`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -132,15 +112,27 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFD
     #: One line for somebody who does not have the data: where to ask for it.
     WHERE_TO_GET_IT: ClassVar[str] = ""
 
-    def __init__(self, *, source: str | None = None, strict: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        source: str | None = None,
+        strict: bool = False,
+        form: Form | None = None,
+        staging: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Takes TFDS's own arguments, and where the pictures are.
 
         Args:
             source: a folder, an archive or a file; needed to prepare, not to read.
             strict: whether one unusable picture is an error.
+            form: how pictures are stored.
+            staging: folder for finished pictures before they are in order; needed to prepare.
             **kwargs: `data_dir`, `config` and `version` of TFDS.
         """
         self._source = source
+        self._form = form or Form()
+        self._staging = staging
         self.skipped = Skipped(strict)
         super().__init__(file_format="array_record", **kwargs)
 
@@ -168,41 +160,98 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFD
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator[Any]]]]:
         del dl_manager  # nothing is ever downloaded
         source = open_source(self._source) if self._source is not None else None
         plan = self.plan(source)
+        cropping = self._form.crop if self._form.recrop or not plan.aligned else None
+        stages = {name: self._stage(name, split, cropping) for name, split in plan.splits.items()}
+        shapes = sum((stage.counts("shapes") for stage in stages.values()), Counter())
+        size, notes = _common_size(shapes)
+        if self._form.crop and not cropping:
+            notes.append("these pictures are crops of faces already and were not cropped again; --recrop does it")
+        for name, stage in stages.items():
+            notes += self._compare(name, stage.counts("labels"))
+        whole = [entry["path"] for stage in stages.values() for entry in stage.names("whole")]
         self.info.metadata.update(
             layout=plan.layout,
             protocol=plan.protocol,
-            notes=plan.notes,
-            counts={},
-            shapes={},
+            notes=plan.notes + notes,
+            counts={name: {c: stage.counts("labels")[c] for c in self.CLASSES} for name, stage in stages.items()},
+            shapes=_resized(shapes, size),
             skipped=self.skipped.entries,
+            faces={"detector": cropping.describe(), "found": shapes.total() - len(whole), "whole": whole}
+            if cropping
+            else {},
+            form=self._form.describe(),
             source=str(source.path) if source else "",
             fingerprint=source.fingerprint() if source else "",
         )
-        return {name: self._generate_examples(name, split) for name, split in plan.splits.items()}
+        return {name: [self._examples(shard, size) for shard in stage.shards()] for name, stage in stages.items()}
 
-    def _generate_examples(self, name: str, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
-        counts: Counter[str] = Counter()
-        shapes = self.info.metadata["shapes"]
-        bar = tqdm(total=split.expected, desc=f"{self.name} {name}", unit=" pictures", file=sys.stderr, disable=None)
+    def _stage(self, name: str, split: Split, crop: FaceCrop | None) -> Stage:
+        """All pictures of a split, finished; what an interrupted run has finished is not done again."""
+        assert self._staging is not None
+        stage = Stage(self._staging / name)
         before = len(self.skipped.entries)
+        for entry in stage.names("bad"):
+            self.skipped.add(**entry)
+        waiting = split.pictures()
+        for _ in range(stage.taken):
+            next(waiting, None)
+        bar = tqdm(
+            total=split.expected, initial=stage.taken, desc=f"{self.name} {name}", unit=" pictures",
+            file=sys.stderr, disable=None,
+        )  # fmt: skip
         with bar:
-            for picture in split.pictures():
-                counts[picture.label] += 1
-                shape = "x".join(map(str, picture.shape))
-                shapes[shape] = shapes.get(shape, 0) + 1
-                bar.update()
-                example = {"image": picture.image, "label": picture.label, "name": picture.name, **picture.extra}
-                # TFDS sorts by this key (disable_shuffling), so a folder and an archive of it give the same order.
-                yield picture.order, example
-        if not counts:
+            stage.add(self._finished(waiting, crop, bar))
+        if not stage.sizes:
             why = "".join(" (the first: {path}: {why})".format(**entry) for entry in self.skipped.entries[before:][:1])
             raise DataError(f"split {name!r} has no usable picture among {split.expected:,}{why}")
-        self.info.metadata["counts"][name] = {label: counts[label] for label in self.CLASSES}
-        self.info.metadata["notes"] += self._compare(name, counts)
+        return stage
+
+    def _finished(self, waiting: Iterator[Picture], crop: FaceCrop | None, bar: Any) -> Iterator[Finished]:
+        """Pictures checked, cropped and encoded by all cores (Pillow lets threads run), in the order they came."""
+        workers = os.cpu_count() or 1
+        running: collections.deque[Future[Finished]] = collections.deque()
+
+        def next_finished() -> Finished:
+            picture = running.popleft().result()
+            bar.update()
+            if picture.bad:
+                self.skipped.add(picture.name, picture.bad)
+            return picture
+
+        with ThreadPoolExecutor(workers) as pool:
+            for picture in waiting:
+                running.append(pool.submit(self._finish, picture, crop))
+                if len(running) >= 4 * workers:
+                    yield next_finished()
+            while running:
+                yield next_finished()
+
+    def _finish(self, picture: Picture, crop: FaceCrop | None) -> Finished:
+        try:
+            image, shape, face = pictures.store(picture.image, self._form.side, crop)
+        except BadPicture as error:
+            return Finished(picture.name, picture.order, picture.label, bad=str(error))
+        example = {"image": image, "label": picture.label, "name": picture.name, **picture.extra}
+        record = self.info.features.serialize_example(example)
+        whole = crop is not None and not face
+        return Finished(picture.name, picture.order, picture.label, record, "x".join(map(str, shape)), whole)
+
+    def _examples(self, shard: Shard, size: tuple[int, int] | None) -> Callable[[], Iterator[tuple[int, Any]]]:
+        """A shard's examples, their pictures brought to (height, width) where that is given."""
+
+        def stream() -> Iterator[tuple[int, Any]]:
+            decoders = {"image": tfds.decode.SkipDecoding()}
+            for position, record in shard():
+                example = self.info.features.deserialize_example_np(record, decoders=decoders)
+                if size:
+                    example["image"] = pictures.resized(example["image"], size)
+                yield position, example
+
+        return stream
 
     def _compare(self, split: str, counts: Counter[str]) -> list[str]:
         """Says where a split's numbers differ from the published ones."""
@@ -212,3 +261,28 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFD
         parts = [f"{label} {counts[label]:,} of {all_:,}" for label, all_ in known.items() if counts[label] != all_]
         total = f"{counts.total():,} pictures, the complete set has {sum(known.values()):,}"
         return [f"{split}: {total}; different: {', '.join(parts)}"]
+
+
+def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, list[str]]:
+    """The (height, width) that pictures of different sizes are brought to, with a note; None if they have one."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for shape, number in shapes.items():
+        height, width, _ = map(int, shape.split("x"))
+        sizes[height, width] += number
+    if len(sizes) == 1:
+        return None, []
+    size, number = sizes.most_common(1)[0]
+    if 2 * number <= sizes.total():
+        size = (COMMON_SIDE, COMMON_SIDE)
+    odd = sizes.total() - sizes[size]
+    return size, [f"{odd:,} of {sizes.total():,} pictures had other sizes and were brought to {size[0]}x{size[1]}"]
+
+
+def _resized(shapes: Counter[str], size: tuple[int, int] | None) -> dict[str, int]:
+    """The numbers of pictures of each shape once all have one size."""
+    if size is None:
+        return dict(shapes)
+    after: Counter[str] = Counter()
+    for shape, number in shapes.items():
+        after[f"{size[0]}x{size[1]}x{shape.split('x')[2]}"] += number
+    return dict(after)

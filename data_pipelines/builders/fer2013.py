@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import IO, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 
-from data_pipelines.builders.base import BadPicture, FaceBuilder, Picture, Plan, Split, check_picture, encode_png
+from data_pipelines.builders.base import BadPicture, FaceBuilder, Picture, Plan, Split, encode_png
+from data_pipelines.builders.tables import read_rows
 from data_pipelines.errors import DataError
 from data_pipelines.labels import FER2013_CODES, SEVEN, UnknownLabel, canonical
 from data_pipelines.sources import Source
@@ -23,7 +23,6 @@ SIDE = 48
 USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
 
 _TABLES = ("fer2013.csv", "icml_face_data.csv", "train.csv")  # the most complete first
-_LONGEST_LINE = 1 << 20  # a true row has at most 9,300 characters
 
 _TRAIN = dict(zip(SEVEN, (3995, 436, 4097, 7215, 4965, 4830, 3171), strict=True))
 _PUBLIC = dict(zip(SEVEN, (467, 56, 496, 895, 607, 653, 415), strict=True))
@@ -143,13 +142,7 @@ class Fer2013(FaceBuilder):
 
     def _folder_pictures(self, source: Source, wanted: dict[str, Picture]) -> Iterator[Picture]:
         for path, data in source.read(wanted):
-            picture = wanted[path]
-            try:
-                shape = check_picture(data)
-            except BadPicture as error:
-                self.skipped.add(picture.name, str(error))
-            else:
-                yield dataclasses.replace(picture, image=data, shape=shape)
+            yield dataclasses.replace(wanted[path], image=data)
 
 
 def _missing(splits: set[str]) -> list[str]:
@@ -189,7 +182,7 @@ class _Table:
     def open(cls, source: Source, name: str) -> _Table | None:
         """The table called `name` if its header is one of FER-2013's."""
         with source.open(name) as stream:
-            heads = next(_read_rows(stream), [])
+            heads = next(read_rows(stream), [])
         if isinstance(heads, csv.Error):
             return None
         columns = {head.strip().lower(): number for number, head in enumerate(heads)}
@@ -203,7 +196,7 @@ class _Table:
     def rows(self, source: Source) -> Iterator[tuple[int, list[str] | csv.Error]]:
         """All rows after the header, counted from 0 as FER+ counts them, one at a time."""
         with source.open(self.name) as stream:
-            rows = _read_rows(stream)
+            rows = read_rows(stream)
             next(rows)
             yield from enumerate(rows)
 
@@ -237,23 +230,7 @@ class _Table:
         except ValueError:
             raise BadPicture("a pixel is no whole number from 0 to 255") from None
         image = encode_png(Image.frombytes("L", (SIDE, SIDE), pixels))
-        return Picture(number, f"row {number}", image, FER2013_CODES[int(emotion)], (SIDE, SIDE, 1))
-
-
-def _read_rows(stream: IO[bytes]) -> Iterator[list[str] | csv.Error]:
-    """Rows of a CSV in bounded memory; a row that cannot be parsed comes as its error."""
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-    reader = csv.reader(iter(functools.partial(text.readline, _LONGEST_LINE), ""))
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield error
-        else:
-            if row:
-                yield row
+        return Picture(number, f"row {number}", image, FER2013_CODES[int(emotion)])
 
 
 def _in_test(name: str) -> bool:

@@ -89,4 +89,4 @@ def _draw_one(index: int, size: int) -> Picture:
     label = values.pop("label")
     del values["label_id"]
     image = encode_png(Image.fromarray(draw(factors, size)))
-    return Picture(index, f"face {index}", image, str(label), (size, size, 3), {"factors": values})
+    return Picture(index, f"face {index}", image, str(label), {"factors": values})

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import shuffle
 
 from data_pipelines import prepare as prepare_module
 from data_pipelines.builders import BUILDERS, builder_class, synthetic_faces
@@ -46,6 +45,7 @@ def test_report(source: str, data: str, capsys: pytest.CaptureFixture[str]) -> N
             for split in ("train", "public_test", "private_test")
         },
         "skipped": [],
+        "faces": {},
         "notes": [],
         "already_prepared": False,
         "data_dir": data,
@@ -97,7 +97,7 @@ def test_failed_overwrite_keeps_what_was_there(source: str, data: str, tmp_path:
     first = prepare("fer2013", source, data_dir=data)
     before = tree(Path(data))
     broken = write(tmp_path / "other", folders() | {"train/happy/Training_9.png": b"broken"})
-    with pytest.raises(DataError, match=r"Training_9\.png: no JPEG or PNG picture"):
+    with pytest.raises(DataError, match=r"Training_9\.png: no JPEG, PNG"):
         prepare("fer2013", str(broken), data_dir=data, strict=True, overwrite=True)
     assert tree(Path(data)) == before
     assert prepare("fer2013", source, data_dir=data) == first | {"already_prepared": True}
@@ -120,7 +120,7 @@ def test_failed_move_brings_the_old_back(source: str, data: str, monkeypatch: py
     with pytest.raises(DataError, match="No space left on device"):
         prepare("fer2013", source, data_dir=data, overwrite=True)
     assert moves == ["replaced", "1.0.0", "1.0.0"]
-    assert tree(Path(data)) == before
+    assert [path for path in tree(Path(data)) if not path.startswith("incomplete.")] == before
 
 
 def test_strict_is_asked_of_what_is_there_too(tmp_path: Path, data: str) -> None:
@@ -130,17 +130,26 @@ def test_strict_is_asked_of_what_is_there_too(tmp_path: Path, data: str) -> None
         prepare("fer2013", source, data_dir=data, strict=True)
 
 
+FAILURES = [
+    OSError(28, "No space left on device"),
+    PermissionError(13, "Permission denied"),
+    RuntimeError("Failed to finalize writing of split: write() failed: No space left on device; writing x"),
+    KeyboardInterrupt(),
+]
+
+
+def prepare_failing(error: BaseException, source: str, data: str) -> str:
+    with pytest.raises(DataError if isinstance(error, Exception) else KeyboardInterrupt) as caught:
+        prepare("fer2013", source, data_dir=data)
+    message = str(caught.value)
+    assert ("cannot write the data set to" if isinstance(error, Exception) else "interrupted") in message
+    assert "\n" not in message
+    return message
+
+
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        PermissionError(13, "Permission denied"),
-        RuntimeError("Failed to finalize writing of split: write() failed: No space left on device; writing x"),
-        KeyboardInterrupt(),
-    ],
-)
-def test_failure_while_writing_leaves_no_trace(
+@pytest.mark.parametrize("error", FAILURES)
+def test_failure_before_a_part_is_whole_leaves_no_trace(
     error: BaseException, existing: bool, source: str, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -148,14 +157,28 @@ def test_failure_while_writing_leaves_no_trace(
 
     if existing:
         Path(data).mkdir()
-    monkeypatch.setattr("tensorflow_datasets.core.writer.Writer.finalize", fail)
-    with pytest.raises(DataError if isinstance(error, Exception) else KeyboardInterrupt) as caught:
-        prepare("fer2013", source, data_dir=data)
-    if isinstance(error, Exception):
-        assert "cannot write the data set to" in str(caught.value)
-        assert "\n" not in str(caught.value)
+    monkeypatch.setattr("data_pipelines.staging.array_record_module.ArrayRecordWriter", fail)
+    assert "nothing was kept" in prepare_failing(error, source, data)
     assert Path(data).exists() == existing
     assert not existing or os.listdir(data) == []
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_after_a_failure_the_same_command_goes_on(
+    error: BaseException, source: str, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr("tensorflow_datasets.core.writer.ShardWriter.write", fail)
+        assert "21 finished pictures are kept in " in prepare_failing(error, source, data)
+    assert os.listdir(data) == ["incomplete.fer2013"]
+    with pytest.raises(DataError, match="is not prepared"):
+        read_info("fer2013", data)
+    monkeypatch.setattr("data_pipelines.pictures.store", fail)  # no picture is looked at again
+    assert prepare("fer2013", source, data_dir=data)["splits"]["train"]["examples"] == 7
+    assert os.listdir(data) == ["fer2013"]
 
 
 def test_data_dir_below_a_file(source: str, tmp_path: Path) -> None:
@@ -250,20 +273,6 @@ def test_processes_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_synthetic_faces_take_no_source(source: str, data: str) -> None:
     with pytest.raises(DataError, match="is made here and reads no files"):
         prepare("synthetic_faces", source, data_dir=data)
-
-
-def test_tfds_keeps_a_split_in_memory(source: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit that base.py lifts is the one that TFDS reads: at 0 it turns to its files, which need TensorFlow."""
-
-    def turn_to_files(*args: Any) -> None:
-        raise ArithmeticError
-
-    monkeypatch.setattr(shuffle.Shuffler, "_add_to_bucket", turn_to_files)
-    prepare("fer2013", source, data_dir=data)
-    assert shuffle.MAX_MEM_BUFFER_SIZE > 1 << 40
-    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 0)
-    with pytest.raises(ArithmeticError):
-        prepare("fer2013", source, data_dir=data, overwrite=True)
 
 
 def test_module_imports_no_tfds_until_needed() -> None:

@@ -1,0 +1,134 @@
+"""One picture, from the bytes that a user has to the bytes that a data set stores; hostile until it is decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data_pipelines.sources import MAX_MEMBER_BYTES
+
+#: More decoded pixels than this is no photograph of a face but an attack on the memory.
+MAX_PIXELS = 64_000_000
+
+#: A larger picture is made smaller, so that what a data set stores is bounded; twice the network's 224 and more.
+MAX_SIDE = 512
+
+#: Faces are looked for in a picture of at most this many pixels a side: they are found as well, and much sooner.
+MAX_SIDE_FOR_FACES = 1280
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
+
+# The limit above is lower than the one from which Pillow warns; opening a picture does not decode it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class BadPicture(ValueError):
+    """Bytes that are no usable picture; the message says why in a few words."""
+
+
+def decode(data: bytes, within: int = 0) -> Image.Image:
+    """The picture, upright, grey (mode L) or in colour (RGB), decoded completely; its `format` says what it was.
+
+    With `within`, a JPEG much larger than that many pixels a side is decoded at a half, a quarter or an eighth of its
+    size, never below it: as good as decoding all of it for somebody who makes it smaller, and several times faster.
+    Raises BadPicture.
+    """
+    if len(data) > MAX_MEMBER_BYTES:
+        raise BadPicture(f"larger than {MAX_MEMBER_BYTES >> 20} MiB")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise BadPicture(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
+            if opened.mode not in _GREY + _COLOUR:
+                raise BadPicture(f"colour mode {opened.mode}, neither grey nor RGB")
+            if opened.format == "PNG":  # load() does not look at all checksums
+                opened.verify()
+                opened = Image.open(io.BytesIO(data), formats=("PNG",))
+            if within:
+                opened.draft(None, (within, within))
+            kept = opened.format
+            opened.load()
+            image: Image.Image = opened
+            if opened.getexif().get(_ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(opened)
+                kept = "turned"
+            mode = "L" if image.mode in _GREY else "RGB"
+            if image.mode != mode:
+                image = image.convert(mode)
+            image.format = kept
+            return image
+    except BadPicture:
+        raise
+    except UnidentifiedImageError:
+        raise BadPicture("no JPEG, PNG, WebP, BMP or TIFF picture") from None
+    except Exception as error:  # for damaged files Pillow raises nearly every type there is
+        raise BadPicture(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """The picture as PNG, without loss."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def encode(image: Image.Image, lossy: bool) -> bytes:
+    """As JPEG of high quality without colour subsampling where the picture was lossy already, else as PNG."""
+    if not lossy:
+        return encode_png(image)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def store(
+    data: bytes, side: int = 0, crop: Callable[[np.ndarray], np.ndarray | None] | None = None
+) -> tuple[bytes, tuple[int, int, int], bool]:
+    """What a data set keeps of a picture: (JPEG or PNG, (height, width, channels), whether `crop` found a face).
+
+    Args:
+        data: the picture as found.
+        side: the stored picture is a square of so many pixels; 0: as it is, but at most MAX_SIDE a side.
+        crop: from RGB (H, W, 3) to the face in it, or None where it finds none, and the whole picture is kept.
+
+    A grey or RGB picture in JPEG or PNG that has its size already is kept byte for byte. Raises BadPicture.
+    """
+    image = decode(data, within=MAX_SIDE_FOR_FACES if crop else side or MAX_SIDE)
+    lossy = image.format in ("JPEG", "MPO", "WEBP", "turned")
+    # A picture that a JPEG decoder has made smaller is not the file any more.
+    untouched = _as_stored(data) == (image.format, image.size, image.mode)
+    face = crop(np.asarray(image.convert("RGB"))) if crop else None
+    if face is not None:
+        image, untouched = Image.fromarray(face), False
+    size = (side, side) if side else _bounded(image.size)
+    if image.size != size:
+        image, untouched = image.resize(size, Image.Resampling.BILINEAR), False  # Pillow's averages when it shrinks
+    stored = data if untouched else encode(image, lossy)
+    return stored, (image.height, image.width, len(image.mode) if image.mode == "RGB" else 1), face is not None
+
+
+def resized(data: bytes, size: tuple[int, int]) -> bytes:
+    """A stored picture, brought to (height, width) unless it has that size."""
+    image = decode(data)
+    if (image.height, image.width) == size:
+        return data
+    lossy = image.format == "JPEG"
+    return encode(image.resize(size[::-1], Image.Resampling.BILINEAR), lossy)
+
+
+def _as_stored(data: bytes) -> tuple[str | None, tuple[int, int], str]:
+    """Format, size and mode that a file says it has, if a data set may hold such files."""
+    with Image.open(io.BytesIO(data)) as image:
+        return (image.format if image.format in ("JPEG", "PNG") else None), image.size, image.mode
+
+
+def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+    scale = min(1.0, MAX_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

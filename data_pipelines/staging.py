@@ -1,0 +1,192 @@
+"""Finished pictures of one split on their way into a data set: files of a few thousand that outlive an interruption.
+
+The source decides in which order pictures come (an archive has its own), the data set in which they are stored, and
+neither may need the memory for all of them. So they are written as they come, part by part, and read again in order.
+A part counts once its list is beside it; what an interruption leaves half-written is written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import itertools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from array_record.python import array_record_data_source, array_record_module
+
+from data_pipelines.errors import DataError
+
+PART = 2048  # pictures that an interruption can cost
+_SHARD_BYTES = 64 << 20
+_AT_ONCE = 64  # records that are read together
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """One picture as it will be stored, or why it will not be."""
+
+    name: str
+    order: int
+    label: str
+    record: bytes = b""  # serialized example
+    shape: str = ""  # height x width x channels
+    whole: bool = False  # a face was looked for and not found
+    bad: str = ""
+
+
+class Stage:
+    """The parts of one split, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Goes on from the whole parts that are there."""
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lists = [json.loads(path.read_text()) for path in self._whole()]
+        self.sizes = [size for part in self._lists for size in part["sizes"]]
+
+    def _path(self, part: int, suffix: str) -> Path:
+        return self._folder / f"part-{part:05}.{suffix}"
+
+    def _whole(self) -> list[Path]:
+        found = (self._path(part, "json") for part in itertools.count())
+        return list(itertools.takewhile(Path.exists, found))
+
+    @property
+    def taken(self) -> int:
+        """How many pictures of the source the parts account for, bad ones included."""
+        return sum(part["taken"] for part in self._lists)
+
+    def counts(self, key: str) -> Counter[str]:
+        """How many stored pictures have each of the `labels` or `shapes`."""
+        return Counter(value for part in self._lists for value in part[key])
+
+    def names(self, key: str) -> list[dict[str, str]]:
+        """The `bad` pictures or those kept `whole` for want of a face: {path, why}."""
+        return [entry for part in self._lists for entry in part[key]]
+
+    def add(self, pictures: Iterator[Finished]) -> None:
+        """Writes pictures until there are no more."""
+        while first := list(itertools.islice(pictures, 1)):
+            self._write(itertools.chain(first, itertools.islice(pictures, PART - 1)))
+
+    def _write(self, pictures: Iterator[Finished]) -> None:
+        number = len(self._lists)
+        listed: dict[str, list[object]] = {key: [] for key in ("orders", "sizes", "labels", "shapes", "bad", "whole")}
+        writer = array_record_module.ArrayRecordWriter(str(self._path(number, "array_record")), "group_size:1")
+        taken = 0
+        for picture in pictures:
+            taken += 1
+            if picture.bad:
+                listed["bad"].append({"path": picture.name, "why": picture.bad})
+                continue
+            writer.write(picture.record)
+            for key, value in zip(
+                ("orders", "sizes", "labels", "shapes"),
+                (picture.order, len(picture.record), picture.label, picture.shape),
+                strict=True,
+            ):
+                listed[key].append(value)
+            if picture.whole:
+                listed["whole"].append({"path": picture.name, "why": "no face found"})
+        writer.close()
+        temporary = self._path(number, "tmp")
+        temporary.write_text(json.dumps({"taken": taken, **listed}))
+        os.replace(temporary, self._path(number, "json"))
+        self._lists.append({"taken": taken, **listed})
+        self.sizes += listed["sizes"]
+
+    def shards(self) -> list[Callable[[], Iterator[tuple[int, bytes]]]]:
+        """All records by rising order, in shards of some 64 MB: functions that stream (position, record)."""
+        orders = np.array([order for part in self._lists for order in part["orders"]], np.int64)
+        paths = [
+            str(self._path(part, "array_record")) for part in range(len(self._lists)) if self._lists[part]["orders"]
+        ]
+        ranks = np.argsort(orders, kind="stable")
+        pieces = max(1, min(len(ranks), -(-sum(self.sizes) // _SHARD_BYTES)))
+
+        def stream(numbers: np.ndarray, start: int) -> Iterator[tuple[int, bytes]]:
+            with array_record_data_source.ArrayRecordDataSource(paths) as source:
+                for at in range(0, len(numbers), _AT_ONCE):
+                    records = source.__getitems__([int(i) for i in numbers[at : at + _AT_ONCE]])
+                    yield from enumerate(records, start + at)
+
+        starts = np.linspace(0, len(ranks), pieces + 1).astype(int)
+        return [
+            lambda a=a, b=b: stream(ranks[a:b], int(a))  # type: ignore[misc]
+            for a, b in itertools.pairwise(starts)
+        ]
+
+
+@contextlib.contextmanager
+def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
+    """A folder for a data set that is being prepared; what an interrupted run of the same `task` finished is in it.
+
+    It goes when the data set is there, and when it cannot be made. After an interruption, or where the disk fails, it
+    stays if it holds whole parts, until the same data set is prepared again. Raises DataError where the disk fails or
+    somebody else is at work in it; KeyboardInterrupt comes back with a message.
+    """
+    folder = root / f"incomplete.{name.replace('/', '.')}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise DataError(f"cannot write the data set to {root} ({error.strerror}); nothing was kept") from error
+    with lock:
+        _take(lock, folder, name)
+        kept = 0
+        try:
+            _clear(folder, task)
+            yield folder
+        except BaseException as error:
+            why = _interruption(error)
+            if why is None:
+                raise
+            kept = sum(json.loads(part.read_text())["taken"] for part in folder.glob("parts/*/*.json"))
+            what = "nothing was kept"
+            if kept:
+                what = f"{kept:,} finished pictures are kept in {folder}, and the same command goes on from there"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"interrupted; {what}") from None
+            raise DataError(f"cannot write the data set to {root} ({why}); {what}") from error
+        finally:
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take(lock: IO[str], folder: Path, name: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise DataError(f"another process is preparing {name} in {folder}; wait until it is done") from None
+
+
+def _clear(folder: Path, task: dict[str, Any]) -> None:
+    """Leaves in `folder` only parts that belong to this task."""
+    written = folder / "task.json"
+    shutil.rmtree(folder / "whole", ignore_errors=True)
+    try:
+        same = json.loads(written.read_text()) == task
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+        written.write_text(json.dumps(task))
+
+
+def _interruption(error: BaseException) -> str | None:
+    """Why work stopped that can go on later; None for an error that would come again."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError):
+        return error.strerror or " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and "Failed to finalize writing" in str(error):  # ArrayRecord's, for an OSError
+        return " ".join(str(error).split()).split(";")[0][:300]
+    return None
