@@ -25,13 +25,12 @@ from flax import nnx
 from jax.experimental import topologies
 from tqdm import tqdm
 
-from data_pipelines import loader
 from expressnet_jax import inspection
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.duration import Clock
 from expressnet_jax.models import choice, expressnet, inference, large_conv, preprocess, target
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import loop, optimizer
+from expressnet_jax.train import data, optimizer
 from expressnet_jax.train import state as states
 from expressnet_jax.train import step as steps
 
@@ -141,22 +140,24 @@ def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
 
 def input(config: Config, *, data_dir: str | None = None, seconds: float = 10.0) -> dict[str, Any]:
     """The loader alone, on this host: decoded and batched pictures a second, nothing sent to a device."""
-    split, _ = loop.open_splits(config, data_dir)
-    batches = loader.training_batches(
-        split, config.batch_size, seed=config.seed, start=0, host=0, hosts=1, workers=config.data.workers
-    )
+    opened = data.open_data(config, data_dir)
+    batches = data.batches(config, opened)
     for _ in range(_WARM_UP):
         shape = next(batches)["image"].shape
-    rates = []
+    rates, per_core = [], []
     for _ in range(5):
-        began, count = time.perf_counter(), 0
+        began, busy, count = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - began < seconds / 5:
             count += len(next(batches)["label"])
         rates.append(count / (time.perf_counter() - began))
+        per_core.append(count / (time.process_time() - busy))
+    alone = {} if config.data.workers else {"images_per_core_second": round(statistics.median(per_core), 1)}
     return {
-        "data": split.name, "picture": list(shape[1:]), "batch_size": config.batch_size, "workers": config.data.workers,
+        "data": opened.train.name, "picture": list(shape[1:]),
+        "batch_size": config.batch_size, "workers": config.data.workers,
         "images_per_second": round(statistics.median(rates), 1),
         "images_per_second_spread": [round(min(rates), 1), round(max(rates), 1)],
+        **alone,  # by the processor time of all threads; worker processes have their own
     }  # fmt: skip
 
 

@@ -30,6 +30,8 @@ def _path(text: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from data_pipelines.builders import BUILDERS
+
     parser = _Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|inspect|bench|data")
 
@@ -70,11 +72,16 @@ def _parser() -> argparse.ArgumentParser:
         dest="command", required=True, metavar="prepare"
     )
     prepare = command(data, "prepare", "Turn your own copy of a data set into the form that training reads.")
-    prepare.add_argument("name", help="fer2013 or synthetic_faces")
+    prepare.add_argument("name", help=", ".join(BUILDERS))
     prepare.add_argument("--from", dest="source", help="a folder, tar, zip or csv; nothing is downloaded")
     prepare.add_argument("--data_dir", help=data_dir)
     prepare.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     prepare.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
+    prepare.add_argument("--size", type=int, default=0, help="store squares of so many pixels (default: as found)")
+    prepare.add_argument("--faces", metavar="DETECTOR", help="cut out the faces, once: haar, yunet or blazeface")
+    prepare.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
+    prepare.add_argument("--align", action="store_true", help="with --faces: turn the eyes level")
+    prepare.add_argument("--recrop", action="store_true", help="with --faces: cut aligned pictures out again")
     return parser
 
 
@@ -142,10 +149,17 @@ def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> d
 
 def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
     from data_pipelines import prepare
+    from data_pipelines.errors import UsageError
 
+    faces = None
+    if options.faces:
+        faces = prepare.Faces(options.faces, options.faces_model, options.align, options.recrop)
+    elif options.faces_model or options.align or options.recrop:
+        raise UsageError("--faces_model, --align and --recrop go with --faces DETECTOR")
     report = prepare.prepare(
-        options.name, options.source, data_dir=options.data_dir, strict=options.strict, overwrite=options.overwrite
-    )
+        options.name, options.source, data_dir=options.data_dir, strict=options.strict, overwrite=options.overwrite,
+        side=options.size, faces=faces,
+    )  # fmt: skip
     _say(prepare.describe(report))
     return report
 
@@ -222,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(2, error)
     except DataError as error:
         return _failed(1, error)
-    except KeyboardInterrupt:
-        return _failed(130, "interrupted")
+    except KeyboardInterrupt as error:
+        return _failed(130, str(error) or "interrupted")
     except Exception as error:
         return _explained(error)
 

@@ -32,8 +32,13 @@ class Data:
     classes: tuple[str, ...] = ()  # the network's outputs, in order; mapped to the data set's own order by name
     train_split: str = "train"
     validation_split: str = ""  # "": hold out `validation_fraction` of the training split
-    validation_fraction: float = 0.1  # per class, with equal pictures kept on one side
+    validation_fraction: float = 0.1  # per class
+    holdout: str = "clean"  # clean: equal pictures on one side; random: scikit-learn's stratified train_test_split
+    holdout_seed: int = 0  # the held-out examples are the same for every seed of a run
     test_split: str = "test"  # "test": every test part that this copy of the data set has
+    sampling: str = "uniform"  # sqrt, balanced: rarer classes more often (by the root of their number, all alike)
+    also: str = ""  # further training data: "rafdb=0.5,ferplus=1", the rate of their examples against this set's
+    target: str = "label"  # votes: the shares of people's votes, where the data set has them (ferplus)
     workers: int = 0  # decoding processes a host; 0: threads
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from expressnet_jax import duration
-from expressnet_jax.config import PRESETS, Config, ConfigError
+from expressnet_jax.config import PRESETS, Config, ConfigError, Data
 from expressnet_jax.moe.settings import IMPLEMENTATIONS, ROUTERS
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -173,6 +173,9 @@ _CHOICES = {
     "preprocess.normalize": ("unit", "standard", "vggface2"),
     "model.preset": tuple(PRESETS),
     "optimizer.name": ("adam", "adamw", "sgd", "lamb"),
+    "data.sampling": ("uniform", "sqrt", "balanced"),
+    "data.holdout": ("clean", "random"),
+    "data.target": ("label", "votes"),
     "schedule.name": ("epoch_decay", "cosine", "constant"),
     "moe.router": ROUTERS,
     "moe.implementation": IMPLEMENTATIONS,
@@ -184,8 +187,8 @@ _POSITIVE = (
     "optimizer.learning_rate", "optimizer.eps", "mesh.expert", "preprocess.std", "schedule.decay",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "seed", "data.workers", "optimizer.weight_decay", "optimizer.clip_norm", "augment.mixup", "augment.rotate",
-    "early_stop.patience", "schedule.final", "moe.noise_std", "moe.importance_loss", "moe.load_loss",
+    "seed", "data.workers", "data.holdout_seed", "optimizer.weight_decay", "optimizer.clip_norm", "augment.mixup",
+    "augment.rotate", "early_stop.patience", "schedule.final", "moe.noise_std", "moe.importance_loss", "moe.load_loss",
     "moe.balance_loss", "moe.z_loss", "moe.balance_bias", "init.perturbation",
 )  # fmt: skip
 _FRACTIONS = (
@@ -208,6 +211,7 @@ def check(config: Config) -> None:
             raise ConfigError(f"total={config.total!r} cannot be a percentage of itself")
         if number == 0 and key != "schedule.warmup":
             raise ConfigError(f"{key}={flat[key]!r} must be above 0")
+    _check_data(config.data)
     _check_convolution(config)
     _check_sizes(config)
     _check_experts(config)
@@ -233,6 +237,21 @@ def _check_ranges(flat: dict[str, Any]) -> None:
         raise ConfigError(f"seed={flat['seed']} must be below 2^32")
     if flat["optimizer.weight_decay"] and flat["optimizer.name"] == "adam":
         raise ConfigError("optimizer.name=adam takes no weight_decay; use adamw")
+
+
+def _check_data(data: Data) -> None:
+    if len(set(data.classes)) < 2 or len(set(data.classes)) != len(data.classes):
+        raise ConfigError(f"data.classes={data.classes!r} must be two or more different names")
+    for part in data.also.split(",") if data.also else ():
+        name, _, weight = part.partition("=")
+        try:
+            positive = math.isfinite(float(weight)) and float(weight) > 0
+        except ValueError:
+            positive = False
+        if not name.strip() or not positive:
+            raise ConfigError(f"data.also={data.also!r}: {part!r} is not NAME=RATE with a rate above 0")
+    if data.also and data.target == "votes":
+        raise ConfigError("data.target=votes does not go with data.also: further data sets have one label a picture")
 
 
 def _check_convolution(config: Config) -> None:
@@ -294,5 +313,3 @@ def _check_division(config: Config) -> None:
         raise ConfigError(
             f"batch_size={config.batch_size} is not divisible by optimizer.accumulate={config.optimizer.accumulate}"
         )
-    if len(set(config.data.classes)) < 2 or len(set(config.data.classes)) != len(config.data.classes):
-        raise ConfigError(f"data.classes={config.data.classes!r} must be two or more different names")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from data_pipelines import loader
 from data_pipelines.errors import DataError
+from data_pipelines.splits import Batch, Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import metrics
 from expressnet_jax.parallel import mesh as meshes
@@ -26,7 +28,7 @@ class Examples(NamedTuple):
 
 
 def evaluate(
-    config: Config, step: Callable[..., Any], state: State, split: loader.Split, mesh: jax.sharding.Mesh
+    config: Config, step: Callable[..., Any], state: State, split: Split, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
     """The summary of `metrics.summarize` over a whole split, with `loss`; `step` is a compiled `step.eval_step`.
 
@@ -47,11 +49,11 @@ def evaluate(
 
 
 def examples(
-    config: Config, step: Callable[..., Any], state: State, split: loader.Split, mesh: jax.sharding.Mesh, count: int
+    config: Config, step: Callable[..., Any], state: State, split: Split, mesh: jax.sharding.Mesh, count: int
 ) -> Examples:
     """The network's answers for some `count` examples, spread evenly over the split."""
     chosen = split.numbers[np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)]
-    few = loader.Split(split.name, split.records, chosen, split.label_map, split.classes)
+    few = dataclasses.replace(split, numbers=chosen)
     parts = []
     for batch in _batches(config, few):
         _, _, probabilities = step(state, meshes.to_device(mesh, batch))
@@ -59,7 +61,7 @@ def examples(
     return Examples(*(np.concatenate(column)[: len(few)] for column in zip(*parts, strict=True)))
 
 
-def _batches(config: Config, split: loader.Split) -> Iterator[loader.Batch]:
+def _batches(config: Config, split: Split) -> Iterator[Batch]:
     return loader.evaluation_batches(
         split, config.batch_size, host=jax.process_index(), hosts=jax.process_count(), workers=config.data.workers
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 
-from data_pipelines import loader
-from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.config import ConfigError
 from expressnet_jax.evaluation import evaluator, figures, metrics
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import hooks, loop, restore, run_folder, state, step
+from expressnet_jax.train import data as datas
+from expressnet_jax.train import hooks, restore, run_folder, state, step
 
 
 def evaluate_run(
@@ -26,7 +26,7 @@ def evaluate_run(
     if data and not split:
         raise ConfigError(f"--data {data} needs --split")
     mesh = meshes.for_evaluation(config)
-    examples = _open(config, data or config.data.name, split or config.data.test_split, data_dir)
+    examples = datas.open_for_evaluation(config, data or config.data.name, split or config.data.test_split, data_dir)
     restored, at = restore.restore_best(config, workdir, mesh)
     evaluate = jax.jit(step.eval_step(config, state.graph(config)))
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
@@ -51,9 +51,3 @@ def curves(workdir: Path) -> None:
     records = hooks.read_records(workdir)
     figures.curves_figure(records, workdir / "curves.png")
     figures.experts_figure(records, workdir / "experts.png")
-
-
-def _open(config: Config, name: str, split: str, data_dir: str | None) -> loader.Split:
-    if split == "validation" and name == config.data.name:
-        return loop.open_splits(config, data_dir)[1]
-    return loader.open_split(name, split, config.data.classes, data_dir=data_dir)

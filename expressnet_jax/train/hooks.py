@@ -82,6 +82,7 @@ class Interval(NamedTuple):
 
     step: int  # the one after the last of them
     sums: dict[str, Any]
+    waited: float  # seconds for which the loop stood still for want of a batch
     done_at: Future[float]  # time.monotonic() when the last of them was done
 
 
@@ -97,7 +98,7 @@ class Progress:
     def restart(self) -> None:
         """Forgets the time so far: the first step compiles, and is no measure of the others."""
         self._began = self._done_at = time.monotonic()
-        self._done_step, self._paused = self._start, 0.0
+        self._done_step, self._paused, self._waited = self._start, 0.0, 0.0
 
     def watch(self, step: int, sums: dict[str, Any]) -> Interval:
         """An interval that has just been sent to the device; a thread notes when it is done, and nobody waits."""
@@ -106,7 +107,15 @@ class Progress:
             jax.block_until_ready(sums)
             return time.monotonic()
 
-        return Interval(step, sums, self._watcher.submit(done_at))
+        waited, self._waited = self._waited, 0.0
+        return Interval(step, sums, waited, self._watcher.submit(done_at))
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts time in which the loop waits for the loader (the device may still be busy meanwhile)."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
 
     @contextlib.contextmanager
     def pause(self, state: Any) -> Iterator[None]:
@@ -124,7 +133,7 @@ class Progress:
         step, values = interval.step, {k: np.asarray(v, np.float64) for k, v in jax.device_get(interval.sums).items()}
         done_at = interval.done_at.result()
         images = (step - self._done_step) * self._clock.batch_size
-        speed = images / max(done_at - self._done_at - self._paused, 1e-9)
+        seconds = max(done_at - self._done_at - self._paused, 1e-9)
         self._done_at, self._done_step, self._paused = done_at, step, 0.0
         count, steps = max(float(values["count"]), 1.0), max(float(values["steps"]), 1.0)
         record: dict[str, Any] = {
@@ -137,7 +146,8 @@ class Progress:
             "learning_rate": float(values["learning_rate"]),
             "nonfinite_in_a_row": int(values["nonfinite"][0]),
             "nonfinite": int(values["nonfinite"][1]),
-            "images_per_second": round(speed, 2),
+            "images_per_second": round(images / seconds, 2),
+            "data_wait": round(min(interval.waited / seconds, 1.0), 4),  # fraction of the time
         }
         return record | experts.statistics(values)
 

@@ -15,8 +15,7 @@ from typing import Any
 import jax
 import optax
 
-from data_pipelines import loader
-from data_pipelines.errors import DataError
+from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.duration import Clock
@@ -24,6 +23,7 @@ from expressnet_jax.evaluation import evaluator
 from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import data as datas
 from expressnet_jax.train import optimizer as optimizers
 from expressnet_jax.train import restore, run_folder
 from expressnet_jax.train import state as states
@@ -48,13 +48,13 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
 
 def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals) -> dict[str, Any]:
     mesh = meshes.create(config)
-    train_split, validation = open_splits(config, data_dir)
+    data = datas.open_data(config, data_dir)
     if config.init.run and not (workdir / "config.json").exists():
         restore.model_from_run(config)  # what does not fit is said before there is a folder
     run_folder.open_folder(workdir, config)
-    clock = clock_of(config, len(train_split))
+    clock = clock_of(config, data.examples)
     say(
-        f"{config.data.name}: {len(train_split)} examples to train on, {len(validation)} to validate on; "
+        f"{config.data.name}: {data.examples} examples to train on, {len(data.validation)} to validate on; "
         f"{clock.total_steps} steps of {config.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
     )
     say(choice.describe(config.model, train=True))
@@ -68,25 +68,11 @@ def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals
             run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
         run_folder.write_parameters(workdir, run.state.params)
         with MetricsWriter(workdir, start, run.early.evaluated_step) as writer:
-            reason = run.loop(start, train_split, validation, writer, signals)
+            reason = run.loop(start, data, writer, signals)
         manager.wait()
         summary = run.summary(reason)
     run_folder.write_summary(workdir, summary)
     return summary
-
-
-def open_splits(config: Config, data_dir: str | None) -> tuple[loader.Split, loader.Split]:
-    """The training and the validation split of a config, the latter held out from the former unless it is named."""
-    data = config.data
-    train_split = loader.open_split(data.name, data.train_split, data.classes, data_dir=data_dir)
-    if data.validation_split:
-        validation = loader.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
-    else:  # the same examples whatever the run's seed is, so that seeds can be compared
-        train_split, validation = loader.holdout(train_split, data.validation_fraction, seed=0)
-    if len(train_split) < config.batch_size:
-        found = f"{train_split.name} has {len(train_split)} examples"
-        raise DataError(f"{found}, fewer than batch_size={config.batch_size}; use a smaller batch")
-    return train_split, validation
 
 
 def clock_of(config: Config, examples: int) -> Clock:
@@ -132,16 +118,14 @@ class Run:
         say(f"going on from step {step} of {self.clock.total_steps}")
         return step
 
-    def loop(
-        self, start: int, train_split: loader.Split, validation: loader.Split, writer: MetricsWriter, signals: Signals
-    ) -> str:
+    def loop(self, start: int, data: datas.TrainingData, writer: MetricsWriter, signals: Signals) -> str:
         """Runs from step `start` to the last one; returns why it ended."""
         total = self.clock.total_steps
         eval_every, save_every, log_every = (
             self.clock.steps(getattr(self.config, key), key) for key in ("eval_every", "save_every", "log_every")
         )
-        batches = self._batches(train_split, start)
         progress, sums = Progress(self.clock, start), steps.zero_sums(self.config)
+        batches = self._batches(data, start, progress)
         pending: Interval | None = None  # the interval before: its sums are ready by now
         for step in range(start, total + 1):
             interrupted = signals.received  # read once a step: what is skipped for it must also be made up for
@@ -150,7 +134,7 @@ class Run:
                 with progress.pause(self.state):
                     self._write(writer, progress, pending)  # now, or a crash after the save would lose it
                     pending = None
-                    accuracy = self._evaluate(step, validation, writer) if evaluate else None
+                    accuracy = self._evaluate(step, data.validation, writer) if evaluate else None
                     self._save(step, accuracy)
                 reason = self._ending(step, interrupted)
             if interrupted:
@@ -184,14 +168,13 @@ class Run:
             "jax": jax.__version__,
         }
 
-    def _batches(self, split: loader.Split, start: int) -> Any:
+    def _batches(self, data: datas.TrainingData, start: int, progress: Progress) -> Any:
         """Batches on the device, one ahead: the next one crosses the bus while a step runs."""
-        host_batches = loader.training_batches(
-            split, self.config.batch_size, seed=self.config.seed, start=start,
-            host=jax.process_index(), hosts=jax.process_count(), workers=self.config.data.workers,
-        )  # fmt: skip
+        host_batches = datas.batches(self.config, data, start)
         ahead = meshes.to_device(self.mesh, next(host_batches))
-        for host_batch in host_batches:
+        while True:
+            with progress.waiting():
+                host_batch = next(host_batches)
             ready, ahead = ahead, meshes.to_device(self.mesh, host_batch)
             yield ready
 
@@ -202,7 +185,7 @@ class Run:
         say(f"compiled in {span(time.monotonic() - began)}")
         progress.restart()
 
-    def _evaluate(self, step: int, validation: loader.Split, writer: MetricsWriter) -> float:
+    def _evaluate(self, step: int, validation: Split, writer: MetricsWriter) -> float:
         result = evaluator.evaluate(self.config, self.eval_step, self.state, validation, self.mesh)
         self.early.update(step, result["loss"])
         keys = ("loss", "accuracy", "mean_class_accuracy", "macro_f1")

@@ -85,7 +85,7 @@ def eval_step(config: Config, graph: Any) -> Callable[..., Any]:
 def _inputs(config: Config, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """uint8 pictures (B, H, W, C) to network inputs (B, S, S, 3), labels to smoothed targets (B, classes)."""
     images = preprocess.resize(batch["image"], config.model.image_size, antialias=config.preprocess.antialias)
-    targets = jax.nn.one_hot(batch["label"], len(config.data.classes))
+    targets = batch["votes"] if "votes" in batch else jax.nn.one_hot(batch["label"], len(config.data.classes))
     images, targets = augment.augment(images, targets, batch["index"], key, config.augment)
     return preprocess.normalize(images, config.preprocess), optax.smooth_labels(targets, config.label_smoothing)
 

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines import loader
 from expressnet_jax import config_files
-from expressnet_jax.train import loop, optimizer
+from expressnet_jax.train import data, loop, optimizer
 from expressnet_jax.train import state as states
 from expressnet_jax.train import step as steps
 
@@ -27,13 +26,13 @@ def main() -> None:
     data_dir = next((a for a in rest if not a.startswith("--")), None)
     config = config_files.load(name, [*changes, ("model.convolution", form)])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    split, _ = loop.open_splits(config, data_dir)
-    clock = loop.clock_of(config, len(split))
+    opened = data.open_data(config, data_dir)
+    clock = loop.clock_of(config, opened.examples)
     made = optimizer.create(config, clock)
     state = jax.jit(lambda: states._create(config, made))()
     state = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == np.float32 else a, state)
     step = jax.jit(steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock)))
-    batches = loader.training_batches(split, config.batch_size, seed=config.seed, start=0, host=0, hosts=1, workers=0)
+    batches = data.batches(config, opened)
     losses = []
     for _ in range(int(count)):
         state, sums = step(state, steps.zero_sums(config), {k: jnp.asarray(v) for k, v in next(batches).items()})

@@ -1,20 +1,24 @@
-"""The order of examples: a function of the step, whole epochs, the same for any number of hosts; and hold-outs."""
+"""The order of examples: a function of the step, whole epochs, the same for any number of hosts; sampling, mixing."""
 
 import collections
+import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from data_pipelines import loader
+from data_pipelines import loader, splits
 from data_pipelines.errors import DataError
 from data_pipelines.labels import EMOTIONS, SEVEN
+from data_pipelines.pictures import encode_png
+from tests.unit.test_splits import Records
 
 NAME = "synthetic_faces/tiny"
 
 
 @pytest.fixture(scope="module")
 def split(data_dir):
-    return loader.open_split(NAME, "train", EMOTIONS, data_dir=str(data_dir))
+    return splits.open_split(NAME, "train", EMOTIONS, data_dir=str(data_dir))
 
 
 def take(batches, count):
@@ -48,24 +52,25 @@ def test_position_is_a_function_of_the_step(split):
     assert not np.array_equal(whole[0]["index"], other[0]["index"])
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
+@pytest.mark.parametrize("hosts", [2, 3, 4])
 def test_hosts_share_out_the_same_global_batches(split, hosts):
-    alone = take(loader.training_batches(split, 16, seed=1, start=3), 8)
-    parts = [take(loader.training_batches(split, 16, seed=1, start=3, host=h, hosts=hosts), 8) for h in range(hosts)]
+    alone = take(loader.training_batches(split, 24, seed=1, start=3), 8)
+    parts = [take(loader.training_batches(split, 24, seed=1, start=3, host=h, hosts=hosts), 8) for h in range(hosts)]
     for step, batch in enumerate(alone):
         joined = np.concatenate([part[step]["index"] for part in parts])
         np.testing.assert_array_equal(joined, batch["index"])
 
 
-def test_worker_processes_give_the_same_batches(split):
-    threads = take(loader.training_batches(split, 16, seed=2, start=1), 4)
-    workers = take(loader.training_batches(split, 16, seed=2, start=1, workers=2), 4)
-    for a, b in zip(threads, workers, strict=True):
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_worker_processes_give_the_same_batches(split, workers):
+    threads = take(loader.training_batches(split, 16, seed=2, start=1), 7)
+    processes = take(loader.training_batches(split, 16, seed=2, start=1, workers=workers), 7)
+    for a, b in zip(threads, processes, strict=True):
         assert all(np.array_equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("hosts", [1, 2])
-@pytest.mark.parametrize("size", [16, 48, 400])
+@pytest.mark.parametrize("hosts", [1, 2, 3])
+@pytest.mark.parametrize("size", [18, 48, 402])
 def test_evaluation_covers_every_example_once_and_masks_the_rest(split, hosts, size):
     batches = [list(loader.evaluation_batches(split, size, host=h, hosts=hosts)) for h in range(hosts)]
     assert len({len(part) for part in batches}) == 1  # no host waits for another
@@ -76,7 +81,7 @@ def test_evaluation_covers_every_example_once_and_masks_the_rest(split, hosts, s
 
 
 def test_labels_are_mapped_by_name(data_dir, split):
-    mapped = loader.open_split(NAME, "train", SEVEN[::-1], data_dir=str(data_dir))
+    mapped = splits.open_split(NAME, "train", SEVEN[::-1], data_dir=str(data_dir))
     theirs = {int(e["index"]): EMOTIONS[e["label"]] for e in (split[i] for i in range(len(split)))}
     ours = {int(e["index"]): SEVEN[::-1][e["label"]] for e in (mapped[i] for i in range(len(mapped)))}
     assert ours == {number: name for number, name in theirs.items() if name != "contempt"}
@@ -85,36 +90,80 @@ def test_labels_are_mapped_by_name(data_dir, split):
 
 def test_what_cannot_be_opened_says_why(data_dir, tmp_path):
     with pytest.raises(DataError, match=r"no split 'trian'.*test"):
-        loader.open_split(NAME, "trian", EMOTIONS, data_dir=str(data_dir))
+        splits.open_split(NAME, "trian", EMOTIONS, data_dir=str(data_dir))
     with pytest.raises(DataError, match="no class in common"):
-        loader.open_split(NAME, "train", ("cat", "dog"), data_dir=str(data_dir))
+        splits.open_split(NAME, "train", ("cat", "dog"), data_dir=str(data_dir))
     with pytest.raises(DataError, match="data prepare"):
-        loader.open_split(NAME, "train", EMOTIONS, data_dir=str(tmp_path))
+        splits.open_split(NAME, "train", EMOTIONS, data_dir=str(tmp_path))
 
 
-def fake(labels, images):
-    records = [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
-    return loader.Split("fake/train", records, np.arange(len(records)), np.arange(8, dtype=np.int32), EMOTIONS)
+def jpeg(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG")
+    return stream.getvalue()
 
 
-def test_a_holdout_is_stratified_and_keeps_equal_pictures_on_one_side():
-    rng = np.random.default_rng(0)
-    labels = rng.choice(8, 2000, p=[0.3, 0.02, 0.08, 0.1, 0.2, 0.1, 0.1, 0.1])
-    images = [str(i % 1700).encode() for i in range(2000)]  # the last 300 repeat the first, labels and all
-    labels[1700:] = labels[:300]
-    rest, held = loader.holdout(fake(labels, images), 0.1, seed=3)
-    assert sorted([*rest.numbers, *held.numbers]) == list(range(2000))
-    assert not {images[i] for i in rest.numbers} & {images[i] for i in held.numbers}
-    counts, all_counts = (collections.Counter(labels[i] for i in numbers) for numbers in (held.numbers, range(2000)))
-    assert all(abs(counts[c] - 0.1 * all_counts[c]) <= 2 for c in range(8))
+def test_stored_pictures_are_decoded_as_pillow_decodes_them():
+    grey, colour = np.random.default_rng(0).integers(0, 256, (30, 20), np.uint8), np.zeros((30, 20, 3), np.uint8)
+    colour[:, 5:, 0], colour[10:, :, 2] = 200, 90
+    for pixels in (grey, colour):
+        for data in (jpeg(pixels), encode_png(Image.fromarray(pixels))):
+            expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            np.testing.assert_array_equal(splits.pixels(data, 3), expected)
+    np.testing.assert_array_equal(splits.pixels(jpeg(grey), 1)[..., 0], np.asarray(Image.open(io.BytesIO(jpeg(grey)))))
 
 
-def test_a_holdout_depends_on_its_seed_alone():
-    labels, images = np.arange(400) % 8, [str(i).encode() for i in range(400)]
-    first, again, other = (loader.holdout(fake(labels, images), 0.2, seed)[1].numbers for seed in (1, 1, 2))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+def fake(labels, *, side=4, channels=1, name="fake/train"):
+    """A split of pictures that hold their own number."""
+    images = [np.full((side, side, channels), i % 256, np.uint8) for i in range(len(labels))]
+    images = [encode_png(Image.fromarray(image[..., 0] if channels == 1 else image)) for image in images]
+    records = Records({"image": i, "label": label} for i, label in zip(images, labels, strict=True))
+    numbers, label_map = np.arange(len(records)), np.arange(8, dtype=np.int32)
+    return splits.Split(name, records, numbers, label_map, EMOTIONS, (side, side, channels))
 
 
-def test_a_holdout_that_leaves_nothing_is_refused():
-    with pytest.raises(DataError, match="leaves an empty split"):
-        loader.holdout(fake([0, 1], [b"a", b"b"]), 0.1, seed=0)
+def shares(batches, count):
+    drawn = np.concatenate([batch["label"] for batch in take(batches, count)])
+    return np.bincount(drawn, minlength=8) / len(drawn)
+
+
+def test_rare_classes_can_be_drawn_more_often():
+    labels = np.repeat([0, 1, 2], [640, 160, 40])
+    split = fake(labels)
+    rates = {s: shares(loader.training_batches(split, 20, seed=0, sampling=s), 105)[:3] for s in loader.SAMPLING}
+    np.testing.assert_allclose(rates["uniform"], [640 / 840, 160 / 840, 40 / 840], atol=0.01)
+    np.testing.assert_allclose(rates["sqrt"], np.array([4, 2, 1]) / 7, atol=0.01)  # the roots, as 4 to 2 to 1
+    np.testing.assert_allclose(rates["balanced"], [1 / 3] * 3, atol=0.01)
+
+
+def test_balanced_batches_are_a_function_of_the_step_and_use_every_example():
+    split = fake(np.repeat([0, 1], [50, 10]))
+    whole = take(loader.training_batches(split, 10, seed=4, sampling="balanced"), 12)
+    resumed = take(loader.training_batches(split, 10, seed=4, sampling="balanced", start=5), 7)
+    for a, b in zip(whole[5:], resumed, strict=True):
+        np.testing.assert_array_equal(a["index"], b["index"])
+    halves = [
+        take(loader.training_batches(split, 10, seed=4, sampling="balanced", host=h, hosts=2), 12) for h in range(2)
+    ]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        np.testing.assert_array_equal(batch["index"], np.concatenate([part["index"] for part in parts]))
+    drawn = collections.Counter(np.concatenate([batch["index"] for batch in whole]).tolist())
+    assert {drawn[i] for i in range(50, 60)} == {6}  # 60 of 120 draws for ten examples, each as often
+    assert {drawn[i] for i in range(50)} == {1, 2}
+
+
+def test_data_sets_are_mixed_by_rate():
+    first, second = fake(np.zeros(30, int)), fake(np.ones(90, int), channels=3, name="other/train")
+    batches = take(loader.training_batches(first, 20, seed=0, also=[(second, 0.5)]), 30)
+    label, index = (np.concatenate([batch[key] for batch in batches]) for key in ("label", "index"))
+    assert np.mean(label == 1) == pytest.approx(45 / 75, abs=0.01)  # 30 at rate 1, 90 at rate 1/2
+    assert set(index[label == 0]) == set(range(30)) and set(index[label == 1]) == set(range(30, 120))
+    for batch in batches[:3]:
+        assert batch["image"].shape == (20, 4, 4, 3)  # grey beside colour becomes colour
+        number = np.where(batch["label"] == 1, batch["index"] - 30, batch["index"])
+        np.testing.assert_array_equal(batch["image"][:, 0, 0], np.repeat(number[:, None], 3, axis=1))
+
+
+def test_data_sets_of_different_sizes_are_not_mixed():
+    with pytest.raises(DataError, match=r"fake/train 4x4, b/train 5x5\): prepare them with the same --size"):
+        loader.training_batches(fake([0] * 9), 4, seed=0, also=[(fake([1] * 9, side=5, name="b/train"), 1.0)])

@@ -1,0 +1,200 @@
+"""Which examples of a prepared data set belong to what: opened by name, and cut into training and validation.
+
+Legend: N examples of a split, H W stored height and width, C colour channels (1 or 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data_pipelines import labels, prepare
+from data_pipelines.errors import DataError
+
+Batch = dict[str, np.ndarray]
+_AT_ONCE = 1024  # records that are read together where all are looked at
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some examples of one split, with their labels counted in the order of `classes`."""
+
+    name: str  # "fer2013/train"
+    records: Any  # random access, one by one or by a list of numbers, to {image: bytes, label: int, ...}
+    numbers: np.ndarray  # (N,) int64: which records belong to it
+    label_map: np.ndarray  # (classes of the data set,) int32: their numbers in `classes`, -1 for none
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]  # (H, W, C) of every picture
+    votes: bool = False  # whether examples come with the shares of the votes on their label
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def load(self, positions: np.ndarray) -> Batch:
+        """Examples by their positions in this split: image (n, H, W, C) uint8, label, mask, index; see `loader`."""
+        numbers = self.numbers[positions]
+        records = self.records.__getitems__([int(number) for number in numbers])
+        images = np.empty((len(numbers), *self.shape), np.uint8)
+        for image, record in zip(images, records, strict=True):
+            image[...] = pixels(record["image"], self.shape[2])
+        batch: Batch = {
+            "image": images,
+            "label": np.array([self.label_map[record["label"]] for record in records], np.int32),
+            "mask": np.ones(len(numbers), bool),
+            "index": numbers.astype(np.int32),
+        }
+        if self.votes:
+            batch["votes"] = self._votes(np.stack([record["votes"] for record in records]))
+        return batch
+
+    def _votes(self, votes: np.ndarray) -> np.ndarray:
+        """(n, their classes) counts to (n, classes) float32 shares."""
+        mapped = np.zeros((len(votes), len(self.classes)), np.float32)
+        known = self.label_map >= 0
+        mapped[:, self.label_map[known]] = votes[:, known]
+        return mapped / np.maximum(mapped.sum(axis=1, keepdims=True), 1)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return {key: value[0] for key, value in self.load(np.array([position])).items()}
+
+    def scan(self) -> Iterator[dict[str, Any]]:
+        """All records in order, their pictures still encoded."""
+        for start in range(0, len(self), _AT_ONCE):
+            yield from self.records.__getitems__([int(n) for n in self.numbers[start : start + _AT_ONCE]])
+
+    def labels(self) -> np.ndarray:
+        """(N,) int32 classes."""
+        return np.array([self.label_map[record["label"]] for record in self.scan()], np.int32)
+
+    def part(self, positions: np.ndarray, name: str) -> Split:
+        """The examples at some positions (numbers, or a mask) as a split of their own."""
+        return dataclasses.replace(self, name=f"{self.name} ({name})", numbers=self.numbers[positions])
+
+
+def pixels(data: bytes, channels: int) -> np.ndarray:
+    """A stored picture as (H, W, channels) uint8; grey ones become colour where `channels` is 3."""
+    if data[:2] == b"\xff\xd8":  # libjpeg-turbo, as in Pillow, at a seventh of its time for 48 x 48 pixels
+        return simplejpeg.decode_jpeg(data, colorspace="GRAY" if channels == 1 else "RGB")
+    with Image.open(io.BytesIO(data)) as picture:
+        decoded = np.asarray(picture)
+    if decoded.ndim == 2:
+        decoded = decoded[..., None]  # (H, W) -> (H, W, 1)
+    return np.broadcast_to(decoded, (*decoded.shape[:2], channels))
+
+
+def open_split(
+    name: str, split: str, classes: Sequence[str], *, data_dir: str | None = None, votes: bool = False
+) -> Split:
+    """One split of a prepared data set, its labels mapped by name to their places in `classes`.
+
+    `split` is a name of the data set, a sum of names ("public_test+private_test"), or "test" for all test parts that
+    this copy has. Examples of a class that `classes` does not have are left out. With `votes`, examples come with the
+    shares of the votes that people gave each class.
+    Raises DataError: not prepared, no such split, nothing in it, no class in common, or no votes.
+    """
+    builder = prepare.read_info(name, data_dir)
+    available = {s: info.num_examples for s, info in builder.info.splits.items()}
+    if split == "test" and split not in available:
+        split = "+".join(s for s in available if s.endswith("_test")) or split
+    for part in split.split("+"):
+        if part not in available:
+            raise DataError(f"{name} has no split {part!r}; it has {', '.join(available)}")
+    if votes and "votes" not in builder.info.features:
+        raise DataError(f"{name} has one label a picture and no votes; set data.target=label, or take ferplus")
+    records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    theirs = tuple(builder.info.features["label"].names)
+    label_map = np.array(labels.positions(theirs, tuple(classes)), np.int32)
+    if (label_map < 0).all():
+        raise DataError(f"{name} and this network have no class in common: {', '.join(theirs)} / {', '.join(classes)}")
+    shape = _shape(builder.info.metadata["shapes"])
+    opened = Split(f"{name}/{split}", records, np.arange(len(records)), label_map, tuple(classes), shape, votes)
+    if (label_map < 0).any():
+        opened = dataclasses.replace(opened, numbers=np.flatnonzero(opened.labels() >= 0))
+    if not len(opened):
+        raise DataError(f"split {split!r} of {name} is empty; prepare the data set again, or choose another split")
+    return opened
+
+
+def _shape(shapes: dict[str, int]) -> tuple[int, int, int]:
+    """The one shape that all pictures are given: `prepare` brings them to one size, but keeps grey ones grey."""
+    height, width, channels = zip(*(map(int, shape.split("x")) for shape in shapes), strict=True)
+    return max(height), max(width), max(channels)
+
+
+def clean_holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Cuts a split in two, (rest, held out): `fraction` of each class, equal pictures always on one side.
+
+    The cut depends on the split and `seed` only. Raises DataError where either side would be empty.
+    """
+    groups: dict[bytes, list[int]] = {}
+    classes: dict[bytes, int] = {}
+    for position, record in enumerate(split.scan()):
+        digest = hashlib.sha256(record["image"]).digest()
+        groups.setdefault(digest, []).append(position)
+        classes.setdefault(digest, int(record["label"]))  # a group with conflicting labels counts as its first
+    rng = np.random.default_rng(seed)
+    held: list[int] = []
+    for label in sorted(set(classes.values())):
+        members = [digest for digest, c in classes.items() if c == label]
+        wanted = round(fraction * sum(len(groups[d]) for d in members))
+        taken: list[int] = []
+        for i in rng.permutation(len(members)):
+            if len(taken) >= wanted:
+                break
+            taken += groups[members[i]]
+        held += taken
+    chosen = np.zeros(len(split), bool)
+    chosen[held] = True
+    return _cut(split, chosen, fraction)
+
+
+def random_holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """The cut of scikit-learn's `train_test_split(..., test_size=fraction, stratify=labels, random_state=seed)`.
+
+    The published AffectNet results use it with 0.2 and seed 52 (arXiv 2510.13493). Equal pictures may fall on both
+    sides. Example for example the same as scikit-learn 1.9, which draws from NumPy's old generator: how many of each
+    class to keep, how many of the rest to hold out, then a permutation of each class. Raises DataError where a side
+    would be empty.
+    """
+    names = split.labels()
+    classes, counts = np.unique(names, return_counts=True)
+    rng = np.random.RandomState(seed)
+    held_count = int(np.ceil(fraction * len(names)))
+    kept = _apportion(counts, len(names) - held_count, rng)
+    held = _apportion(counts - kept, held_count, rng)
+    chosen = np.zeros(len(split), bool)
+    for label, keep, hold in zip(classes, kept, held, strict=True):
+        members = np.flatnonzero(names == label)
+        chosen[members[rng.permutation(len(members))[keep : keep + hold]]] = True
+    return _cut(split, chosen, fraction)
+
+
+def _apportion(counts: np.ndarray, draws: int, rng: Any) -> np.ndarray:
+    """`draws` shared out in proportion to `counts`: whole parts first, the rest by largest remainder, ties by lot."""
+    exact = counts / counts.sum() * draws
+    shares = np.floor(exact)
+    missing = int(draws - shares.sum())
+    remainders = exact - shares
+    for value in np.sort(np.unique(remainders))[::-1]:
+        if missing <= 0:
+            break
+        equal = np.flatnonzero(remainders == value)
+        lucky = rng.choice(equal, size=min(len(equal), missing), replace=False)
+        shares[lucky] += 1
+        missing -= len(lucky)
+    return shares.astype(int)
+
+
+def _cut(split: Split, chosen: np.ndarray, fraction: float) -> tuple[Split, Split]:
+    if chosen.all() or not chosen.any():
+        raise DataError(f"holding out {fraction:g} of {len(split)} examples of {split.name} leaves an empty split")
+    return split.part(~chosen, "rest"), split.part(chosen, "held out")
