@@ -104,11 +104,11 @@ def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilde
         raise DataError(f"{name} is not prepared in {path}; run: {again}{where}")
     try:
         builder = tfds.builder_from_directory(str(path))
-        complete = "layout" in (builder.info.metadata or {})
+        complete = {"layout", "form"} <= (builder.info.metadata or {}).keys()
     except Exception as error:  # TFDS has no common type for a damaged folder
         raise DataError(f"{path}: cannot be read ({_flat(error)}); run: {again} --overwrite") from error
     if not complete:
-        raise DataError(f"{path}: was not prepared by this project; run: {again} --overwrite")
+        raise DataError(f"{path}: was not prepared by this version of the project; run: {again} --overwrite")
     return builder
 
 

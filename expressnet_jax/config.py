@@ -187,6 +187,34 @@ def default_config(preset: str = "paper") -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(dataclasses.asdict(dataclasses.replace(Config(), model=model, moe=moe)))
 
 
+def our_config() -> ml_collections.ConfigDict:
+    """Our recipe for the published network: RGB, augmentation, AdamW with a cosine schedule, averaged weights.
+
+    Not yet run to its end on any data set (docs/benchmarks.md); a config adds its data, and changes what it must.
+    """
+    c = default_config("paper")
+    c.total = "60epochs"
+    c.batch_size = 128
+    c.preprocess.color_order = "rgb"
+    c.preprocess.normalize = "standard"
+    c.preprocess.mean, c.preprocess.std = 0.5, 0.25
+    c.augment.flip = True
+    c.augment.crop = 0.2
+    c.augment.shift = 0.1
+    c.augment.rotate = 10.0
+    c.augment.brightness = c.augment.contrast = 0.2
+    c.augment.erase = 0.3
+    c.optimizer.name = "adamw"
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.weight_decay = 0.05
+    c.optimizer.clip_norm = 1.0
+    c.schedule.name = "cosine"
+    c.schedule.warmup = "2epochs"
+    c.ema.decay = 0.999
+    c.early_stop.patience = 0
+    return c
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """The resolved config as plain nested dicts and lists, ready for JSON."""
     return dataclasses.asdict(config)

@@ -10,9 +10,19 @@ from expressnet_jax.duration import Clock
 
 
 def test_every_packaged_config_and_recipe_loads_and_is_valid():
-    assert {"fer2013", "fer2013_small", "synthetic_faces"} <= set(config_files.available())
-    for name in [*config_files.available(), "fer2013:paper", "synthetic_faces:paper"]:
+    packaged = {"affectnet", "fer2013", "fer2013_small", "ferplus", "rafdb", "synthetic_faces"}
+    assert packaged <= set(config_files.available())
+    published = [f"{name}:paper" for name in ("affectnet", "fer2013", "rafdb", "synthetic_faces")]
+    for name in [*config_files.available(), *published, "affectnet:paper8", "affectnet:seven"]:
         assert config_files.load(name).data.classes
+
+
+def test_only_published_recipes_validate_on_their_test_split():
+    for name in config_files.available():
+        assert config_files.load(name).data.validation_split != config_files.load(name).data.test_split
+    assert config_files.load("rafdb:paper").data.validation_split == "test"
+    c = config_files.load("affectnet:paper").data
+    assert (c.holdout, c.validation_fraction, c.holdout_seed, c.test_split) == ("random", 0.2, 52, "held_out")
 
 
 def test_the_paper_recipe_is_the_published_one():
@@ -46,6 +56,9 @@ def test_a_preset_comes_before_the_sizes_beside_it():
         ("moe", "8", ["moe is a section"]),
         ("optimizer.name", "adm", ["did you mean adam", "sgd"]),
         ("model.preset", "smal", ["did you mean small"]),
+        ("data.sampling", "balance", ["did you mean balanced", "sqrt"]),
+        ("data.also", "rafdb", ["data.also='rafdb'", "NAME=RATE"]),
+        ("data.also", "rafdb=0", ["data.also='rafdb=0'", "above 0"]),
         ("total", "3weeks", ["total", "'3weeks'", "15epochs"]),
         ("total", "50%", ["total", "percentage"]),
         ("batch_size", "0", ["batch_size=0"]),

@@ -1,0 +1,22 @@
+"""RAF-DB's basic set with the full 224-pixel network: seven classes.
+
+    expressnet data prepare rafdb --from FOLDER
+    expressnet train --config=rafdb --workdir DIR          our recipe: a tenth of the training split validates
+    expressnet train --config=rafdb:paper --workdir DIR    as published: validation is the test set
+
+Hardware: one GPU or a TPU slice. Measured: not yet run.
+"""
+
+from data_pipelines.labels import SEVEN
+from expressnet_jax.config import ConfigError, default_config, our_config
+
+
+def get_config(recipe=None):
+    if recipe not in (None, "paper"):
+        raise ConfigError(f"rafdb has no recipe {recipe!r}; it has: paper")
+    c = default_config("paper") if recipe else our_config()
+    c.data.name = "rafdb"
+    c.data.classes = SEVEN
+    if recipe:
+        c.data.validation_split = "test"  # the published accuracies are test-selected
+    return c
