@@ -15,6 +15,14 @@ SEVEN = tuple(name for name in EMOTIONS if name != "contempt")
 #: Class numbers of fer2013.csv (Goodfellow et al. 2013), by name: the CSV's order is not alphabetical.
 FER2013_CODES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
+#: Class numbers of RAF-DB's basic set (Li, Deng and Du 2017), which count from 1, by name.
+RAFDB_CODES = {
+    1: "surprise", 2: "fear", 3: "disgust", 4: "happiness", 5: "sadness", 6: "anger", 7: "neutral",
+}  # fmt: skip
+
+#: Class numbers of AffectNet (Mollahosseini, Hasani and Mahoor 2017), by name; 8 to 10 are no emotions.
+AFFECTNET_CODES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
+
 _SPELLINGS = {
     "anger": "anger", "angry": "anger",
     "contempt": "contempt", "contemptuous": "contempt",

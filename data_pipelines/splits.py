@@ -39,6 +39,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def known(self) -> np.ndarray:
+        """(classes,) bool: which of `classes` the data set has a name for."""
+        return np.isin(np.arange(len(self.classes)), self.label_map)
+
     def load(self, positions: np.ndarray) -> Batch:
         """Examples by their positions in this split: image (n, H, W, C) uint8, label, mask, index; see `loader`."""
         numbers = self.numbers[positions]

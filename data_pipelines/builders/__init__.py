@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 #: Data set name -> its class in the module of the same name.
 BUILDERS = {
     "fer2013": "Fer2013",
+    "ferplus": "FerPlus",
+    "rafdb": "RafDb",
+    "affectnet": "AffectNet",
+    "folder": "Folder",
     "synthetic_faces": "SyntheticFaces",
 }
 

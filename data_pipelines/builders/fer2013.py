@@ -81,7 +81,7 @@ class Fer2013(FaceBuilder):
         for choice in found:
             if folders and choice == folders.description:
                 return self._plan_folders(source, folders, notes)
-            if table := _Table.open(source, choice):
+            if table := PixelTable.open(source, choice):
                 notes += _unlabelled(names) if table.layout == "train.csv" else []
                 return self._plan_table(source, table, notes)
         if folders:
@@ -89,7 +89,7 @@ class Fer2013(FaceBuilder):
         heads = f" ({', '.join(tables)}: the header has no columns emotion and pixels)" if tables else ""
         raise DataError(f"{source.path}: no FER-2013 recognised{heads}; expected {_EXPECTED}")
 
-    def _plan_table(self, source: Source, table: _Table, notes: list[str]) -> Plan:
+    def _plan_table(self, source: Source, table: PixelTable, notes: list[str]) -> Plan:
         expected: Counter[str] = Counter()
         for number, row in table.rows(source):
             try:
@@ -105,7 +105,7 @@ class Fer2013(FaceBuilder):
         }
         return Plan(table.layout, protocol(set(splits)), splits, notes + _missing(set(splits)))
 
-    def _table_pictures(self, source: Source, table: _Table, split: str) -> Iterator[Picture]:
+    def _table_pictures(self, source: Source, table: PixelTable, split: str) -> Iterator[Picture]:
         for number, row in table.rows(source):
             try:
                 if table.split_of(row) != split:
@@ -171,7 +171,7 @@ def _unlabelled(names: list[str]) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Table:
+class PixelTable:
     """A CSV with one picture a row, as text."""
 
     name: str
@@ -179,7 +179,7 @@ class _Table:
     columns: dict[str, int]  # emotion, pixels and perhaps usage -> column number
 
     @classmethod
-    def open(cls, source: Source, name: str) -> _Table | None:
+    def open(cls, source: Source, name: str) -> PixelTable | None:
         """The table called `name` if its header is one of FER-2013's."""
         with source.open(name) as stream:
             heads = next(read_rows(stream), [])

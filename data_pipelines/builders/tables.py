@@ -55,22 +55,25 @@ def read_lines(stream: IO[bytes]) -> Iterator[str | csv.Error]:
         yield csv.Error(f"a line of more than {LONGEST_LINE:,} characters")
 
 
-def read_rows(stream: IO[bytes]) -> Iterator[list[str] | csv.Error]:
+def read_rows(stream: IO[bytes], separators: str = ",") -> Iterator[list[str] | csv.Error]:
     """Rows of a CSV, one a line, blank lines left out; a row that cannot be parsed comes as its error.
 
+    Of several `separators` the one holds that the first line has most of.
     A line break inside quotes ends the row: no table of pictures needs one, and so a stray quote costs one row, not
     all that follow.
     """
+    separator = ""
     for line in read_lines(stream):
         if isinstance(line, csv.Error):
             yield line
             continue
+        separator = separator or max(separators, key=line.count)
         try:
-            row = next(csv.reader([line]), [])
+            row = next(csv.reader([line], delimiter=separator), [])
         except csv.Error as error:
             yield error
         else:
-            if row:
+            if any(row):
                 yield row
 
 

@@ -32,6 +32,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The summary of `metrics.summarize` over a whole split, with `loss`; `step` is a compiled `step.eval_step`.
 
+    Of a data set that lacks some of the network's classes, only the shared ones are predicted and counted.
     Raises DataError where the number of examples counted is not the number in the split.
     """
     classes = config.data.classes
@@ -40,12 +41,14 @@ def evaluate(
     steps = -(-len(split) // config.batch_size)
     # `disable=None`: no bar where standard error is no terminal.
     for batch in tqdm(_batches(config, split), split.name, steps, leave=False, disable=None):
-        confusion, batch_loss, _ = step(state, meshes.to_device(mesh, batch))
+        confusion, batch_loss, _ = step(state, meshes.to_device(mesh, batch), split.known)
         counts += np.asarray(confusion, np.int64)
         loss += float(batch_loss)
     if counts.sum() != len(split):
         raise DataError(f"evaluated {counts.sum()} of the {len(split)} examples of {split.name}")
-    return {"split": split.name, "loss": loss / len(split), **metrics.summarize(counts, classes)}
+    shared = np.flatnonzero(split.known)
+    counts, names = counts[np.ix_(shared, shared)], [classes[i] for i in shared]
+    return {"split": split.name, "loss": loss / len(split), **metrics.summarize(counts, names)}
 
 
 def examples(
@@ -56,7 +59,7 @@ def examples(
     few = dataclasses.replace(split, numbers=chosen)
     parts = []
     for batch in _batches(config, few):
-        _, _, probabilities = step(state, meshes.to_device(mesh, batch))
+        _, _, probabilities = step(state, meshes.to_device(mesh, batch), split.known)
         parts.append((batch["image"], batch["label"], np.asarray(probabilities)))
     return Examples(*(np.concatenate(column)[: len(few)] for column in zip(*parts, strict=True)))
 

@@ -33,7 +33,9 @@ def evaluate_run(
         summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
         few = evaluator.examples(config, evaluate, restored, examples, mesh, 40)
     summary = {"workdir": str(workdir), "step": at, **summary}
-    text = f"{examples.name}, checkpoint of step {at} of {workdir}\n\n{metrics.describe(summary)}"
+    left_out = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
+    note = f"\nonly the classes that both have; not in this data set: {', '.join(left_out)}" if left_out else ""
+    text = f"{examples.name}, checkpoint of step {at} of {workdir}{note}\n\n{metrics.describe(summary)}"
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.write_text(folder / "summary.json", run_folder.json_line(summary))

@@ -65,15 +65,19 @@ def zero_sums(config: Config) -> Metrics:
 
 
 def eval_step(config: Config, graph: Any) -> Callable[..., Any]:
-    """Makes `step(state, batch) -> (confusion (classes, classes) int32, true classes in rows; loss sum;
-    probabilities (B, classes))`, of the weights that would be exported; padding is not counted."""
+    """Makes `step(state, batch, known) -> (confusion (classes, classes) int32, true classes in rows; loss sum;
+    probabilities (B, classes))`, of the weights that would be exported; padding is not counted.
+
+    `known` (classes,) bool says which classes the data set has: the others are never predicted.
+    """
     classes = len(config.data.classes)
 
-    def step(state: State, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def step(state: State, batch: Batch, known: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         images = preprocess.preprocess(batch["image"], config.model.image_size, config.preprocess)
         logits = nnx.merge(graph, *weights(state))(images, batch["mask"]).logits
         targets = jax.nn.one_hot(batch["label"], classes)
         losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, config.label_smoothing))
+        logits = jnp.where(known, logits, -jnp.inf)
         # Each pair of true and predicted class has its own counter; padding goes to one more, cut off below.
         pairs = jnp.where(batch["mask"], batch["label"] * classes + logits.argmax(-1), classes * classes)
         counts = jnp.zeros(classes * classes + 1, jnp.int32).at[pairs].add(1)[:-1]

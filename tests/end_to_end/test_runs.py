@@ -142,6 +142,25 @@ def test_evaluating_the_held_out_part_repeats_the_run_s_own_figure(finished, dat
     assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
 
 
+def test_evaluating_on_another_data_set_goes_by_name_and_by_shared_classes(finished, data_dir, tmp_path):
+    workdir, _ = finished
+    for number, folder in enumerate(("sad", "angry", "happy")):  # as FER-2013, which has no contempt
+        for i in range(4):
+            path = tmp_path / "fer" / "test" / folder / f"PublicTest_{number}{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.random.default_rng(i).integers(0, 256, (48, 48), np.uint8)).save(path)
+    where = ["--data_dir", tmp_path / "data"]
+    assert expressnet("data", "prepare", "fer2013", "--from", tmp_path / "fer", *where).returncode == 0
+    asked = ["--data", "fer2013", "--split", "public_test", *where, "--json"]
+    done = expressnet("evaluate", "--workdir", workdir, *asked)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert "not in this data set: contempt" in done.stderr
+    assert result["classes"] == ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
+    truths = dict(zip(result["classes"], np.sum(result["confusion"], axis=1), strict=True))
+    assert {name: count for name, count in truths.items() if count} == {"sadness": 4, "anger": 4, "happiness": 4}
+
+
 def test_inspect_of_a_run_and_of_its_config_agree(finished):
     workdir, _ = finished
     run = json.loads(expressnet("inspect", workdir, "--json").stdout)

@@ -146,15 +146,28 @@ def test_evaluation_counts_no_padding_and_does_not_depend_on_the_batch():
     c = dataclasses.replace(c, ema=dataclasses.replace(c.ema, decay=0.0))
     state = setup(c)[1]
     evaluate = jax.jit(steps.eval_step(c, states.graph(c)))
-    full = batch()
+    full, every = batch(), np.ones(8, bool)
     padded = {**full, "mask": jnp.arange(16) < 5}
-    confusion, loss, probabilities = evaluate(state, padded)
-    alone = evaluate(state, {key: value[:5] for key, value in full.items()})
+    confusion, loss, probabilities = evaluate(state, padded, every)
+    alone = evaluate(state, {key: value[:5] for key, value in full.items()}, every)
     assert int(confusion.sum()) == 5
     np.testing.assert_array_equal(confusion, alone[0])
     np.testing.assert_allclose(loss, alone[1], rtol=1e-5)
     np.testing.assert_allclose(probabilities[:5], alone[2], atol=1e-6)
     np.testing.assert_array_equal(confusion.sum(1), np.bincount(np.asarray(full["label"][:5]), minlength=8))
+
+
+def test_a_class_that_the_data_set_lacks_is_never_predicted():
+    c = config()
+    state = setup(c)[1]
+    evaluate = jax.jit(steps.eval_step(c, states.graph(c)))
+    free, _, probabilities = evaluate(state, batch(), np.ones(8, bool))
+    known = np.ones(8, bool)
+    known[np.argmax(np.asarray(free).sum(0))] = False  # the class that it predicts most
+    confusion, _, restricted = evaluate(state, batch(), known)
+    assert int(np.asarray(confusion)[:, ~known].sum()) == 0 and int(confusion.sum()) == 16
+    expected = np.asarray(probabilities) * known
+    np.testing.assert_allclose(restricted, expected / expected.sum(1, keepdims=True), atol=1e-6)
 
 
 class Routed(nnx.Module):

@@ -1,0 +1,309 @@
+"""Anybody's own pictures: in folders named after their classes, or listed in a table."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Iterator
+
+from data_pipelines.builders import tables
+from data_pipelines.builders.base import BadPicture, FaceBuilder, Plan, Split
+from data_pipelines.builders.tables import Wanted, cells, quote
+from data_pipelines.errors import DataError
+from data_pipelines.labels import EMOTIONS, UnknownLabel, canonical
+from data_pipelines.sources import Source
+
+#: What people call the splits, in lower case, and what they are called here.
+SPLITS = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_ORDER = ("train", "validation", "test")
+
+# What is a picture to somebody who looks at its name. Some are of a kind that is not read (GIF, HEIC, AVIF): they count
+# as pictures, so that each is skipped by name instead of vanishing among the other files.
+_READ = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_SUFFIXES = (*_READ, ".gif", ".heic", ".heif", ".avif")
+_TABLE_SUFFIXES = (".csv", ".tsv")
+_SEPARATORS = ",\t;"
+
+_HEADS = {
+    "path": ("path", "image", "file", "filename", "pth"),
+    "label": ("label", "emotion", "class", "expression"),
+    "split": ("split", "usage", "set"),
+}
+
+_EXPECTED = (
+    "folders <split>/<class>/ or <class>/, or a CSV with columns path, label and perhaps split; classes: "
+    f"{', '.join(EMOTIONS)}; splits: {', '.join(SPLITS)}"
+)
+
+
+def protocol(splits: set[str]) -> str:
+    """What results on these splits may be compared with."""
+    text = "Your own data: compare only with results on the same files."
+    if "test" not in splits:
+        text += " There is no test split, so no result on them tells how well new pictures are recognised."
+    return text
+
+
+class Folder(FaceBuilder):
+    """Pictures of your own, by class folders `<split>/<class>/` or `<class>/`, or by a table of path, label, split.
+
+    A table with these columns beside the folders wins: where it and a class folder differ, the table is right. Classes
+    have names, in any usual spelling; numbers are refused, because they mean different classes in different data sets.
+    """
+
+    CLASSES = EMOTIONS
+    WHERE_TO_GET_IT = "these are your own pictures, in folders named after their classes or listed in a CSV"
+
+    def plan(self, source: Source | None) -> Plan:
+        """Recognises a table at the top, or class folders, perhaps inside another folder.
+
+        Raises DataError if there is neither, several tables fit, or a class or split is unknown.
+        """
+        assert source is not None
+        files = _Files.of(source.names())
+        if files.names == [source.path.name] and source.path.name.lower().endswith(_TABLE_SUFFIXES):
+            raise DataError(
+                f"{source.path}: a table without its pictures; give the folder that holds both: "
+                f"--from {source.path.parent}"
+            )
+        found, other_tables = _find_tables(source, files)
+        if len(found) > 1:
+            raise DataError(
+                f"{source.path}: {len(found)} tables list pictures: {', '.join(table.name for table in found)}; put "
+                "all rows into one with a column split, and move the others away"
+            )
+        if found:
+            return self._plan_table(source, files, found[0])
+        folders = _Folders.of(files)
+        if not folders.pictures:
+            why = "".join(f" ({reason})" for reason in other_tables[:1])
+            raise DataError(f"{source.path}: no pictures with classes recognised{why}; expected {_EXPECTED}")
+        return self._plan_folders(source, files, folders, other_tables)
+
+    def _plan_folders(self, source: Source, files: _Files, folders: _Folders, notes: list[str]) -> Plan:
+        wanted: dict[str, Wanted] = {split: {} for split in _ORDER}
+        labels: dict[str, str] = {}
+        for order, (name, split, folder) in enumerate(folders.pictures):
+            if folder not in labels:
+                labels[folder] = _label(folder, f"{source.path}: class folder {quote(name.rpartition('/')[0])}")
+            wanted[split][files.prefix + name] = (order, name, labels[folder])
+        aside = files.hidden + folders.aside
+        if aside:
+            why = "hidden, no picture by their names, or outside the class folders"
+            notes = [*notes, f"{len(aside):,} files not used ({why}), for example {aside[0]}"]
+        way = "move about a tenth of each class to test/<class>/"
+        return self._plan(source, folders.layout, wanted, notes, way)
+
+    def _plan_table(self, source: Source, files: _Files, table: _Table) -> Plan:
+        wanted: dict[str, Wanted] = {split: {} for split in _ORDER}
+        listed: dict[str, int] = {}  # picture -> row
+        known = set(files.names)
+        above = ("", files.prefix, f"{source.path.name}/")  # paths may begin above the table
+        differing = 0
+        number = -1
+        for number, row in enumerate(table.rows(source)):
+            where = f"{table.name} row {number}"
+            try:
+                name, text, split = table.entry(row, known, above)
+                if name in listed:
+                    raise BadPicture(f"{quote(name)} is listed in row {listed[name]} already")
+                if not text:
+                    raise BadPicture(f"{quote(name)} has no label")
+            except BadPicture as error:
+                self.skipped.add(where, str(error))
+                continue
+            listed[name] = number
+            label = _label(text, f"{source.path}: {where}")
+            differing += _differs(name, label)
+            wanted[_split(split, f"{source.path}: {where}")][files.prefix + name] = (number, name, label)
+        if not listed:
+            why = " (the first: {path}: {why})".format(**self.skipped.entries[0]) if self.skipped.entries else ""
+            raise DataError(f"{source.path}: {table.name} has no usable row among {number + 1:,}{why}")
+        notes = []
+        if differing:
+            notes.append(f"{differing:,} labels in {table.name} differ from the picture's folder: the table is right")
+        notes += tables.unused(files.pictures(), listed, f"have no usable row in {table.name}")
+        way = f"write test into the column split of {table.name} for about a tenth of each class"
+        if "split" not in table.columns:
+            notes.append(f"{table.name} has no column split: folders train/, val/ and test/ tell the split, if any")
+        return self._plan(source, f"table {table.name}", wanted, notes, way)
+
+    @staticmethod
+    def _plan(source: Source, layout: str, wanted: dict[str, Wanted], notes: list[str], way: str) -> Plan:
+        splits = {
+            split: Split(len(pictures), functools.partial(tables.stream, source, pictures))
+            for split, pictures in wanted.items()
+            if pictures
+        }
+        if "test" not in splits:
+            notes = [*notes, f"there is no test split; to have one, {way}, and prepare again"]
+        if "train" in splits and "validation" not in splits:
+            notes = [*notes, "there is no validation split; training holds out a part of train"]
+        return Plan(layout, protocol(set(splits)), splits, notes)
+
+
+def _label(text: str, where: str) -> str:
+    """The class that a label or a folder means. Raises DataError, which begins with `where`, if it means none."""
+    try:
+        return canonical(text)
+    except UnknownLabel:
+        known = f"{', '.join(EMOTIONS)}, or a usual spelling of these"
+    if re.fullmatch(r"[-+]?\d+(\.\d*)?", text):
+        raise DataError(
+            f"{where}: the label {quote(text)} is a number, and numbers mean different classes in different data "
+            f"sets; write names: {known}"
+        )
+    raise DataError(f"{where}: unknown class {quote(text)}; known: {known}")
+
+
+def _split(text: str, where: str) -> str:
+    if text.lower() not in SPLITS:
+        raise DataError(f"{where}: unknown split {quote(text)}; known: {', '.join(SPLITS)}")
+    return SPLITS[text.lower()]
+
+
+def _is_class(folder: str) -> bool:
+    try:
+        canonical(folder)
+    except UnknownLabel:
+        return False
+    return True
+
+
+def _differs(name: str, label: str) -> bool:
+    """Whether a picture lies in the folder of another class."""
+    folders = [part for part in name.split("/")[:-1] if _is_class(part)]
+    return bool(folders) and canonical(folders[-1]) != label
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """The files of a source without the folders around all of them."""
+
+    prefix: str  # what all paths begin with; empty, or ends with a slash
+    names: list[str]  # without prefix, sorted
+    hidden: list[str]  # those with a part that begins with a dot, not in names
+
+    @classmethod
+    def of(cls, names: list[str]) -> _Files:
+        """Finds the innermost folder that holds everything and is neither a split's nor a class's."""
+        hidden = [name for name in names if any(part.startswith(".") for part in name.split("/"))]
+        shown = sorted(set(names).difference(hidden))
+        prefix = ""
+        while True:
+            heads = {name[len(prefix) :].partition("/")[:2] for name in shown}
+            folder, slash = heads.pop() if len(heads) == 1 else ("", "")
+            if not slash or folder.lower() in SPLITS or _is_class(folder):
+                return cls(prefix, [name[len(prefix) :] for name in shown], hidden)
+            prefix += f"{folder}/"
+
+    def pictures(self) -> list[str]:
+        """The names that end like a picture's."""
+        return [name for name in self.names if name.lower().endswith(_SUFFIXES)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folders:
+    """Pictures at <split>/<class>/ or <class>/, however deep below."""
+
+    layout: str
+    pictures: list[tuple[str, str, str]]  # name, split, class folder
+    aside: list[str]  # other files
+
+    @classmethod
+    def of(cls, files: _Files) -> _Folders:
+        """Class folders outside the split folders are the training split, unless there is one already."""
+        parts = {name: name.split("/") for name in files.pictures()}
+        inside = {name for name, path in parts.items() if len(path) > 2 and path[0].lower() in SPLITS}
+        has_train = any(SPLITS[parts[name][0].lower()] == "train" for name in inside)
+        pictures, aside = [], []
+        for name in files.names:
+            first, *rest = parts.get(name, [""])
+            if name in inside:
+                pictures.append((name, SPLITS[first.lower()], rest[0]))
+            elif rest and first.lower() not in SPLITS and not has_train:
+                pictures.append((name, "train", first))
+            else:
+                aside.append(name)
+        kinds = ["<split>/<class>"] * bool(inside) + ["<class>"] * (len(pictures) > len(inside))
+        return cls(f"folders {' and '.join(kinds)}", pictures, aside)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """A table of pictures at the top."""
+
+    name: str  # without the folders around everything
+    path: str
+    columns: dict[str, int]  # path, label and perhaps split -> column number
+
+    def rows(self, source: Source) -> Iterator[list[str] | csv.Error]:
+        """The rows after the header."""
+        with source.open(self.path) as stream:
+            yield from itertools.islice(tables.read_rows(stream, _SEPARATORS), 1, None)
+
+    def entry(self, row: list[str] | csv.Error, known: set[str], above: tuple[str, ...]) -> tuple[str, str, str]:
+        """A row's picture (one of `known`), label and split, both as written; train where nothing tells the split.
+
+        Raises BadPicture if the row is damaged, or names no picture that is there.
+        """
+        path, label, *split = cells(row, self.columns)
+        if split and not split[0]:
+            raise BadPicture(f"{quote(path)} has no split")
+        name = _resolve(path, known, above)
+        folder = name.partition("/")[0]
+        return name, label, split[0] if split else folder if folder.lower() in SPLITS else "train"
+
+
+def _resolve(path: str, known: set[str], above: tuple[str, ...]) -> str:
+    """The file of `known` that a path in a table means, which may begin with one of `above`. Raises BadPicture."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
+    if re.match(r"[/\\]|[A-Za-z]:", path):
+        raise BadPicture(f"{quote(path)} is an absolute path; write paths as seen from the table")
+    if ".." in parts:
+        raise BadPicture(f"{quote(path)} leads out of a folder with '..'; write paths as seen from the table")
+    for folder in above:
+        name = "/".join(parts).removeprefix(folder)
+        if name in known:
+            return name
+    raise BadPicture(f"there is no file {quote(path)}" if path else "no path")
+
+
+def _find_tables(source: Source, files: _Files) -> tuple[list[_Table], list[str]]:
+    """The tables of pictures at the top, and for each other table a line why it is none.
+
+    Raises DataError if a table has two columns for the same thing.
+    """
+    found, others = [], []
+    for name in files.names:
+        if "/" in name or not name.lower().endswith(_TABLE_SUFFIXES):
+            continue
+        with source.open(files.prefix + name) as stream:
+            heads = next(tables.read_rows(stream, _SEPARATORS), [])
+        places = _places([] if isinstance(heads, csv.Error) else heads, f"{source.path}: {name}")
+        missing = [f"{column} ({', '.join(_HEADS[column])})" for column in ("path", "label") if column not in places]
+        if missing:
+            others.append(f"{name} is no table of pictures: no column for the {' and none for the '.join(missing)}")
+        else:
+            found.append(_Table(name, files.prefix + name, places))
+    return found, others
+
+
+def _places(heads: list[str], where: str) -> dict[str, int]:
+    """The number of each column of _HEADS that a header has. Raises DataError where it has two for one thing."""
+    places: dict[str, int] = {}
+    for column, spellings in _HEADS.items():
+        numbers = [number for number, head in enumerate(heads) if head.strip().lower() in spellings]
+        if len(numbers) > 1:
+            both = " and ".join(quote(heads[number]) for number in numbers)
+            raise DataError(f"{where}: two columns for the {column}: {both}; keep one of them")
+        if numbers:
+            places[column] = numbers[0]
+    return places
