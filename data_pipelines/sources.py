@@ -7,6 +7,7 @@ member can make the reader hold more than MAX_MEMBER_BYTES at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import lzma
 import os
@@ -89,7 +90,12 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         yield
     except _CORRUPT as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read ({why}); if it was downloaded, get it again") from error
+        way_out = "if it was downloaded, get it again"
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+            way_out = "give yourself permission to read it"
+        elif isinstance(error, OSError) and error.errno == errno.ELOOP:
+            way_out = "remove the link, which leads back to itself"
+        raise DataError(f"{path}: cannot be read ({why}); {way_out}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -187,6 +187,7 @@ def _interruption(error: BaseException) -> str | None:
         return "interrupted"
     if isinstance(error, OSError):
         return error.strerror or " ".join(str(error).split())
-    if isinstance(error, RuntimeError) and "Failed to finalize writing" in str(error):  # ArrayRecord's, for an OSError
-        return " ".join(str(error).split()).split(";")[0][:300]
+    words = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and ("write() failed" in words or "Failed to finalize writing" in words):
+        return words.split(";")[0][:300]  # ArrayRecord's, for an OSError
     return None

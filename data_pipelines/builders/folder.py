@@ -82,10 +82,13 @@ class Folder(FaceBuilder):
         if found:
             return self._plan_table(source, files, found[0])
         folders = _Folders.of(files)
+        why = "".join(f" ({reason})" for reason in other_tables[:1])
         if not folders.pictures:
-            why = "".join(f" ({reason})" for reason in other_tables[:1])
             raise DataError(f"{source.path}: no pictures with classes recognised{why}; expected {_EXPECTED}")
-        return self._plan_folders(source, files, folders, other_tables)
+        try:
+            return self._plan_folders(source, files, folders, other_tables)
+        except DataError as error:  # perhaps the table was meant
+            raise DataError(f"{error}{why}") from None
 
     def _plan_folders(self, source: Source, files: _Files, folders: _Folders, notes: list[str]) -> Plan:
         wanted: dict[str, Wanted] = {split: {} for split in _ORDER}

@@ -240,6 +240,12 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         prepare("folder", str(root), data_dir=str(tmp_path / "strict"), strict=True)
 
 
+def test_a_table_without_a_label_column_beside_pictures_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "mine", {"pics/1.png": picture(1), "list.csv": "path,mood\npics/1.png,happy\n"})
+    with pytest.raises(DataError, match=r"unknown class 'pics'.*list\.csv is no table.*no column for the label"):
+        prepare("folder", str(root), data_dir=str(tmp_path / "data"))
+
+
 def test_symlink_loop(tmp_path: Path) -> None:
     root = write(tmp_path / "own", WITHOUT)
     os.symlink(root, root / "joy" / "loop")

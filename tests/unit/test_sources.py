@@ -1,5 +1,6 @@
 """Folders, archives and single files are read alike; hostile and damaged ones do no harm and say what is wrong."""
 
+import errno
 import io
 import os
 import tarfile
@@ -201,3 +202,20 @@ def test_archive_read_stops_at_the_last_wanted_member(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "x.tar", {"first": b"1", "second": b"2" * 600})
     path.write_bytes(path.read_bytes()[:1600])  # the second is damaged, the first is not
     assert list(sources.open_source(path).read(["first"])) == [("first", b"1")]
+
+
+def test_a_link_to_itself_and_a_forbidden_file_are_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(DataError, match=r"loop\.png'\); remove the link"):
+        sources.open_source(tmp_path).names()
+    (tmp_path / "loop.png").unlink()
+
+    def forbidden(*args: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a.png"))
+
+    monkeypatch.setattr(Path, "open", forbidden)  # whoever runs this test may be allowed everything
+    with pytest.raises(DataError, match=r"a\.png: cannot be read .*give yourself permission"):
+        list(sources.open_source(tmp_path).read(["a.png"]))
