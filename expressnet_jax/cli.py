@@ -1,5 +1,8 @@
-"""The command line: `expressnet train | evaluate | inspect | bench | data prepare`. Text goes to standard error, JSON
-to standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM, 130 stopped by SIGINT."""
+"""The command line: `expressnet train | evaluate | inspect | bench | data prepare | data audit`.
+
+Text goes to standard error, JSON to standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by
+SIGTERM, 130 stopped by SIGINT.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ _EXAMPLES = {
     "inspect": "expressnet inspect --config=fer2013:paper --config.moe.num_experts=8",
     "bench": "expressnet bench step --config=fer2013:paper --config.batch_size=8 --only backbone",
     "prepare": "expressnet data prepare fer2013 --from Downloads/fer2013.zip",
+    "audit": "expressnet data audit fer2013 --html fer2013.html",
 }
 
 
@@ -68,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
     bench.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
     bench.add_argument("--data_dir", help=data_dir)
-    data = commands.add_parser("data", help="Data sets: prepare.").add_subparsers(
-        dest="command", required=True, metavar="prepare"
+    data = commands.add_parser("data", help="Data sets: prepare, audit.").add_subparsers(
+        dest="command", required=True, metavar="prepare|audit"
     )
     prepare = command(data, "prepare", "Turn your own copy of a data set into the form that training reads.")
     prepare.add_argument("name", help=", ".join(BUILDERS))
@@ -82,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
     prepare.add_argument("--align", action="store_true", help="with --faces: turn the eyes level")
     prepare.add_argument("--recrop", action="store_true", help="with --faces: cut aligned pictures out again")
+    audit = command(data, "audit", "Look for duplicates, leaks between splits, wrong labels and bad pictures.")
+    audit.add_argument("what", metavar="NAME|PATH", help="a prepared data set, or pictures in any known layout")
+    audit.add_argument("--data_dir", help=data_dir)
+    audit.add_argument("--html", type=_path, metavar="FILE", help="also write a page with examples of what was found")
     return parser
 
 
@@ -164,6 +172,20 @@ def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str,
     return report
 
 
+def _audit(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
+    from data_pipelines import audit, audit_page
+    from data_pipelines.errors import UsageError
+
+    if options.html and not options.html.absolute().parent.is_dir():  # said before the work, not after it
+        raise UsageError(f"--html {options.html}: there is no folder {options.html.absolute().parent}")
+    report = audit.audit(options.what, data_dir=options.data_dir)
+    _say(audit.describe(report))
+    if options.html:
+        audit_page.write(report, options.html)
+        _say(f"written to {options.html}")
+    return report
+
+
 def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
     if options.topology:  # before JAX starts, or it would look for the TPU
         os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
@@ -195,7 +217,9 @@ def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
     return found
 
 
-_COMMANDS = {"train": _train, "evaluate": _evaluate, "inspect": _inspect, "bench": _bench, "prepare": _prepare}
+_COMMANDS = {
+    "train": _train, "evaluate": _evaluate, "inspect": _inspect, "bench": _bench, "prepare": _prepare, "audit": _audit,
+}  # fmt: skip
 
 
 def _start_jax() -> None:

@@ -64,6 +64,7 @@ class AffectNet(FaceBuilder):
     its picture, and is not used. A release or a training run with seven classes has no contempt.
     """
 
+    name = "affectnet"
     CLASSES = EMOTIONS
     WHERE_TO_GET_IT = (
         "ask its authors (mohammadmahoor.com, needs a signed agreement), or Kaggle for the paper's subset "

@@ -107,6 +107,7 @@ class FerPlus(FaceBuilder):
     for unknown and NF (not a face) are left out, so that their sum may be less than 10.
     """
 
+    name = "ferplus"
     CLASSES = EMOTIONS
     EXTRA_FEATURES: ClassVar[dict[str, Any]] = {"votes": tfds.features.Tensor(shape=(len(EMOTIONS),), dtype=np.float32)}
     WHERE_TO_GET_IT = (

@@ -38,6 +38,7 @@ def protocol(splits: set[str], aligned: bool) -> str:
 class RafDb(FaceBuilder):
     """RAF-DB, basic set: 15,339 faces in colour, aligned to 100x100 pixels, in seven classes (Li et al., CVPR 2017)."""
 
+    name = "rafdb"
     CLASSES = SEVEN
     KNOWN_COUNTS: ClassVar[dict[str, dict[str, int]]] = {
         "train": dict(zip(RAFDB_CODES.values(), (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),
