@@ -14,7 +14,8 @@ from data_pipelines.builders.base import Plan
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import prepare
 from data_pipelines.sources import open_source
-from tests.unit.test_rafdb_builder import encode, pack, stored, write
+from tests.disk import pack, write
+from tests.unit.test_rafdb_builder import encode, stored
 
 CODES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")  # by hand, in order
 FOLDERS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")

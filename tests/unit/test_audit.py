@@ -17,6 +17,7 @@ from data_pipelines.builders import builder_class
 from data_pipelines.errors import DataError, UsageError
 from data_pipelines.prepare import prepare
 from data_pipelines.sources import open_source
+from tests.disk import write
 
 NO_CLASSES = dict.fromkeys(("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"), 0)
 
@@ -55,13 +56,6 @@ FILES = {
     "train/disgust/Training_14.png": encode(noise(6)),
     "train/disgust/Training_15.png": b"",
 }
-
-
-def write(root: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
 
 
 @pytest.fixture(scope="module")

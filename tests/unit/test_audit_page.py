@@ -13,7 +13,8 @@ from PIL import Image
 
 from data_pipelines import audit, audit_page
 from data_pipelines.errors import DataError
-from tests.unit.test_audit import FILES, encode, noise, write
+from tests.disk import write
+from tests.unit.test_audit import FILES, encode, noise
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 

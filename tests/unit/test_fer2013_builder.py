@@ -2,8 +2,6 @@
 
 import io
 import os
-import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.labels import SEVEN
 from data_pipelines.prepare import prepare, read_info
 from data_pipelines.sources import MAX_MEMBER_BYTES
+from tests.disk import pack, write
 
 FOLDERS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # the order of SEVEN
 CODES = (0, 1, 2, 3, 6, 4, 5)  # the same classes in the CSV
@@ -59,31 +58,6 @@ def folders(prefixed: bool = True) -> dict[str, bytes]:
         stem = f"{usage}_{n}" if prefixed else f"im{n}"
         files[f"{'train' if usage == 'Training' else 'test'}/{folder}/{stem}.png"] = encode(face(n))
     return files
-
-
-def write(root: Path, files: Mapping[str, bytes | str]) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data.encode() if isinstance(data, str) else data)
-    return root
-
-
-def pack(root: Path, kind: str) -> Path:
-    """The folder as it is, or an archive of it with its members in reverse order."""
-    if kind == "folder":
-        return root
-    paths = sorted((path for path in root.rglob("*") if path.is_file()), reverse=True)
-    archive = root.with_name(f"{root.name}.{kind}")
-    if kind == "zip":
-        with zipfile.ZipFile(archive, "w") as zipped:
-            for path in paths:
-                zipped.write(path, path.relative_to(root.parent))
-    else:
-        mode: Any = f"w:{kind.partition('.')[2]}"
-        with tarfile.open(archive, mode) as tar:
-            for path in paths:
-                tar.add(path, path.relative_to(root.parent))
-    return archive
 
 
 def build(source: Path, tmp_path: Path, strict: bool = False) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """FER+ joins ten people's votes with the right pictures, in both forms in which people have these."""
 
 import io
-import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from PIL import Image
 from data_pipelines.builders.ferplus import majority
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import prepare, read_info
+from tests.disk import pack, write
 
 HEADS = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 ROWS = [  # the number in a name lags behind the row's, as in the true file from its first row without a picture on
@@ -81,30 +80,6 @@ def folders(rows: list[str] = ROWS) -> dict[str, bytes]:
     """The PNG copies: of every row with a name."""
     cells = [row.split(",") for row in rows]
     return {f"{FOLDERS[usage]}/{name}": png(n) for n, (usage, name, *_) in enumerate(cells) if name}
-
-
-def write(root: Path, files: Mapping[str, bytes | str]) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data.encode() if isinstance(data, str) else data)
-    return root
-
-
-def pack(root: Path, kind: str) -> Path:
-    """The folder as it is, or an archive of it with its members in reverse order."""
-    if kind == "folder":
-        return root
-    paths = sorted((path for path in root.rglob("*") if path.is_file()), reverse=True)
-    archive = root.with_name(f"{root.name}.{kind}")
-    if kind == "zip":
-        with zipfile.ZipFile(archive, "w") as zipped:
-            for path in paths:
-                zipped.write(path, path.relative_to(root.parent))
-    else:
-        with tarfile.open(archive, "w:gz") as tar:
-            for path in paths:
-                tar.add(path, path.relative_to(root.parent))
-    return archive
 
 
 def build(source: Path, tmp_path: Path, strict: bool = False) -> dict[str, Any]:

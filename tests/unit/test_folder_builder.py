@@ -2,8 +2,6 @@
 
 import io
 import os
-import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from PIL import Image
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import prepare, read_info
+from tests.disk import pack, write
 
 # Every picture is of one colour, by which it is known again however it was stored.
 COLOURS = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0], [250, 0, 250], [0, 250, 250], [0, 0, 0]])
@@ -26,30 +25,6 @@ def picture(number: int, kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.full((16, 16, 3), COLOURS[number], np.uint8)).save(stream, kind)
     return stream.getvalue()
-
-
-def write(root: Path, files: Mapping[str, bytes | str]) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data.encode() if isinstance(data, str) else data)
-    return root
-
-
-def pack(root: Path, kind: str) -> Path:
-    """The folder as it is, or an archive of it with its members in reverse order."""
-    if kind == "folder":
-        return root
-    paths = sorted((path for path in root.rglob("*") if path.is_file()), reverse=True)
-    archive = root.with_name(f"{root.name}.{kind}")
-    if kind == "zip":
-        with zipfile.ZipFile(archive, "w") as zipped:
-            for path in paths:
-                zipped.write(path, path.relative_to(root.parent))
-    else:
-        with tarfile.open(archive, "w:xz") as tar:
-            for path in paths:
-                tar.add(path, path.relative_to(root.parent))
-    return archive
 
 
 def build(source: Path, tmp_path: Path, strict: bool = False) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from data_pipelines.errors import DataError
 from data_pipelines.labels import EMOTIONS, SEVEN
 from data_pipelines.prepare import describe, prepare, read_info
 from data_pipelines.synthetic import draw, sample_factors
-from tests.unit.test_fer2013_builder import encode, examples, face, folders, row, table, write
+from tests.disk import write
+from tests.unit.test_fer2013_builder import encode, examples, face, folders, row, table
 
 
 def tree(path: Path) -> list[str]:

@@ -1,8 +1,6 @@
 """Every layout of RAF-DB that people have becomes the same data set, and what is wrong in one is named."""
 
 import io
-import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from data_pipelines.builders.rafdb import RafDb
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import prepare, read_info
 from data_pipelines.sources import open_source
+from tests.disk import pack, write
 
 CLASSES = {  # by number, written out by hand
     1: "surprise",
@@ -40,32 +39,6 @@ def encode(seed: int, kind: str = "PNG", side: int = 20) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(face(seed, side)).save(stream, kind)
     return stream.getvalue()
-
-
-def write(root: Path, files: Mapping[str, bytes | str]) -> Path:
-    root.mkdir(exist_ok=True)
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data.encode() if isinstance(data, str) else data)
-    return root
-
-
-def pack(root: Path, kind: str) -> Path:
-    """The folder as it is, or an archive of it with its members in reverse order."""
-    if kind == "folder":
-        return root
-    paths = sorted((path for path in root.rglob("*") if path.is_file()), reverse=True)
-    archive = root.with_name(f"{root.name}.{kind}")
-    if kind == "zip":
-        with zipfile.ZipFile(archive, "w") as zipped:
-            for path in paths:
-                zipped.write(path, path.relative_to(root.parent))
-    else:
-        mode: Any = f"w:{kind.partition('.')[2]}"
-        with tarfile.open(archive, mode) as tar:
-            for path in paths:
-                tar.add(path, path.relative_to(root.parent))
-    return archive
 
 
 def stored(data_set: str, tmp_path: Path, split: str) -> dict[str, tuple[str, int]]:

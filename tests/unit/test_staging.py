@@ -17,7 +17,8 @@ import tensorflow_datasets as tfds
 from data_pipelines import pictures, staging
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import prepare, read_info
-from tests.unit.test_fer2013_builder import encode, face, folders, write
+from tests.disk import write
+from tests.unit.test_fer2013_builder import encode, face, folders
 
 
 def files(root: Path) -> dict[str, str]:
