@@ -27,6 +27,7 @@ def get_config(recipe=None):
     if published:
         c.data.holdout, c.data.validation_fraction, c.data.holdout_seed = "random", 0.2, 52
         c.data.test_split = "held_out"  # the published accuracies are test-selected
+        c.init.preprocess = False  # as published, also for weights that expect something else
         return c
     c.data.test_split = "validation"
     c.data.sampling = "sqrt"  # happiness has 35 times as many pictures as disgust and contempt

@@ -270,13 +270,14 @@ def _explained(error: Exception) -> int:
     """Exit codes of failures whose classes are costly to import, and of a full disk in any disguise."""
     from expressnet_jax.bench import BenchError
     from expressnet_jax.checkpoint.manager import CheckpointError
+    from expressnet_jax.checkpoint.weight_files import WeightsError
     from expressnet_jax.inspection import SelfcheckError
     from expressnet_jax.train.loop import TrainingError
     from expressnet_jax.train.stop import Interrupted
 
     if isinstance(error, Interrupted):
         return _failed(error.exit_code, error)
-    if isinstance(error, (TrainingError, CheckpointError, BenchError, SelfcheckError)):
+    if isinstance(error, (TrainingError, CheckpointError, WeightsError, BenchError, SelfcheckError)):
         return _failed(1, error)
     text = " ".join(str(error).split())
     full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]

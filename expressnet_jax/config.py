@@ -58,6 +58,9 @@ class ResNet:
     stem_stride: int = 2
     stem_filters: int = 64
     stem_pool: bool = True  # 3x3 stride-2 max pool, VALID
+    # original: stages 3 to 5 halve in their first 1x1, as VGGFace2 and the paper; torchvision: in the 3x3, and strided
+    # convolutions and the max pool are padded on both sides.
+    form: str = "original"
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     filters: tuple[int, ...] = (64, 128, 256, 512)
 
@@ -86,7 +89,8 @@ class Model:
 @dataclass(frozen=True)
 class Preprocess:
     color_order: str = "bgr"  # of the network's three input channels: rgb or bgr
-    normalize: str = "unit"  # unit: /255; standard: (x/255 - mean) / std; vggface2: 0-255 minus VGGFace2's means
+    # unit: /255; standard: (x/255 - mean) / std; vggface2: 0-255 minus VGGFace2's means; imagenet: torchvision's
+    normalize: str = "unit"
     mean: float = 0.0  # used by `standard`
     std: float = 1.0
     antialias: bool = False  # when a picture is made smaller (OpenCV's bilinear resize is not)
@@ -142,6 +146,12 @@ class EarlyStop:
 class Init:
     run: str = ""  # folder of a run whose best weights this one starts from; it may have fewer experts
     perturbation: float = 0.01  # of copied experts: standard deviation, as a fraction of each kernel's own
+    weights: str = ""  # file with weights of the whole network: .safetensors of an artifact, or the authors' .h5
+    backbone: str = (
+        ""  # file with weights of the ResNet: VGGFace2 .h5, torchvision's as .safetensors, or one of the above
+    )
+    preprocess: bool = True  # of such a file: set preprocess.* to what its weights expect
+    strict: bool = True  # refuse a file that does not fit name by name, or belongs to another form of network
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,8 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.network": ("expressnet", "backbone"),
     "preprocess.color_order": ("rgb", "bgr"),
-    "preprocess.normalize": ("unit", "standard", "vggface2"),
+    "preprocess.normalize": ("unit", "standard", "vggface2", "imagenet"),
+    "model.resnet.form": ("original", "torchvision"),
     "model.preset": tuple(PRESETS),
     "optimizer.name": ("adam", "adamw", "sgd", "lamb"),
     "data.sampling": ("uniform", "sqrt", "balanced"),
@@ -215,6 +216,8 @@ def check(config: Config) -> None:
     _check_convolution(config)
     _check_sizes(config)
     _check_experts(config)
+    if config.init.run and (config.init.weights or config.init.backbone):
+        raise ConfigError("init.run does not go with init.weights or init.backbone: a network starts from one of them")
     _check_division(config)
 
 

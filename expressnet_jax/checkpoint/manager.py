@@ -85,6 +85,10 @@ class Manager:
         best = self._manager.best_step()
         return self.latest_step() if best is None else best
 
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
     def record(self, step: int) -> dict[str, Any]:
         """The JSON record of a checkpoint."""
         try:

@@ -31,8 +31,9 @@ class Conv(nnx.Module):
 
     def __init__(
         self, config: Model, name: str, d: int, f: int, size: int, *,
-        stride: int = 1, bias: bool = True, rngs: nnx.Rngs,
+        stride: int = 1, bias: bool = True, even: bool = False, rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
+        self.padding: Any = ((size // 2, size // 2),) * 2 if even else "SAME"
         self.stride, self.dtype, self.form = stride, jnp.dtype(config.dtype), choice.asked(config.convolution, name)
         kind = param_dtype(config)
         self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (size, size, d, f), kind))
@@ -48,7 +49,7 @@ class Conv(nnx.Module):
         elif self.stride > 1:
             strides = (self.stride, self.stride)
             y = lax.conv_general_dilated(
-                x, kernel.astype(x.dtype), strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                x, kernel.astype(x.dtype), strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
         else:
             form = self.form or choice.fastest(x.shape[1:3], kernel.shape, train=train)

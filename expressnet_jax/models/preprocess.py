@@ -14,6 +14,8 @@ from expressnet_jax.config import ConfigError, Preprocess
 #: Mean of VGGFace2's training pictures, per channel in BGR order, on the scale 0-255 (Cao et al., arXiv 1710.08092;
 #: the numbers are those of the authors' released preprocessing).
 VGGFACE2_MEAN_BGR = (91.4953, 103.8827, 131.0912)
+#: Mean and deviation of ImageNet's training pictures, in RGB order, on the scale 0-1, as torchvision has them.
+IMAGENET_RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def resize(images: jax.Array, size: int, *, antialias: bool) -> jax.Array:
@@ -48,7 +50,10 @@ def normalize(images: jax.Array, config: Preprocess) -> jax.Array:
         return (x / 255 - config.mean) / config.std
     if config.normalize == "vggface2":
         return x - np.asarray(VGGFACE2_MEAN_BGR if bgr else VGGFACE2_MEAN_BGR[::-1], np.float32)
-    raise ConfigError(f"preprocess.normalize is {config.normalize!r}; use unit, standard or vggface2")
+    if config.normalize == "imagenet":
+        mean, std = (np.asarray(v[::-1] if bgr else v, np.float32) for v in IMAGENET_RGB)
+        return (x / 255 - mean) / std
+    raise ConfigError(f"preprocess.normalize is {config.normalize!r}; use unit, standard, vggface2 or imagenet")
 
 
 def preprocess(images: jax.Array, image_size: int, config: Preprocess) -> jax.Array:

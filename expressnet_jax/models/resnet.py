@@ -7,6 +7,7 @@ The stride of stages 3 to 5 sits in the first 1x1 convolution, and stage 2's fir
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from expressnet_jax.config import Model
@@ -18,11 +19,12 @@ class Bottleneck(nnx.Module):
 
     def __init__(self, config: Model, d: int, f: int, *, stride: int, project: bool, rngs: nnx.Rngs) -> None:
         def conv(d: int, f: int, size: int, stride: int = 1) -> layers.Conv:
-            return layers.Conv(config, "resnet", d, f, size, stride=stride, bias=False, rngs=rngs)
+            return layers.Conv(config, "resnet", d, f, size, stride=stride, bias=False, even=late, rngs=rngs)
 
-        self.project = project
-        self.reduce, self.reduce_bn = conv(d, f, 1, stride), layers.BatchNorm(config, f, rngs)
-        self.conv3, self.conv3_bn = conv(f, f, 3), layers.BatchNorm(config, f, rngs)
+        self.project, late = project, config.resnet.form == "torchvision"
+        first, second = (1, stride) if late else (stride, 1)
+        self.reduce, self.reduce_bn = conv(d, f, 1, first), layers.BatchNorm(config, f, rngs)
+        self.conv3, self.conv3_bn = conv(f, f, 3, second), layers.BatchNorm(config, f, rngs)
         self.increase, self.increase_bn = conv(f, 4 * f, 1), layers.BatchNorm(config, 4 * f, rngs)
         if project:
             self.proj, self.proj_bn = conv(d, 4 * f, 1, stride), layers.BatchNorm(config, 4 * f, rngs)
@@ -62,9 +64,11 @@ class ResNet(nnx.Module):
     def __init__(self, config: Model, rngs: nnx.Rngs) -> None:
         spec = config.resnet
         self.pool, self.dropout, self.count = spec.stem_pool, config.dense_dropout, len(spec.blocks)
+        self.even = spec.form == "torchvision"
         self.conv1 = layers.Conv(
-            config, "resnet", 3, spec.stem_filters, spec.stem_kernel, stride=spec.stem_stride, bias=False, rngs=rngs
-        )
+            config, "resnet", 3, spec.stem_filters, spec.stem_kernel,
+            stride=spec.stem_stride, bias=False, even=self.even, rngs=rngs,
+        )  # fmt: skip
         self.conv1_bn = layers.BatchNorm(config, spec.stem_filters, rngs)
         d = spec.stem_filters
         for i, (blocks, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
@@ -75,7 +79,8 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         x = jax.nn.relu(self.conv1_bn(self.conv1(x, train=train), train=train))
         if self.pool:
-            x = layers.max_pool(x, 3)
+            # After a relu 0 is as good as torchvision's minus infinity.
+            x = layers.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))) if self.even else x, 3)
         for i in range(2, self.count + 2):
             x = getattr(self, f"stage{i}")(x, train=train)
         return layers.dropout(x.mean(axis=(1, 2)), self.dropout, rngs)  # (B, h, w, D) -> (B, D)

@@ -49,8 +49,9 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
 def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals) -> dict[str, Any]:
     mesh = meshes.create(config)
     data = datas.open_data(config, data_dir)
-    if config.init.run and not (workdir / "config.json").exists():
-        restore.model_from_run(config)  # what does not fit is said before there is a folder
+    config = restore.expected_config(config, workdir)
+    if not (workdir / "config.json").exists():
+        restore.initial_model(config)  # what does not fit is said before there is a folder
     run_folder.open_folder(workdir, config)
     clock = clock_of(config, data.examples)
     say(
@@ -103,8 +104,11 @@ class Run:
         step = self.manager.latest_step()
         if step is None:
             self.state = states.init(self.config, self.optimizer, self.mesh)
-            if self.config.init.run:
-                self.state = restore.from_run(self.config, self.state)
+            model, lines = restore.initial_model(self.config)
+            if model is not None:
+                self.state = restore.from_model(model, self.state)
+            for line in lines:
+                say(line)
             return 0
         record = self.manager.record(step)
         if record["examples"] != self.clock.examples:

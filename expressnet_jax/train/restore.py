@@ -5,6 +5,7 @@ Legend: D in, E experts.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.checkpoint.weight_files import Imported
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.duration import Clock
 from expressnet_jax.models import canonical, expressnet
@@ -22,21 +25,62 @@ from expressnet_jax.train import run_folder
 from expressnet_jax.train import state as states
 
 
-def restore_best(config: Config, workdir: Path, mesh: jax.sharding.Mesh) -> tuple[states.State, int]:
-    """The state of a run's best checkpoint on this mesh, and its step."""
+def restore_best(
+    config: Config, workdir: Path, mesh: jax.sharding.Mesh, *, step: int | None = None
+) -> tuple[states.State, int]:
+    """The state of a run's best checkpoint on this mesh, and its step; or of the checkpoint at `step`."""
     with Manager(workdir / "checkpoints", read_only=True) as manager:
-        best = manager.best_step()
+        best = manager.best_step() if step is None else step
         if best is None:
             raise CheckpointError(f"{workdir} has no checkpoint yet")
+        if best not in manager.steps():
+            there = ", ".join(map(str, manager.steps()))
+            raise CheckpointError(f"{workdir} has no checkpoint of step {best}; it has {there}")
         # The clock shapes no array: any number of examples gives the optimizer the same state.
         optimizer = optimizers.create(config, Clock(config.batch_size, config.batch_size, 1))
         abstract = states.abstract(config, optimizer, mesh)
         return states.State(**manager.restore(best, abstract._asdict())), best
 
 
-def from_run(config: Config, state: states.State) -> states.State:
-    """`state` with the weights of `model_from_run`, each where it lies in `state`."""
-    model = model_from_run(config)
+def expected_config(config: Config, workdir: Path) -> Config:
+    """`config` with the preprocessing that the weights of `init.weights` and `init.backbone` expect.
+
+    A run that exists has decided already. Raises WeightsError where a file cannot be read.
+    """
+    if not (config.init.weights or config.init.backbone) or not config.init.preprocess:
+        return config
+    if (workdir / "config.json").exists():
+        return dataclasses.replace(config, preprocess=run_folder.read_config(workdir).preprocess)
+    preprocess = config.preprocess
+    for imported in _imported(config):
+        preprocess = weight_import.expected_preprocess(imported, preprocess)
+    return dataclasses.replace(config, preprocess=preprocess)
+
+
+def initial_model(config: Config) -> tuple[nnx.Module | None, list[str]]:
+    """The network that a new run starts from where `config.init` names one, with lines for the user; else (None, []).
+
+    Raises ConfigError or WeightsError where the weights do not fit.
+    """
+    if config.init.run:
+        return model_from_run(config), []
+    files = _imported(config)
+    if not files:
+        return None, []
+    model, lines = expressnet.create(config, config.seed), []
+    for imported in files:
+        report = weight_import.apply(model, imported, strict=config.init.strict)
+        lines += [report.describe(), weight_import.mismatch(imported, config.preprocess)]
+    return model, [line for line in lines if line]
+
+
+def _imported(config: Config) -> list[Imported]:
+    parts = ((config.init.weights, False), (config.init.backbone, True))
+    return [weight_import.load(Path(file).expanduser(), config, backbone=part) for file, part in parts if file]
+
+
+def from_model(model: nnx.Module, state: states.State) -> states.State:
+    """`state` with the weights of a network, each where it lies in `state`."""
     made = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, [state.params, state.batch_stats])
     params, stats = placed

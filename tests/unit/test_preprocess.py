@@ -117,7 +117,7 @@ def test_preprocess_passes_antialias_on() -> None:
     assert float(smooth.std()) < 0.6 * float(sharp.std())
 
 
-@pytest.mark.parametrize("config", [Preprocess(color_order="brg"), Preprocess(normalize="imagenet")])
+@pytest.mark.parametrize("config", [Preprocess(color_order="brg"), Preprocess(normalize="imagenette")])
 def test_unknown_settings_are_named(config: Preprocess) -> None:
-    with pytest.raises(ConfigError, match=r"brg|imagenet"):
+    with pytest.raises(ConfigError, match=r"brg|imagenette"):
         normalize(jnp.asarray(RGB_PIXEL), config)

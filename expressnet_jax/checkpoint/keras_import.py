@@ -1,0 +1,334 @@
+"""Keras 2 weights in HDF5: VGGFace2's ResNet-50, and the whole model that the paper's notebooks save.
+
+Both are a root group (or `model_weights`) with the attribute `layer_names`, and a group for each layer whose attribute
+`weight_names` lists its arrays. VGGFace2's layers have names of their own. The whole model's are numbered by whatever
+was built before them, so numbers are never looked at: arrays are matched by sub-model, order and shape.
+
+The order within a sub-model (keras/saving/legacy/hdf5_format.py, `_legacy_weights`; keras/engine/training.py): all that
+is trained, layer by layer, then all that is not, so BatchNorm's moving statistics come last. Of a sub-model that was
+frozen as a whole nothing is trained, and each layer's arrays stay together. In both, arrays of one role (kernel, gamma,
+...) come in the order of the layers, which is all that is used here; other orders are refused. Layers of a functional
+model are sorted by depth, and within a depth as the graph is walked from its end.
+
+Legend: D in, F out, E experts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
+from expressnet_jax.config import Config
+
+#: What keras_vggface's ResNet-50 is built with; the paper's notebooks leave Keras's default, which is the same.
+_EPSILON = 1e-3
+_SUBMODELS = {
+    "CNNFeatureExtractor_1": "cnnfe1", "CNNFeatureExtractor_2": "cnnfe2", "ResNet50": "resnet",
+    "MoE_CNN_Features": "moe_cnn", "MoE_Expression": "moe_expression",
+}  # fmt: skip
+_ROLES = {
+    "kernel": "kernel", "bias": "bias",
+    "gamma": "gamma", "beta": "beta", "moving_mean": "mean", "moving_variance": "var",
+}  # fmt: skip
+_NORM = ("gamma", "beta", "mean", "var")
+_VGGFACE2 = re.compile(r"(?:conv1/7x7_s2|conv(\d+)_(\d+)_(1x1_reduce|3x3|1x1_increase|1x1_proj))(/bn)?")
+_PARTS = {"1x1_reduce": "reduce", "3x3": "conv3", "1x1_increase": "increase", "1x1_proj": "proj"}
+#: Output orders of the published notebooks. The files do not say which one they have.
+_PUBLISHED = {
+    "AffectNet-7 and FER-2013": ("anger", "disgust", "sadness", "happiness", "fear", "neutral", "surprise"),
+    "AffectNet-8": ("anger", "contempt", "disgust", "sadness", "happiness", "fear", "neutral", "surprise"),
+    "RAF-DB": ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Weight:
+    name: str  # in the file: layer, then the weight's own name
+    array: np.ndarray
+
+    @property
+    def layer(self) -> str:
+        """The weight's own layer, as far as its name tells it: "block/conv2d_3" of "block/conv2d_3/kernel:0"."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def role(self) -> str:
+        """kernel, bias, gamma, beta, mean or var; or else the last part of its name."""
+        leaf = self.name.rpartition("/")[2].partition(":")[0]
+        return _ROLES.get(leaf, leaf)
+
+
+def read(raw: Raw, config: Config, sizes: Mapping[str, int], part: str) -> Imported:
+    """Finds out which of the two files `raw` is, and names its arrays.
+
+    `sizes` are those of the network, by canonical name; `part` "resnet/" takes the ResNet alone. Raises WeightsError
+    where a sub-model cannot be matched.
+    """
+    if raw.lists.get("@backend", raw.lists.get("model_weights@backend")) == ["theano"]:
+        raise WeightsError(f"{raw.path} was written by Keras with Theano, whose kernels are mirrored; convert it first")
+    layers = _layers(raw)
+    if any(_VGGFACE2.fullmatch(name) for name in layers):
+        return _vggface2(raw, layers, part)
+    if any(name in layers for name in _SUBMODELS):
+        return _authors(raw, layers, config, sizes, part)
+    raise WeightsError(
+        f"{raw.path} holds neither VGGFace2's ResNet-50 (layers conv1/7x7_s2, conv2_1_1x1_reduce, ...) nor the "
+        f"published model (layers {', '.join(_SUBMODELS)}); its layers are {_some(list(layers))}"
+    )
+
+
+def _layers(raw: Raw) -> dict[str, list[_Weight]]:
+    """The arrays of every layer that has some, both in the model's order."""
+    root = "model_weights" if "model_weights@layer_names" in raw.lists else ""
+    if f"{root}@layer_names" not in raw.lists:
+        raise WeightsError(f"{raw.path} was not written by Keras: it has no list of layer_names")
+    layers = {}
+    for layer in raw.lists[f"{root}@layer_names"]:
+        group = f"{root}/{layer}".removeprefix("/")
+        names = raw.lists.get(f"{group}@weight_names")
+        if names is None:
+            raise WeightsError(f"{raw.path}: layer {layer} is missing, or has no list of weight_names")
+        missing = [name for name in names if f"{group}/{name}" not in raw.arrays]
+        if missing:
+            raise WeightsError(f"{raw.path}: {group}/{missing[0]} is listed and is not there")
+        if len(set(names)) != len(names):
+            raise WeightsError(f"{raw.path}: layer {layer} lists a weight twice")
+        if names:
+            layers[layer] = [_Weight(f"{layer}/{name}", raw.arrays[f"{group}/{name}"]) for name in names]
+    return layers
+
+
+def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]], part: str) -> Imported:
+    found: dict[str, _Weight] = {}
+    ignored, unknown = [], []
+    for layer, weights in layers.items():
+        named = _by_vggface2_name(layer, weights)
+        found |= named
+        left = [w.name for w in weights if w not in named.values()]
+        if layer == "classifier":
+            ignored += left  # of 8,631 people
+        else:
+            unknown += left
+    return _imported(
+        raw, "vggface2", found, {"color_order": "bgr", "normalize": "vggface2"},
+        ignored=ignored, unknown=unknown, part=part,
+    )  # fmt: skip
+
+
+def _by_vggface2_name(layer: str, weights: Sequence[_Weight]) -> dict[str, _Weight]:
+    """Canonical names of the arrays of one layer of VGGFace2's; those that are not its own are left out."""
+    match = _VGGFACE2.fullmatch(layer)
+    if not match:
+        return {}
+    stage, block, kind, norm = match.groups()
+    name = f"resnet/stage{stage}/block{block}/{_PARTS[kind]}" if stage else "resnet/conv1"
+    roles = _NORM if norm else ("kernel",)
+    # By their own names; by position where they have none ("param_0", in files of the first Keras 2).
+    known = [w.role for w in weights] if any(w.role in roles for w in weights) else roles
+    return {
+        f"{name}{'_bn' if norm else ''}/{role}": w for role, w in zip(known, weights, strict=False) if role in roles
+    }
+
+
+def _authors(
+    raw: Raw, layers: dict[str, list[_Weight]], config: Config, sizes: Mapping[str, int], part: str
+) -> Imported:
+    wanted = {name: ours for name, ours in _SUBMODELS.items() if f"{ours}/".startswith(part)}
+    missing = [name for name in wanted if name not in layers]
+    if missing:
+        raise WeightsError(f"{raw.path} has no layer {missing[0]}; its layers are {_some(list(layers))}")
+    found: dict[str, _Weight] = {}
+    for name, ours in wanted.items():
+        weights = layers[name]
+        named = (
+            _mixture(raw, name, ours, weights) if ours.startswith("moe") else _branch(raw, ours, weights, config, sizes)
+        )
+        found |= named
+    rest = {name: weights for name, weights in layers.items() if name not in wanted}
+    if part:
+        others = [w.name for weights in rest.values() for w in weights]
+        return _imported(raw, "authors", found, {"color_order": "bgr", "normalize": "unit"}, ignored=others, part=part)
+    plain = {name: weights for name, weights in rest.items() if sorted(w.role for w in weights) == ["bias", "kernel"]}
+    if len(plain) < 2:
+        raise WeightsError(f"{raw.path} has {len(plain)} dense layers beside its sub-models; fuse and head are two")
+    for ours, weights in zip(("fuse/dense", "head"), plain.values(), strict=False):
+        found |= {f"{ours}/{w.role}": w for w in weights}
+    unknown = [w.name for weights in rest.values() for w in weights if w not in found.values()]
+    doubts, notes = _order_of_classes(config)
+    return _imported(
+        raw, "authors", found, {"color_order": "bgr", "normalize": "unit"},
+        unknown=unknown, doubts=doubts, notes=notes, part=part,
+    )  # fmt: skip
+
+
+def _order_of_classes(config: Config) -> tuple[list[str], list[str]]:
+    """(doubts, notes) about which output of the head is which class."""
+    for data, classes in _PUBLISHED.items():
+        if config.data.classes == classes:
+            return [], [f"its outputs are taken to be in the order of the notebook for {data}: {', '.join(classes)}"]
+    orders = "; ".join(f"{data}: {','.join(classes)}" for data, classes in _PUBLISHED.items())
+    return [
+        f"it does not say which output is which class; set data.classes to the order it was trained with ({orders})"
+    ], []
+
+
+def _imported(
+    raw: Raw, kind: str, found: Mapping[str, _Weight], preprocessing: dict[str, str], *, part: str,
+    ignored: Sequence[str] = (), unknown: Sequence[str] = (), doubts: Sequence[str] = (), notes: Sequence[str] = (),
+) -> Imported:  # fmt: skip
+    return Imported(
+        raw.path, kind, {name: w.array for name, w in found.items()}, {name: w.name for name, w in found.items()},
+        _EPSILON, dict(preprocessing), list(ignored), list(unknown), list(doubts), list(notes), part,
+    )  # fmt: skip
+
+
+def _branch(
+    raw: Raw, ours: str, weights: Sequence[_Weight], config: Config, sizes: Mapping[str, int]
+) -> dict[str, _Weight]:
+    """Canonical names of the arrays of a convolutional sub-model."""
+    if ours == "resnet":
+        by_name = {name: w for w in weights for name in _by_vggface2_name(_own_layer(w), [w])}
+        if len(by_name) == len(weights):  # the backbone kept the names that VGGFace2's file has
+            return by_name
+    _check_order(raw, ours, weights)
+    roles: dict[str, list[_Weight]] = {}
+    for w in weights:
+        roles.setdefault(w.role, []).append(w)
+    kernels = _names(
+        ours, config, projection_first=ours == "resnet" and _projection_first(roles.get("kernel", []), config)
+    )
+    wanted = {
+        "kernel": [f"{name}/kernel" for name in kernels],
+        "bias": [f"{name}/bias" for name in kernels if ours != "resnet"],
+        **{role: [f"{norm}/{role}" for name in kernels if (norm := _norm_of(name))] for role in _NORM},
+    }
+    strange = [w.name for role, some in roles.items() if role not in wanted for w in some]
+    if strange:
+        raise WeightsError(f"{raw.path}: {strange[0]} is neither {', '.join(_ROLES)}")
+    found: dict[str, _Weight] = {}
+    for role, names in wanted.items():
+        found |= _matched(raw, names, roles.get(role, []), sizes)
+    return found
+
+
+def _own_layer(w: _Weight) -> str:
+    """The layer of VGGFace2's that a weight of a sub-model is of, without the models around it; or ""."""
+    within = [m.group() for m in _VGGFACE2.finditer(w.layer) if m.end() == len(w.layer)]
+    return within[-1] if within and w.role in _ROLES.values() else ""
+
+
+def _check_order(raw: Raw, ours: str, weights: Sequence[_Weight]) -> None:
+    """Raises WeightsError unless moving statistics come last, or each pair of them right after its layer's beta."""
+    roles = [w.role for w in weights]
+    moving = [role in ("mean", "var") for role in roles]
+    last = moving == sorted(moving)
+    together = all(
+        roles[i - 1 : i + 1] == (["beta", "mean"] if roles[i] == "mean" else ["mean", "var"])
+        for i, is_moving in enumerate(moving)
+        if is_moving
+    )
+    if not last and not together:
+        first = next(w.name for i, w in enumerate(weights[1:]) if moving[i] and not moving[i + 1])
+        raise WeightsError(
+            f"{raw.path}: the arrays of {ours} are listed neither layer by layer nor with the moving statistics last "
+            f"(see {first}), as of a model of which some layers were frozen; save it with all layers trainable"
+        )
+
+
+def _names(ours: str, config: Config, *, projection_first: bool) -> list[str]:
+    """Canonical names of the layers with a kernel, in the order of Keras's layers."""
+    if ours != "resnet":
+        extractor = config.model.cnnfe1 if ours == "cnnfe1" else config.model.cnnfe2
+        convs = [f"{ours}/conv{i + 1}" for i in range(len(extractor.kernels))]
+        return [*convs, *([f"{ours}/dense"] if ours == "cnnfe1" else [])]
+    return ["resnet/conv1", *(name for name, _ in _blocks(config, projection_first=projection_first))]
+
+
+def _blocks(config: Config, *, projection_first: bool) -> Iterator[tuple[str, int]]:
+    """(canonical name, D) of each kernel of the stages."""
+    d = config.model.resnet.stem_filters
+    for stage, (count, f) in enumerate(zip(config.model.resnet.blocks, config.model.resnet.filters, strict=True), 2):
+        for block in range(1, count + 1):
+            at = f"resnet/stage{stage}/block{block}"
+            yield from ((f"{at}/reduce", d), (f"{at}/conv3", f))
+            last = [(f"{at}/increase", f), *([(f"{at}/proj", d)] if block == 1 else [])]
+            yield from reversed(last) if projection_first else last
+            d = 4 * f
+
+
+def _projection_first(kernels: Sequence[_Weight], config: Config) -> bool:
+    """Whether the shortcut's kernel is listed before the one it is added to, as the code that built the model has it.
+
+    D tells them apart, but for stage 2 of the published sizes, where both are 64: there the other stages decide.
+    """
+
+    def misfits(projection_first: bool) -> int:
+        expected = _blocks(config, projection_first=projection_first)
+        return sum(w.array.shape[2:3] != (d,) for w, (_, d) in zip(kernels[1:], expected, strict=False))
+
+    return misfits(True) < misfits(False)
+
+
+def _norm_of(name: str) -> str:
+    """The BatchNorm that follows a layer, or "" for a dense one."""
+    if name.startswith("resnet/"):
+        return f"{name}_bn"
+    return "" if name.endswith("/dense") else name.replace("/conv", "/bn")
+
+
+def _mixture(raw: Raw, layer: str, ours: str, weights: Sequence[_Weight]) -> dict[str, _Weight]:
+    """Canonical names of a gate's (D, E) and (E,) and E experts' (D, F) and (F,), experts in their order.
+
+    The gate may be listed first or last: it is the one with as many outputs as there are other kernels.
+    """
+    kernels, biases = ([w for w in weights if w.array.ndim == n] for n in (2, 1))
+    e = len(kernels) - 1
+    if e < 1 or len(biases) != len(kernels) or len(weights) != 2 * len(kernels):
+        raise WeightsError(
+            f"{raw.path}: {layer} is no gate and experts of one dense layer each; it has {_some(weights)}"
+        )
+    gates = [i for i in (0, e) if kernels[i].array.shape[1] == e]
+    if len(gates) == 2:
+        gates = [i for i in gates if re.search("gat|rout", kernels[i].name.removeprefix(layer), re.IGNORECASE)]
+    if len(gates) != 1:
+        raise WeightsError(
+            f"{raw.path}: {layer} has {e} experts, and its gate, of {e} outputs, is neither its first nor its last "
+            f"layer, or could be both: {_some(kernels)}"
+        )
+    found: dict[str, _Weight] = {}
+    for role, some in (("kernel", kernels), ("bias", biases)):
+        experts = [w for i, w in enumerate(some) if i != gates[0]]
+        found |= {f"{ours}/gate/{role}": some[gates[0]]}
+        found |= {f"{ours}/expert{i}/{role}": w for i, w in enumerate(experts)}
+    return found
+
+
+def _matched(
+    raw: Raw, names: Sequence[str], weights: Sequence[_Weight], sizes: Mapping[str, int]
+) -> dict[str, _Weight]:
+    """Pairs names and arrays by order. Raises WeightsError, saying by their sizes which are missing or too many."""
+    if len(names) == len(weights):
+        return dict(zip(names, weights, strict=True))
+    matcher = difflib.SequenceMatcher(None, [sizes.get(n, 0) for n in names], [w.array.size for w in weights], False)
+    problems = []
+    for _, a, b, c, d in matcher.get_opcodes():
+        if b - a != d - c:
+            problems += [f"missing: {name}" for name in names[a:b]] + [f"extra: {_shown(w)}" for w in weights[c:d]]
+    raise WeightsError(
+        f"{raw.path} has {len(weights)} arrays where {len(names)} belong to {names[0] if names else 'none'}, ...: "
+        f"{_some(problems)}"
+    )
+
+
+def _shown(w: _Weight) -> str:
+    return f"{w.name} {w.array.shape}"
+
+
+def _some(items: Sequence[object], most: int = 6) -> str:
+    shown = [_shown(item) if isinstance(item, _Weight) else str(item) for item in items]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

@@ -1,0 +1,240 @@
+"""Weights from a file into a network: finds out what the file is, says what fits, and changes all of it or nothing.
+
+`load` reads safetensors (our names, or a torchvision-style ResNet-50) and HDF5 (VGGFace2's ResNet-50, or the published
+notebooks' whole model); `apply` puts them in a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from expressnet_jax.checkpoint import keras_import, torch_import, weight_files
+from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
+from expressnet_jax.config import Config, Preprocess
+from expressnet_jax.models import canonical, expressnet
+
+BACKBONE = "resnet/"
+_SLACK = 64 << 20  # bytes of weights that a file may hold beside the network's own: another head
+#: What changes a network's answers and no shape, of the sections that our own files carry.
+_SILENT = ("model.resnet.form", "model.resnet.stem_stride", "model.resnet.stem_pool", "moe.top_k", "moe.router",
+           "moe.renormalize")  # fmt: skip
+_PAPER = "the paper feeds BGR divided by 255 to weights trained on 0-255 minus VGGFace2's means"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a file's weights, by canonical name or, for `ignored`, by the name in the file."""
+
+    path: str
+    kind: str
+    loaded: list[str]
+    left: list[str]  # of the network: as they were
+    ignored: list[str]
+    values: int  # numbers loaded
+    notes: list[str]
+
+    def describe(self) -> str:
+        """For a person: a line on what was loaded, and one for each note."""
+        lines = [f"{self.path} ({self.kind}): {len(self.loaded)} arrays loaded, {self.values:,} values"]
+        lines[0] += "".join(
+            f"; {len(names)} {what}: {_parts(names)}"
+            for what, names in (("left at initialisation", self.left), ("ignored", self.ignored))
+            if names
+        )
+        return "\n".join([*lines, *self.notes])
+
+
+def load(path: Path, config: Config, *, backbone: bool = False) -> Imported:
+    """Reads a weight file for the network of `config`, or with `backbone` for its ResNet alone.
+
+    The kind of file is told by its content. BatchNorm's epsilon is taken into gamma where the weights were trained with
+    another one. Raises WeightsError.
+    """
+    sizes = canonical.sizes(nnx.eval_shape(lambda: expressnet.create(config)))
+    part = BACKBONE if backbone else ""
+    raw = weight_files.read(path, 8 * sum(sizes.values()) + _SLACK)  # a file may be in float64
+    if raw.format == "hdf5":
+        imported = keras_import.read(raw, config, sizes, part)
+    elif torch_import.recognise(raw):
+        imported = torch_import.read(raw, config, part)
+    else:
+        imported = _ours(raw, config, part)
+    negative = [name for name, value in imported.weights.items() if name.endswith("/var") and (value < 0).any()]
+    if negative:
+        raise WeightsError(f"{path}: the variance {imported.sources[negative[0]]} is below 0")
+    return _with_epsilon(imported, config.model.batchnorm_epsilon)
+
+
+def apply(model: nnx.Module, imported: Imported, *, strict: bool = True) -> Report:
+    """Puts the weights in `model`. Raises WeightsError, and changes nothing, where they do not fit.
+
+    Strict: all of the part that was asked for must be there, in its shapes, and nothing else. Otherwise what fits is
+    taken, and nothing is refused but a file of which nothing fits.
+    """
+    named = canonical.to_canonical(model)
+    wanted = {name: value.shape for name, value in named.items() if name.startswith(imported.part)}
+    fitting = {name: value for name, value in imported.weights.items() if wanted.get(name) == value.shape}
+    problems = [*imported.doubts, *_problems(imported, wanted)]
+    if problems and (strict or not fitting):
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        way_out = "" if not fitting else "; init.strict=false takes what fits"
+        raise WeightsError(f"{imported.path} does not fit: {'; '.join(problems[:5])}{more}{way_out}")
+    canonical.from_canonical(model, named | fitting)
+    unused = [imported.sources[name] for name in imported.weights if name not in fitting]
+    return Report(
+        path=str(imported.path),
+        kind=imported.kind,
+        loaded=sorted(fitting),
+        left=sorted(set(named) - set(fitting)),
+        ignored=[*imported.ignored, *imported.unknown, *unused],
+        values=sum(value.size for value in fitting.values()),
+        notes=[*imported.notes, *imported.doubts],
+    )
+
+
+def expected_preprocess(imported: Imported, preprocess: Preprocess) -> Preprocess:
+    """`preprocess` with what the weights were trained on; as it is where the file does not tell."""
+    return dataclasses.replace(preprocess, **imported.preprocessing)
+
+
+def mismatch(imported: Imported, preprocess: Preprocess) -> str:
+    """A line on how `preprocess` differs from what the weights were trained on, or ""."""
+    differing = {
+        key: value
+        for key, value in imported.preprocessing.items()
+        if value != getattr(preprocess, key) and (key not in ("mean", "std") or preprocess.normalize == "standard")
+    }
+    if not differing:
+        return ""
+    settings = " ".join(f"preprocess.{key}={value}" for key, value in differing.items())
+    is_ = ", ".join(str(getattr(preprocess, key)) for key in differing)
+    line = f"{imported.path} ({imported.kind}) expects {settings}, and this run has {is_}"
+    return f"{line} ({_PAPER})" if imported.kind == "vggface2" else line
+
+
+def _ours(raw: Raw, config: Config, part: str) -> Imported:
+    """A file with canonical names; those that `expressnet export` writes say what they were made with."""
+    known = ("cnnfe1/", "cnnfe2/", "resnet/", "fuse/", "moe_cnn/", "moe_expression/", "head/")
+    if not any(name.startswith(known) for name in raw.arrays):
+        names = ", ".join(list(raw.arrays)[:3]) or "no weights at all"
+        raise WeightsError(
+            f"{raw.path} has neither this project's names (resnet/conv1/kernel, ...) nor those of a ResNet-50 of "
+            f"torchvision (conv1.weight, layer1.0.conv1.weight, ...), but {names}"
+        )
+    about = _about(raw)
+    weights = {name: value for name, value in raw.arrays.items() if name.startswith(part)}
+    weights, doubts = _in_order(weights, about.get("classes"), config.data.classes)
+    epsilon = _section(about, "model").get("batchnorm_epsilon")
+    return Imported(
+        raw.path,
+        "expressnet safetensors",
+        weights,
+        {name: name for name in weights},
+        float(epsilon) if isinstance(epsilon, float) and 0 < epsilon < 1 else 0.0,
+        _preprocess(_section(about, "preprocess")),
+        [name for name in raw.arrays if not name.startswith(part)],
+        raw.others,
+        doubts,
+        _silent_differences(about, config, part),
+        part,
+    )
+
+
+def _about(raw: Raw) -> dict[str, Any]:
+    """What `expressnet export` wrote beside the weights; {} for a file that says nothing."""
+    try:
+        about = json.loads(raw.metadata.get("about", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _section(tree: Any, *keys: str) -> dict[str, Any]:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, dict) else {}
+
+
+def _preprocess(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Preprocess` among `found` that have its types, and texts that a message can hold."""
+    types = {field.name: type(field.default) for field in dataclasses.fields(Preprocess)}
+    kept = {key: value for key, value in found.items() if type(value) is types.get(key)}
+    return {key: v for key, v in kept.items() if not isinstance(v, str) or (v.isidentifier() and len(v) < 20)}
+
+
+def _in_order(
+    weights: dict[str, np.ndarray], theirs: Any, ours: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The head with its outputs in the order of `ours`, and doubts; without the head where the classes are others."""
+    head = [name for name in weights if name.startswith("head/")]
+    if not head or not isinstance(theirs, list) or theirs == list(ours):
+        return weights, []
+    rest = {name: value for name, value in weights.items() if name not in head}
+    names = [name for name in theirs if isinstance(name, str)]
+    fits = len(names) == len(theirs) and all(weights[name].shape[-1:] == (len(ours),) for name in head)
+    if not fits or sorted(names) != sorted(ours):
+        return rest, [f"its classes are {str(theirs)[:200]}, and this network's {list(ours)}"]
+    order = [theirs.index(name) for name in ours]
+    return rest | {name: weights[name][..., order] for name in head}, []
+
+
+def _silent_differences(about: Mapping[str, Any], config: Config, part: str) -> list[str]:
+    """Settings that the weights were trained with and that are others here, of those that no shape shows."""
+    ours, notes = dataclasses.asdict(config), []
+    for key in _SILENT:
+        *sections, last = key.split(".")
+        before, after = (_section(tree, *sections).get(last) for tree in (about, ours))
+        if before is not None and before != after and (not part or "resnet" in key):
+            notes.append(f"these weights were trained with {key}={before!r:.50}, and here it is {after}")
+    return notes
+
+
+def _with_epsilon(imported: Imported, ours: float) -> Imported:
+    """gamma sqrt((var + ours) / (var + theirs)) for gamma: the same answers with our epsilon, up to rounding.
+
+    In training, where the batch's variance is used, the same wherever it is the stored one.
+    """
+    theirs = imported.epsilon
+    if theirs in (0, ours):
+        return imported
+    weights = dict(imported.weights)
+    for name, gamma in imported.weights.items():
+        var = imported.weights.get(name.replace("/gamma", "/var"))
+        if name.endswith("/gamma") and var is not None and var.shape == gamma.shape:
+            wide = var.astype(np.float64)
+            weights[name] = (gamma * np.sqrt((wide + ours) / (wide + theirs))).astype(np.float32)
+    note = f"BatchNorm's epsilon of {theirs:g}, here {ours:g}, is made up for in gamma"
+    return dataclasses.replace(imported, weights=weights, notes=[*imported.notes, note])
+
+
+def _problems(imported: Imported, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Each name that is of another shape, extra or missing, as a phrase."""
+    problems = []
+    for name, value in imported.weights.items():
+        source = "" if imported.sources[name] == name else f" (in the file: {imported.sources[name]})"
+        if name not in wanted:
+            problems.append(f"extra: {name}{source}")
+        elif value.shape != wanted[name]:
+            turned = ", transposed" if sorted(value.shape) == sorted(wanted[name]) else ""
+            problems.append(f"shape of {name}{source}: {value.shape}{turned}, the network has {wanted[name]}")
+    problems += [f"extra: {name}" for name in imported.unknown]
+    missing = [name for name in wanted if name not in imported.weights]
+    if missing and not imported.part and all(name.startswith(BACKBONE) for name in imported.weights):
+        return [*problems, f"it holds a ResNet alone, which goes in init.backbone; {len(missing)} names are missing"]
+    return problems + [f"missing: {name} {wanted[name]}" for name in missing]
+
+
+def _parts(names: Sequence[str]) -> str:
+    """ "cnnfe1 38, head 2" for canonical names; the names themselves where they are few."""
+    if len(names) <= 3:
+        return ", ".join(names)
+    return ", ".join(f"{part} {count}" for part, count in Counter(name.split("/")[0] for name in names).items())
