@@ -1,4 +1,4 @@
-"""The command line: `expressnet train | evaluate | inspect | bench | data prepare | data audit`.
+"""The command line: `expressnet train | evaluate | inspect | export | predict | bench | data prepare | data audit`.
 
 Text goes to standard error, JSON to standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by
 SIGTERM, 130 stopped by SIGINT.
@@ -10,7 +10,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,8 @@ _EXAMPLES = {
     "train": "expressnet train --config=fer2013_small --workdir runs/small --config.batch_size=64",
     "evaluate": "expressnet evaluate --workdir runs/small --data fer2013 --split public_test",
     "inspect": "expressnet inspect --config=fer2013:paper --config.moe.num_experts=8",
+    "export": "expressnet export --workdir runs/small --formats stablehlo,onnx --out artifacts/small",
+    "predict": "expressnet predict holiday/ --model artifacts/small --faces haar --csv faces.csv",
     "bench": "expressnet bench step --config=fer2013:paper --config.batch_size=8 --only backbone",
     "prepare": "expressnet data prepare fer2013 --from Downloads/fer2013.zip",
     "audit": "expressnet data audit fer2013 --html fer2013.html",
@@ -37,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     from data_pipelines.builders import BUILDERS
 
     parser = _Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train|evaluate|inspect|bench|data")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="train|evaluate|inspect|export|predict|bench|data"
+    )
 
     def command(parent: Any, name: str, text: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = parent.add_parser(
@@ -57,12 +61,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", help="another prepared data set; classes are matched by name")
     evaluate.add_argument("--split", help="default: the test split that the run's config names")
     evaluate.add_argument("--data_dir", help=data_dir)
-    inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run holds.")
-    inspect.add_argument("path", nargs="?", type=_path, help="the folder of a run")
+    inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run or an artifact holds.")
+    inspect.add_argument(
+        "path", nargs="*", type=_path, help="a run, RUN/checkpoints/STEP or an artifact; two are compared"
+    )
     inspect.add_argument("--config", help=config)
     inspect.add_argument(
         "--selfcheck", action="store_true", help="with --config: check each way to reach the experts on these devices"
     )
+    _add_export_and_predict(commands, command, data_dir)
     bench = command(commands, "bench", "Measure speed here: a step, convolutions, the loader, inference, experts.")
     bench.add_argument("what", choices=("step", "conv", "input", "infer", "moe"), help="what to measure")
     bench.add_argument("--config", required=True, help=config)
@@ -91,6 +98,30 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--data_dir", help=data_dir)
     audit.add_argument("--html", type=_path, metavar="FILE", help="also write a page with examples of what was found")
     return parser
+
+
+def _add_export_and_predict(commands: Any, command: Any, data_dir: str) -> None:
+    export = command(commands, "export", "Make a folder that applications load from a run's best checkpoint.")
+    export.add_argument("--workdir", required=True, type=_path, help="the folder of a run")
+    export.add_argument("--out", required=True, type=_path, help="the artifact's folder")
+    export.add_argument("--formats", default="safetensors", help="of safetensors,stablehlo,onnx,savedmodel (comma)")
+    export.add_argument("--step", type=int, help="of another checkpoint than the best")
+    export.add_argument("--raw", action="store_true", help="the last step's weights, not those averaged over steps")
+    export.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the stored weights")
+    export.add_argument("--quantize", choices=("float16", "int8"), help="a further ONNX file in lower precision")
+    export.add_argument("--data_dir", help=data_dir)
+    export.add_argument("--overwrite", action="store_true", help="replace an artifact that is there")
+    predict = command(commands, "predict", "Name the expressions in pictures, folders, videos, or before a camera.")
+    predict.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, pattern, video, or camera:0")
+    predict.add_argument("--model", required=True, type=_path, help="an artifact of `expressnet export`")
+    predict.add_argument(
+        "--faces", metavar="DETECTOR", help="haar, yunet, blazeface, or none (default: as in training)"
+    )
+    predict.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
+    predict.add_argument("--csv", type=_path, metavar="FILE", help="a table with one row a face")
+    predict.add_argument("--draw", type=_path, metavar="DIR", help="copies of the pictures with boxes and labels")
+    predict.add_argument("--every", type=int, default=1, help="of a video: one frame of so many")
+    predict.add_argument("--batch", type=int, help="pictures that the device is given at once")
 
 
 def _overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -140,8 +171,8 @@ def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> d
     from expressnet_jax import config_files, inspection
     from expressnet_jax.config import ConfigError
 
-    if (options.path is None) == (options.config is None):
-        raise ConfigError("give either a run's folder or --config")
+    if bool(options.path) == (options.config is not None) or len(options.path) > 2:
+        raise ConfigError("give one or two folders (run, checkpoint, artifact), or --config")
     if options.path and overrides:
         raise ConfigError("--config.KEY=VALUE goes with --config, not with the folder of a run")
     if options.path and options.selfcheck:
@@ -150,9 +181,45 @@ def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> d
     _start_jax()
     if options.selfcheck and config is not None:
         return inspection.selfcheck(config, _say)
-    found = inspection.of_run(options.path) if config is None else inspection.of_config(config)
-    _say(inspection.describe(found))
-    return found
+    if config is not None:
+        found = inspection.of_config(config)
+        _say(inspection.describe(found))
+        return found
+    models = [inspection.of_path(path) for path in options.path]
+    for model in models:
+        _say(inspection.describe(model.facts))
+    if len(models) == 1:
+        return models[0].facts
+    difference = inspection.compare(*models)
+    _say(inspection.describe_difference(difference))
+    return {"first": models[0].facts, "second": models[1].facts, "difference": difference}
+
+
+def _export(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
+    from expressnet_jax.export import export
+
+    _start_jax()
+    return export.export(
+        options.workdir, options.formats.split(","), options.out, ema=not options.raw, dtype=options.dtype,
+        weights="best" if options.step is None else options.step, quantize=options.quantize,
+        data_dir=options.data_dir, overwrite=options.overwrite,
+    )  # fmt: skip
+
+
+def _predict(options: argparse.Namespace, _: list[tuple[str, str]]) -> int:
+    import warnings
+
+    from expressnet_jax import predict, predict_inputs, predict_output
+
+    _start_jax()
+    warnings.showwarning = lambda message, *_, **__: _say(f"expressnet: {message}")
+    if options.batch is None and any(map(predict_inputs.is_camera, options.paths)):
+        options.batch = 4  # a face that is waited for should not wait for others
+    model = predict.load(options.model, faces=options.faces, faces_model=options.faces_model, batch_size=options.batch)
+    return predict_output.run(
+        model, options.paths, json=sys.stdout if options.json else None, csv_file=options.csv, draw=options.draw,
+        every=options.every,
+    )  # fmt: skip
 
 
 def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
@@ -217,8 +284,9 @@ def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
     return found
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., dict[str, Any] | int]] = {
     "train": _train, "evaluate": _evaluate, "inspect": _inspect, "bench": _bench, "prepare": _prepare, "audit": _audit,
+    "export": _export, "predict": _predict,
 }  # fmt: skip
 
 
@@ -253,6 +321,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if overrides and getattr(options, "config", None) is None and options.command != "inspect":
             raise ConfigError(f"--config.{overrides[0][0]} goes with --config, which {options.command} does not take")
         result = _COMMANDS[options.command](options, overrides)
+        if isinstance(result, int):  # it has written its own document, piece by piece
+            return result
         if options.json:
             print(run_folder.json_line(result), end="")
         return 0
@@ -271,13 +341,16 @@ def _explained(error: Exception) -> int:
     from expressnet_jax.bench import BenchError
     from expressnet_jax.checkpoint.manager import CheckpointError
     from expressnet_jax.checkpoint.weight_files import WeightsError
+    from expressnet_jax.export.artifact import ArtifactError
     from expressnet_jax.inspection import SelfcheckError
+    from expressnet_jax.predict import PredictError
     from expressnet_jax.train.loop import TrainingError
     from expressnet_jax.train.stop import Interrupted
 
     if isinstance(error, Interrupted):
         return _failed(error.exit_code, error)
-    if isinstance(error, (TrainingError, CheckpointError, WeightsError, BenchError, SelfcheckError)):
+    rooms = (TrainingError, CheckpointError, WeightsError, ArtifactError, PredictError, BenchError, SelfcheckError)
+    if isinstance(error, rooms):
         return _failed(1, error)
     text = " ".join(str(error).split())
     full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]

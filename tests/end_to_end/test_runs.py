@@ -170,6 +170,25 @@ def test_inspect_of_a_run_and_of_its_config_agree(finished):
     assert run["preprocessing"]["image_size"] == 32 and len(run["digest"]) == 64 and len(run["classes"]) == 8
 
 
+def test_inspect_compares_two(finished, tmp_path):
+    workdir, _ = finished
+    steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+    first, last = (workdir / "checkpoints" / str(step) for step in (steps[0], steps[-1]))
+    same = json.loads(expressnet("inspect", last, last, "--json").stdout)
+    assert same["difference"]["same_weights"] and set(same["difference"]["largest_difference"].values()) == {0.0}
+    done = expressnet("inspect", first, last, "--json")
+    found = json.loads(done.stdout)
+    assert (found["first"]["kind"], found["first"]["step"], found["second"]["step"]) == (
+        "checkpoint",
+        steps[0],
+        steps[-1],
+    )
+    assert not found["difference"]["same_weights"] and found["difference"]["settings"] == []
+    assert found["difference"]["largest_difference"]["head"] > 0 and "the weights differ" in done.stderr
+    missing = expressnet("inspect", workdir / "checkpoints" / "999")
+    assert missing.returncode == 1 and f"has no checkpoint of step 999; it has {steps[0]}" in missing.stderr
+
+
 def test_inspect_counts_the_published_network():
     for name, parameters in (("fer2013:paper", 35_931_871), ("synthetic_faces:paper", 35_932_896)):
         found = json.loads(expressnet("inspect", f"--config={name}", "--json").stdout)

@@ -1,0 +1,258 @@
+"""An exported model as a folder: what is in it, and a reader that believes nothing of it.
+
+    config.json        the resolved config, class names, preprocessing, facts of the run, a checksum of every file
+    model.safetensors  the weights by canonical name
+    model.stablehlo    graphs, those that were asked for; each takes `images` uint8 (B, H, W, 3) in RGB
+    model.onnx         (and model.float16.onnx or model.int8.onnx)
+    saved_model/
+    README.md          the model card; people may edit it, so it has no checksum
+
+Legend: B image, H W height and width, K experts chosen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from expressnet_jax import config_files
+from expressnet_jax.config import Config, ConfigError, to_dict
+from expressnet_jax.export import safetensors_format
+from expressnet_jax.models import canonical, expressnet, preprocess
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+_MAX_CONFIG_BYTES = 8 << 20
+_KEYS: dict[str, type] = {
+    "config": dict, "classes": list, "preprocessing": dict, "step": int, "weights": str, "dtype": str, "digest": str,
+    "run": dict, "files": dict, "made_with": dict,
+}  # fmt: skip
+
+
+class ArtifactError(Exception):
+    """An artifact that is missing, damaged or was changed, or an export that failed; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that was checked as a whole."""
+
+    path: Path
+    config: Config
+    classes: tuple[str, ...]
+    weights: dict[str, np.ndarray]  # by canonical name, float32
+    meta: dict[str, Any]  # config.json
+
+
+def read(path: Path) -> Artifact:
+    """Reads an artifact and checks all of it: format, checksums, config, classes, names, shapes, values.
+
+    Raises ArtifactError.
+    """
+    meta = read_meta(path)
+    _check_files(path, meta["files"])
+    config = _config(path, meta)
+    try:
+        weights, dtype, about = safetensors_format.read(path / WEIGHTS)
+    except (safetensors_format.FormatError, OSError) as error:
+        raise ArtifactError(f"{path / WEIGHTS} cannot be read: {error}") from error
+    _check_unedited(path, {"dtype": meta["dtype"], **about_weights(config)}, {"dtype": dtype, **about})
+    _check_weights(path, config, weights)
+    if canonical.digest(weights) != meta["digest"]:
+        raise ArtifactError(f"{path / CONFIG} was edited: its digest is not that of {WEIGHTS}; export again")
+    return Artifact(path, config, config.data.classes, weights, meta)
+
+
+def model(artifact: Artifact) -> nnx.Module:
+    """The network with the artifact's weights, ready to answer."""
+    return filled(artifact.config, artifact.weights)
+
+
+def filled(config: Config, weights: Mapping[str, np.ndarray]) -> nnx.Module:
+    """The network of a config with these weights, by canonical name."""
+    graph, state = nnx.split(_abstract(config))
+    made = nnx.merge(graph, jax.tree.map(lambda a: jnp.asarray(np.zeros(a.shape, a.dtype)), state))
+    canonical.from_canonical(made, weights)
+    return made
+
+
+def answer(config: Config) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
+    """The pure function (model, images) -> outputs by name; `model` may be prepared by `models.inference`.
+
+    images: (B, H, W, 3) uint8 in RGB, or (B, H, W, 1) grey, of any size. Returns `probabilities` and `logits`
+    (B, classes) and `features` (B, 2 * moe.hidden), the head's input, in float32, and `experts_cnn` and
+    `experts_expression` (B, K) int32, the experts chosen, the likeliest first. The backbone network has no experts, and
+    its features are the ResNet's.
+    """
+
+    def run(model: Any, images: jax.Array) -> dict[str, jax.Array]:
+        output = model(preprocess.preprocess(images, config.model.image_size, config.preprocess))
+        routed = expressnet.routed_layers(config)
+        features = [output.features[name] for name in routed or ("resnet",)]
+        return {
+            "probabilities": jax.nn.softmax(output.logits),
+            "logits": output.logits,
+            "features": jnp.concatenate(features, -1).astype(jnp.float32),
+            **{f"experts_{name.removeprefix('moe_')}": output.routing[name].chosen for name in routed},
+        }
+
+    return run
+
+
+def outputs(config: Config) -> tuple[str, ...]:
+    """Names of what every graph returns, in order."""
+    experts = (f"experts_{name.removeprefix('moe_')}" for name in expressnet.routed_layers(config))
+    return ("probabilities", "logits", "features", *experts)
+
+
+def preprocessing(config: Config) -> dict[str, Any]:
+    """What config.json says of preprocessing; the graphs contain it."""
+    return {**dataclasses.asdict(config.preprocess), "image_size": config.model.image_size}
+
+
+def about_weights(config: Config) -> dict[str, Any]:
+    """All of a config that decides answers. It is kept beside the weights too, so that they fit no edited config."""
+    tree = to_dict(config)
+    return {"classes": list(config.data.classes), **{key: tree[key] for key in ("preprocess", "model", "moe")}}
+
+
+def checksum(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """config.json of an artifact, with the kinds of its values checked. Raises ArtifactError."""
+    if not path.is_dir():
+        raise ArtifactError(f"no artifact at {path}: it is no folder; make one with `expressnet export`")
+    file = path / CONFIG
+    if not file.exists():
+        raise ArtifactError(f"no artifact in {path}: it has no {CONFIG}; make one with `expressnet export`")
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode) or file.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError(f"no file, or one of more than {_MAX_CONFIG_BYTES >> 20} MB")
+        meta = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{file} cannot be read: {_flat(error)}") from error
+    if not isinstance(meta, dict) or "format" not in meta:
+        raise ArtifactError(f"no artifact in {path}: its {CONFIG} has no format number (a run is exported first)")
+    if meta["format"] != FORMAT or isinstance(meta["format"], bool):
+        raise ArtifactError(f"{file} has format {meta['format']!r:.50}, this version reads format {FORMAT}")
+    for key, kind in _KEYS.items():
+        if type(meta.get(key)) is not kind:
+            raise ArtifactError(f"{file} was edited: {key!r} is missing, or no {kind.__name__}; export again")
+    return meta
+
+
+def _check_files(path: Path, files: Mapping[str, Any]) -> None:
+    if WEIGHTS not in files:
+        raise ArtifactError(f"{path / CONFIG} was edited: it lists no {WEIGHTS}; export again")
+    for name, expected in files.items():
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
+            raise ArtifactError(f"{path / CONFIG} lists {name!r:.100}, which is no file of the artifact")
+        try:
+            if not stat.S_ISREG(os.stat(path / name).st_mode):
+                raise ArtifactError(f"{path / name} is no file; copy the whole artifact, or export again")
+            found = checksum(path / name)
+        except FileNotFoundError:
+            raise ArtifactError(f"{path / name} is missing; copy the whole artifact, or export again") from None
+        except OSError as error:
+            raise ArtifactError(f"{path / name} cannot be read: {_flat(error)}") from error
+        if found != expected:
+            raise ArtifactError(
+                f"{path / name} is damaged or was changed (sha256 {found[:12]}..., {CONFIG} has {expected!r:.14}...); "
+                "copy the whole artifact, or export again"
+            )
+
+
+def _config(path: Path, meta: dict[str, Any]) -> Config:
+    try:
+        config = config_files.from_dict(meta["config"])
+        config_files.check(config)
+    except (ConfigError, ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{path / CONFIG} was edited: {_flat(error)}; export again") from error
+    _check_unedited(
+        path,
+        {"classes": meta["classes"], "preprocessing": meta["preprocessing"]},
+        {"classes": list(config.data.classes), "preprocessing": preprocessing(config)},
+    )
+    return config
+
+
+def _check_unedited(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Compares two trees as JSON; raises ArtifactError naming the first value that differs."""
+    before, after = (_leaves(json.loads(json.dumps(tree))) for tree in (expected, found))
+    # A setting that is newer than the artifact is not in `before`; where it lacks in a config it has its default.
+    changed = [key for key in sorted(before) if before[key] != after.get(key)]
+    if changed:
+        key = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ArtifactError(
+            f"{path / CONFIG} was edited: {key} is {after.get(key)!r:.100} where the artifact was made with "
+            f"{before.get(key)!r:.100}{more}; export again"
+        )
+
+
+def _check_weights(path: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None:
+    _check_count(path, config, len(weights))
+    expected = _shapes(config)
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in expected]
+    problems += [
+        f"{name} is {weights[name].shape} where the network has {shape}"
+        for name, shape in expected.items()
+        if name in weights and weights[name].shape != shape
+    ]
+    problems += [f"{name} has values that are not finite" for name in weights if not np.isfinite(weights[name]).all()]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ArtifactError(f"{path / WEIGHTS} does not fit: {problems[0]:.200}{more}; export again")
+
+
+def _check_count(path: Path, config: Config, tensors: int) -> None:
+    """Raises ArtifactError where a config has more layers than there are tensors: building those could take hours."""
+    layers = sum(config.model.resnet.blocks)
+    if expressnet.routed_layers(config):
+        layers += len(config.model.cnnfe1.kernels) + len(config.model.cnnfe2.kernels)
+        layers += config.moe.num_experts * config.moe.layers
+    if layers > tensors:
+        raise ArtifactError(f"{path / WEIGHTS} does not fit: {tensors} tensors for a network of {layers} layers")
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Shapes by canonical name, with no memory for the values."""
+    graph, state = nnx.split(_abstract(config))
+    zeros = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), state)
+    return {name: value.shape for name, value in canonical.to_canonical(nnx.merge(graph, zeros)).items()}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested dicts by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _abstract(config: Config) -> Any:
+    return nnx.eval_shape(lambda: expressnet.create(config))
+
+
+def _flat(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,181 @@
+"""The network at inference, once more, in the few operations that every runtime has, for graphs that JAX cannot write.
+
+It is written from the weights by canonical name alone, with the ResNet's BatchNorm folded into the convolutions. Each
+graph made of it is run and compared with the JAX network before an export is done (`compare`), so the two cannot part.
+
+Legend: B image, S picture side, H W height and width, P Q kernel height and width, D in, F out, E experts, K chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from expressnet_jax.config import Config, Extractor, Preprocess
+from expressnet_jax.models import expressnet, preprocess
+
+Weights = Mapping[str, np.ndarray]
+Layers = list[tuple[np.ndarray, np.ndarray]]
+
+
+class Ops(Protocol):
+    """What a runtime's graph is built with. `Any` is a value in the graph; arrays are NumPy constants, float32.
+
+    `name` says which part of the network a constant belongs to.
+    """
+
+    def pictures(self, size: int, config: Preprocess) -> Any:
+        """The graph's input, uint8 (B, H, W, 3) in RGB, resized and normalised: S x S pictures."""
+
+    def conv(
+        self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, *, even: bool = False
+    ) -> Any:
+        """SAME convolution with a kernel (P, Q, D, F), padded as TensorFlow does, or alike on both sides (`even`)."""
+
+    def affine(self, name: str, x: Any, scale: np.ndarray, shift: np.ndarray) -> Any:
+        """x * scale + shift for each channel."""
+
+    def max_pool(self, x: Any, window: int, *, padding: int = 0) -> Any:
+        """Stride 2, with so much padding on every side; nothing is below 0 where there is any."""
+
+    def mean(self, x: Any) -> Any:
+        """Pictures to (B, D), their mean over all pixels."""
+
+    def flatten(self, x: Any) -> Any:
+        """Pictures to (B, H * W * D), the channels innermost."""
+
+    def wide(self, x: Any) -> Any:
+        """To float32, where the graph computes in less."""
+
+    def dense(self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray) -> Any:
+        """(B, D) to (B, F)."""
+
+    def relu(self, x: Any) -> Any:
+        """max(x, 0)."""
+
+    def add(self, x: Any, y: Any) -> Any:
+        """x + y."""
+
+    def concat(self, values: list[Any]) -> Any:
+        """Along the last axis."""
+
+    def softmax(self, x: Any) -> Any:
+        """Over the last axis of (B, D)."""
+
+    def top_k(self, x: Any, k: int) -> Any:
+        """Positions (B, K) int32 of the largest of (B, E), the largest first, the first of equal ones first."""
+
+    def take(self, x: Any, chosen: Any) -> Any:
+        """Values (B, K) of (B, E) at `chosen`."""
+
+    def divide_by_sum(self, x: Any) -> Any:
+        """(B, K) over its sum along K."""
+
+    def shift(self, name: str, x: Any, by: np.ndarray) -> Any:
+        """(B, E) + (E,)."""
+
+    def experts(self, name: str, x: Any, layers: Layers, chosen: Any, gates: Any) -> Any:
+        """(B, D) to the sum (B, F) of gates (B, K) times the answers of the chosen experts.
+
+        layers: kernel (E, D, F) and bias (E, F) of each.
+        """
+
+
+def build(ops: Ops, config: Config, weights: Weights) -> dict[str, Any]:
+    """Writes the network with `ops`; returns its outputs by the names of `artifact.answer`."""
+    images = ops.pictures(config.model.image_size, config.preprocess)
+    resnet = ops.wide(_resnet(ops, config, weights, images))
+    if not expressnet.routed_layers(config):
+        return _head(ops, weights, resnet)
+    cnnfe1 = ops.flatten(_blocks(ops, config, weights, "cnnfe1", config.model.cnnfe1, images))
+    cnnfe1 = ops.relu(ops.dense("cnnfe1/dense", cnnfe1, *_pair(weights, "cnnfe1/dense")))
+    cnnfe2 = ops.wide(ops.mean(_blocks(ops, config, weights, "cnnfe2", config.model.cnnfe2, images)))
+    fuse = ops.relu(ops.dense("fuse/dense", ops.concat([cnnfe2, resnet]), *_pair(weights, "fuse/dense")))
+    moe_cnn, experts_cnn = _moe(ops, config, weights, "moe_cnn", ops.wide(cnnfe1))
+    moe_expression, experts_expression = _moe(ops, config, weights, "moe_expression", fuse)
+    outputs = _head(ops, weights, ops.concat([moe_cnn, moe_expression]))
+    return outputs | {"experts_cnn": experts_cnn, "experts_expression": experts_expression}
+
+
+def normalization(config: Preprocess) -> list[tuple[str, np.ndarray]]:
+    """What is done to RGB pictures in 0..255, in turn: ("divide" or "subtract", by () or, each channel, (3,)).
+
+    The channels' order is changed after it.
+    """
+    byte = ("divide", np.array(255, np.float32))
+    if config.normalize == "vggface2":
+        return [("subtract", np.array(preprocess.VGGFACE2_MEAN_BGR[::-1], np.float32))]
+    mean, std = {
+        "unit": (None, None),
+        "standard": (config.mean, config.std),
+        "imagenet": preprocess.IMAGENET_RGB,
+    }[config.normalize]
+    if mean is None:
+        return [byte]
+    return [byte, ("subtract", np.array(mean, np.float32)), ("divide", np.array(std, np.float32))]
+
+
+def _head(ops: Ops, weights: Weights, features: Any) -> dict[str, Any]:
+    logits = ops.dense("head", features, *_pair(weights, "head"))
+    return {"probabilities": ops.softmax(logits), "logits": logits, "features": features}
+
+
+def _blocks(ops: Ops, config: Config, weights: Weights, branch: str, spec: Extractor, x: Any) -> Any:
+    """conv -> relu -> BatchNorm -> pool. BatchNorm stays, since it follows a relu and zeros pad the next layer."""
+    for i in range(1, len(spec.kernels) + 1):
+        x = ops.relu(ops.conv(f"{branch}/conv{i}", x, *_pair(weights, f"{branch}/conv{i}")))
+        x = ops.affine(f"{branch}/bn{i}", x, *_batch_norm(config, weights, f"{branch}/bn{i}"))
+        x = x if i == len(spec.kernels) else ops.max_pool(x, 2)
+    return x
+
+
+def _resnet(ops: Ops, config: Config, weights: Weights, x: Any) -> Any:
+    spec = config.model.resnet
+    late = spec.form == "torchvision"  # strides in the 3x3 convolutions, and padding alike on both sides
+
+    def conv(name: str, x: Any, stride: int = 1) -> Any:
+        factor, shift = _batch_norm(config, weights, f"{name}_bn")
+        kernel = (weights[f"{name}/kernel"] * factor.astype(np.float64)).astype(np.float32)
+        return ops.conv(name, x, kernel, shift, stride, even=late)
+
+    x = ops.relu(conv("resnet/conv1", x, spec.stem_stride))
+    if spec.stem_pool:
+        x = ops.max_pool(x, 3, padding=int(late))
+    for stage, blocks in enumerate(spec.blocks, start=2):
+        for number in range(1, blocks + 1):
+            block, stride = f"resnet/stage{stage}/block{number}", 2 if number == 1 and stage > 2 else 1
+            y = ops.relu(conv(f"{block}/reduce", x, 1 if late else stride))
+            y = ops.relu(conv(f"{block}/conv3", y, stride if late else 1))
+            y = conv(f"{block}/increase", y)
+            x = ops.relu(ops.add(y, conv(f"{block}/proj", x, stride) if number == 1 else x))
+    return ops.mean(x)
+
+
+def _moe(ops: Ops, config: Config, weights: Weights, name: str, x: Any) -> tuple[Any, Any]:
+    """The layer's answer (B, F) and the experts chosen (B, K)."""
+    moe = config.moe
+    probabilities = ops.softmax(ops.dense(f"{name}/gate", x, *_pair(weights, f"{name}/gate")))
+    bias = f"{name}/selection_bias"
+    scores = ops.shift(bias, probabilities, weights[bias]) if bias in weights else probabilities
+    chosen = ops.top_k(scores, moe.num_experts if moe.router == "soft" else moe.top_k)
+    gates = ops.take(probabilities, chosen)
+    gates = ops.divide_by_sum(gates) if moe.renormalize else gates
+    layers = []
+    for number in range(1, moe.layers + 1):
+        suffix = "" if number == 1 else f"/layer{number}"
+        pairs = [_pair(weights, f"{name}/expert{e}{suffix}") for e in range(moe.num_experts)]
+        layers.append((np.stack([kernel for kernel, _ in pairs]), np.stack([bias for _, bias in pairs])))
+    return ops.experts(name, x, layers, chosen, gates), chosen
+
+
+def _pair(weights: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:
+    return weights[f"{name}/kernel"], weights[f"{name}/bias"]
+
+
+def _batch_norm(config: Config, weights: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """BatchNorm at inference as (factor, shift), each (F,)."""
+    gamma, beta, mean, var = (weights[f"{name}/{leaf}"].astype(np.float64) for leaf in ("gamma", "beta", "mean", "var"))
+    factor = gamma / np.sqrt(var + config.model.batchnorm_epsilon)
+    return factor.astype(np.float32), (beta - mean * factor).astype(np.float32)

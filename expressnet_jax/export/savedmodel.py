@@ -1,0 +1,129 @@
+"""saved_model/: a TensorFlow SavedModel of plain TensorFlow operations, with free batch, height and width.
+
+Why not through jax2tf: TensorFlow 2.21 cannot run what jax 0.10 makes of `top_k` with a free batch size, and what is an
+XLA program inside cannot become TensorFlow Lite. What is written here instead is `network.build`.
+
+Legend: B image, H W height and width, D in, F out, E experts, K chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expressnet_jax.config import Config, ConfigError, Preprocess
+from expressnet_jax.export import network
+
+
+def write(folder: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None:
+    """Writes the SavedModel, with the one signature `serving_default`: images -> outputs by name."""
+    tf = require()
+    module = tf.Module()
+    ops = _TensorFlow(tf)
+    images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+
+    def call(images: Any) -> dict[str, Any]:
+        ops.images = images
+        return {name: tf.identity(value, name) for name, value in network.build(ops, config, weights).items()}
+
+    module.call = tf.function(call, input_signature=[images], autograph=False)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.call})
+
+
+def load(folder: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The graph as a function from images (B, H, W, 3) uint8 to outputs by name, run by TensorFlow."""
+    tf = require()
+    loaded = tf.saved_model.load(str(folder))  # it must outlive its signature
+    return lambda images: {
+        name: value.numpy() for name, value in loaded.signatures["serving_default"](images=tf.constant(images)).items()
+    }
+
+
+def require() -> Any:
+    """TensorFlow, on the CPU alone. Raises ConfigError where it is missing."""
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise ConfigError("SavedModel needs TensorFlow: pip install 'expressnet_jax[savedmodel]'") from None
+    with contextlib.suppress(RuntimeError):  # raised where our caller uses TensorFlow already
+        tf.config.set_visible_devices([], "GPU")  # it would take all of the memory that JAX computes in
+    return tf
+
+
+class _TensorFlow:
+    """`network.Ops` as TensorFlow operations."""
+
+    def __init__(self, tf: Any) -> None:
+        self.tf = tf
+        self.images: Any = None
+
+    def pictures(self, size: int, config: Preprocess) -> Any:
+        tf = self.tf
+        x = tf.image.resize(tf.cast(self.images, tf.float32), [size, size], "bilinear", antialias=config.antialias)
+        for what, by in network.normalization(config):
+            x = x / by if what == "divide" else x - by
+        return tf.reverse(x, [-1]) if config.color_order == "bgr" else x
+
+    def conv(
+        self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, *, even: bool = False
+    ) -> Any:
+        padding: Any = "SAME"
+        if even and stride > 1:
+            padding = [[0, 0], *([size // 2] * 2 for size in kernel.shape[:2]), [0, 0]]
+        y = self.tf.nn.conv2d(x, kernel, stride, padding, name=name)
+        return y if bias is None else self.tf.nn.bias_add(y, bias)
+
+    def affine(self, name: str, x: Any, scale: np.ndarray, shift: np.ndarray) -> Any:
+        return x * scale + shift
+
+    def max_pool(self, x: Any, window: int, *, padding: int = 0) -> Any:
+        if padding:
+            x = self.tf.pad(x, [[0, 0], [padding] * 2, [padding] * 2, [0, 0]])
+        return self.tf.nn.max_pool2d(x, window, 2, "VALID")
+
+    def mean(self, x: Any) -> Any:
+        return self.tf.reduce_mean(x, [1, 2])
+
+    def flatten(self, x: Any) -> Any:
+        return self.tf.reshape(x, [-1, np.prod(x.shape[1:])])
+
+    def wide(self, x: Any) -> Any:
+        return x
+
+    def dense(self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray) -> Any:
+        return self.tf.nn.bias_add(self.tf.matmul(x, kernel, name=name), bias)
+
+    def relu(self, x: Any) -> Any:
+        return self.tf.nn.relu(x)
+
+    def add(self, x: Any, y: Any) -> Any:
+        return x + y
+
+    def concat(self, values: list[Any]) -> Any:
+        return self.tf.concat(values, -1)
+
+    def softmax(self, x: Any) -> Any:
+        return self.tf.nn.softmax(x)
+
+    def top_k(self, x: Any, k: int) -> Any:
+        return self.tf.math.top_k(x, k).indices
+
+    def take(self, x: Any, chosen: Any) -> Any:
+        return self.tf.gather(x, chosen, batch_dims=1)
+
+    def divide_by_sum(self, x: Any) -> Any:
+        return x / self.tf.reduce_sum(x, -1, keepdims=True)
+
+    def shift(self, name: str, x: Any, by: np.ndarray) -> Any:
+        return x + by
+
+    def experts(self, name: str, x: Any, layers: network.Layers, chosen: Any, gates: Any) -> Any:
+        tf, rows = self.tf, x[None]  # (1, B, D)
+        for kernel, bias in layers:
+            rows = tf.nn.relu(tf.matmul(rows, kernel) + bias[:, None])  # (E, B, F)
+        weights = tf.reduce_sum(tf.one_hot(chosen, layers[0][0].shape[0]) * gates[..., None], 1)  # (B, E)
+        return tf.einsum("be,ebf->bf", weights, rows)

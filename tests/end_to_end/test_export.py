@@ -1,0 +1,258 @@
+"""Exports of a run: every graph, loaded by its own runtime, answers as the run's checkpoint is evaluated."""
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+from data_pipelines import splits
+from expressnet_jax import config_files
+from expressnet_jax.checkpoint.manager import CheckpointError
+from expressnet_jax.config import ConfigError
+from expressnet_jax.evaluation import report
+from expressnet_jax.export import artifact, onnx_format
+from expressnet_jax.export.export import export
+from expressnet_jax.models import canonical, preprocess
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import loop, restore, run_folder, state
+from tests.conftest import ROOT, TINY, environment
+
+BATCHES = [(1, 32, 32), (7, 45, 20), (256, 32, 32)]
+GRAPHS = {"stablehlo": "model.stablehlo", "onnx": "model.onnx"}
+if importlib.util.find_spec("tensorflow"):  # the extra savedmodel
+    GRAPHS["savedmodel"] = "saved_model"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    """A short run with validation at step 2 and 4, its evaluation on the test split, and averaged weights."""
+    workdir = tmp_path_factory.mktemp("runs") / "short"
+    config = config_files.load(TINY, [("total", "4steps"), ("eval_every", "2steps"), ("save_every", "2steps"),
+                                      ("optimizer.learning_rate", "0.02")])  # fmt: skip
+    loop.train(config, workdir, data_dir=str(data_dir))
+    report.evaluate_run(workdir, data_dir=str(data_dir))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory, data_dir):
+    out = tmp_path_factory.mktemp("artifacts") / "model"
+    return out, export(run, ["safetensors", *GRAPHS], out, data_dir=str(data_dir))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run):
+    """The run's best weights by canonical name, and its answers: network and preprocessing as they are evaluated."""
+    config = run_folder.read_config(run)
+    restored, _ = restore.restore_best(config, run, meshes.for_evaluation(config))
+    network = nnx.merge(state.graph(config), *state.weights(restored))
+
+    @jax.jit
+    def answer(images):
+        output = network(preprocess.preprocess(images, config.model.image_size, config.preprocess))
+        return {
+            "probabilities": jax.nn.softmax(output.logits), "logits": output.logits,
+            "features": jnp.concatenate([output.features["moe_cnn"], output.features["moe_expression"]], -1),
+            "experts_cnn": output.routing["moe_cnn"].chosen,
+            "experts_expression": output.routing["moe_expression"].chosen,
+        }  # fmt: skip
+
+    return canonical.to_canonical(network), answer
+
+
+def runtime(out, name):
+    """The graph as somebody without this project runs it."""
+    path = out / GRAPHS[name]
+    if name == "stablehlo":
+        return jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+    if name == "savedmodel":
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(str(path))
+        return lambda images: loaded.signatures["serving_default"](images=tf.constant(images))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+def pictures(b, h, w, c=3):
+    return np.random.default_rng(b).integers(0, 256, (b, h, w, c), np.uint8)
+
+
+def agree(found, expected):
+    assert set(found) == set(expected)
+    for name in expected:
+        value, wanted = np.asarray(found[name]), np.asarray(expected[name])
+        assert value.shape == wanted.shape and value.dtype == wanted.dtype, name
+        if name.startswith("experts"):
+            assert np.array_equal(value, wanted), name
+        else:
+            np.testing.assert_allclose(value, wanted, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_answers_as_the_checkpoint_in_any_batch_and_size(exported, checkpoint, name):
+    graph = runtime(exported[0], name)
+    for shape in BATCHES:
+        agree(graph(pictures(*shape)), checkpoint[1](pictures(*shape)))
+    spread = np.asarray(checkpoint[1](pictures(*BATCHES[2]))["probabilities"]).std(0).max()
+    assert spread > 1e-3  # or all of this would show nothing
+
+
+def test_a_grey_picture_three_times_is_what_training_made_of_it(exported, checkpoint):
+    grey = pictures(16, 48, 48, 1)
+    expected = checkpoint[1](grey)
+    for name in GRAPHS:
+        agree(runtime(exported[0], name)(np.repeat(grey, 3, -1)), expected)
+
+
+def test_the_weights_come_back_and_answer_the_same(exported, checkpoint):
+    out, said = exported
+    found = artifact.read(out)
+    weights, answer = checkpoint
+    assert said["digest"] == found.meta["digest"] == canonical.digest(weights)
+    assert all(np.array_equal(found.weights[name], weights[name]) for name in weights)
+    again = jax.jit(lambda images: artifact.answer(found.config)(artifact.model(found), images))
+    agree(again(pictures(8, 48, 48)), answer(pictures(8, 48, 48)))
+
+
+def test_what_is_said_of_an_export(exported, run):
+    out, said = exported
+    assert json.loads(json.dumps(said)) == said
+    files = {"README.md", "config.json", "model.safetensors", *GRAPHS.values()}
+    assert {path.name for path in out.iterdir()} == files
+    assert said["step"] == json.loads((run / "summary.json").read_text())["best_step"] and said["weights"] == "ema"
+    for found in said["compared"].values():
+        assert found["batches"] == [1, 7, 256, 64] and found["largest_difference"]["probabilities"] <= 1e-5
+    meta = json.loads((out / "config.json").read_text())
+    assert meta["faces"] == "" and meta["real_pictures"] == 64 and meta["run"]["seed"] == 0
+    here = [str(ROOT).encode(), str(run.parent).encode(), str(out.parent).encode()]
+    for path in filter(Path.is_file, out.rglob("*")):
+        assert not any(folder in path.read_bytes() for folder in here), f"{path.name} names a folder of this machine"
+
+
+def test_the_card_has_the_facts_of_the_run(exported, run):
+    card = (exported[0] / "README.md").read_text()
+    (folder,) = (run / "evaluation").iterdir()
+    evaluation = json.loads((folder / "summary.json").read_text())
+    assert evaluation["step"] == exported[1]["step"]
+    for name, row in evaluation["per_class"].items():
+        assert f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | 8 |" in card
+    assert "train: 160 pictures (anger 20, contempt 20" in card and "trained on 160 examples" in card
+    assert "Drawn faces: compare only" in card and "perceived expression" in card and "Article 5(1)(f)" in card
+    assert "no weights from elsewhere" in card and "these weights: unknown" in card
+
+
+def test_raw_and_rounded_weights_without_the_data_set(run, tmp_path, checkpoint):
+    said = export(run, ["safetensors"], tmp_path / "a", weights=2, ema=False, dtype="bfloat16", data_dir=str(tmp_path))
+    found = artifact.read(tmp_path / "a")
+    config = run_folder.read_config(run)
+    restored, _ = restore.restore_best(config, run, meshes.for_evaluation(config), step=2)
+    raw = canonical.to_canonical(nnx.merge(state.graph(config), restored.params, restored.batch_stats))
+    rounded = {name: np.asarray(jnp.asarray(value, jnp.bfloat16), np.float32) for name, value in raw.items()}
+    assert said["digest"] == canonical.digest(rounded) != canonical.digest(raw) and said["weights"] == "raw"
+    assert all(np.array_equal(found.weights[name], rounded[name]) for name in raw)
+    assert all(value.dtype == jnp.bfloat16 for value in load_file(tmp_path / "a" / "model.safetensors").values())
+    assert 1e-5 < said["rounding"] < 0.1 and said["real_pictures"] == 0
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "Validation of this checkpoint: unknown" in card and "Results by class: unknown" in card
+    assert "layout, protocol and counts: unknown" in card and "Only random pictures were compared" in card
+    assert found.meta["faces"] is None
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("float16", 0.01), ("int8", 0.5)])
+def test_lower_precision_with_its_measured_loss(run, tmp_path, data_dir, precision, largest):
+    said = export(run, ["onnx"], tmp_path / "a", quantize=precision, data_dir=str(data_dir))
+    found = said["quantized"][f"model.{precision}.onnx"]
+    assert 0 < found["mean_difference"] <= found["largest_difference"] < largest and found["pictures"] == 64
+    validation = splits.open_split(
+        "synthetic_faces/tiny", "validation", artifact.read(tmp_path / "a").classes, data_dir=str(data_dir)
+    )
+    batch = validation.load(np.arange(len(validation)))
+    for file, key in (("model.onnx", "float32"), (f"model.{precision}.onnx", "quantized")):
+        session = onnxruntime.InferenceSession(str(tmp_path / "a" / file), providers=["CPUExecutionProvider"])
+        (answers,) = session.run(["probabilities"], {"images": batch["image"]})
+        assert found["accuracy"][key] == pytest.approx((answers.argmax(-1) == batch["label"]).mean(), abs=0.02)
+    assert "in float32" in (tmp_path / "a" / "README.md").read_text()
+
+
+def test_a_graph_that_answers_differently_ends_the_export(run, tmp_path, monkeypatch):
+    load = onnx_format.load
+
+    def wrong(path):
+        run = load(path)
+        return lambda images: {k: v + 3e-4 if k == "probabilities" else v for k, v in run(images).items()}
+
+    monkeypatch.setattr(onnx_format, "load", wrong)
+    with pytest.raises(artifact.ArtifactError, match=r"onnx: answers .* probabilities by 0.0003 \(allowed: 1e-05\)"):
+        export(run, ["onnx"], tmp_path / "a", data_dir=str(tmp_path / "none"))
+    monkeypatch.setattr(onnx_format, "load", lambda path: lambda images: {
+        k: v[:, ::-1] if k == "experts_cnn" else v for k, v in load(path)(images).items()
+    })  # fmt: skip
+    with pytest.raises(artifact.ArtifactError, match="onnx: experts_cnn are others for 1 of 1 pictures"):
+        export(run, ["onnx"], tmp_path / "a", data_dir=str(tmp_path / "none"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_an_artifact_is_replaced_and_only_when_asked(run, tmp_path):
+    out = tmp_path / "a"
+    out.mkdir()  # empty: nothing is lost
+    first = export(run, ["safetensors"], out, weights=2)
+    with pytest.raises(ConfigError, match="add --overwrite"):
+        export(run, ["safetensors"], out)
+    second = export(run, ["safetensors"], out, weights=4, overwrite=True)
+    assert first["digest"] != second["digest"] == artifact.read(out).meta["digest"]
+    for folder in (run, ROOT):
+        with pytest.raises(ConfigError, match="is there already and is no artifact"):
+            export(run, ["safetensors"], folder, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"formats": ["onnxx"]}, "--formats: no 'onnxx'; one of safetensors, stablehlo, onnx, savedmodel"),
+        ({"dtype": "float16"}, "--dtype: no 'float16'; one of float32, bfloat16"),
+        ({"weights": "last"}, "--weights 'last' is neither best nor the step"),
+        ({"quantize": "int4", "formats": ["onnx"]}, "--quantize: no 'int4'"),
+        ({"quantize": "int8"}, "add onnx to --formats"),
+        ({"quantize": "int8", "formats": ["onnx"]}, "takes its ranges from the training pictures"),
+    ],
+)
+def test_a_request_that_cannot_be_met(run, tmp_path, arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        export(run, **{"formats": ["safetensors"], "out": tmp_path / "a", "data_dir": str(tmp_path), **arguments})
+    with pytest.raises(CheckpointError, match="no checkpoint of step 3; it has 2, 4"):
+        export(run, ["safetensors"], tmp_path / "a", weights=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_export_leaves_no_artifact(run, tmp_path):
+    code = "import sys; from pathlib import Path; from expressnet_jax.export.export import export; "
+    code += "export(Path(sys.argv[1]), ['stablehlo'], Path(sys.argv[2]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(run), str(tmp_path / "a")],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    staged = tmp_path / ".a.part" / "artifact" / "model.safetensors"
+    while not staged.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "a").exists()
+    export(run, ["safetensors"], tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
