@@ -39,10 +39,11 @@ class Batch(NamedTuple):
 
 
 def plain(config: Config) -> Config:
-    """A config whose network computes what every graph computes: float32, and all experts on every picture."""
+    """A config whose network computes what every graph does: float32, all experts on every picture, and convolutions
+    in the form that is the fastest on each kind of machine. None of it changes an answer by more than rounding."""
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, dtype="float32", remat=False),
+        model=dataclasses.replace(config.model, dtype="float32", remat=False, convolution="auto"),
         moe=dataclasses.replace(config.moe, implementation="dense"),
     )
 

@@ -93,21 +93,10 @@ def export(
     model = artifact.filled(config, stored)
     real = None if data is None else _some(data.validation, _counts(config).compared)
     batches = compare.batches(compare.Reference(config, model), real)
-    meta: dict[str, Any] = {
-        "format": artifact.FORMAT,
-        "config": to_dict(found.config),
-        "classes": list(config.data.classes),
-        "preprocessing": artifact.preprocessing(config),
-        "input": "images: uint8 (batch, height, width, 3), RGB, any batch size, height and width, in every graph",
-        "outputs": list(artifact.outputs(config)),
-        "step": found.step,
-        "weights": found.kind,
-        "dtype": dtype,
-        "digest": canonical.digest(stored),
+    meta = _described(found, config, stored, dtype) | {
         "run": _facts(found, workdir, data_dir),
         "rounding": _rounding(config, found.weights, batches) if dtype != "float32" else 0.0,
         "real_pictures": 0 if real is None else len(real),
-        "made_with": {"expressnet_jax": expressnet_jax.__version__, "jax": jax.__version__, "flax": flax.__version__},
     }
     meta["faces"] = meta["run"]["data"].get("faces")
     meta["stored"] = None if data is None else list(data.train.shape)  # (H, W, C) of what the network was trained on
@@ -193,6 +182,23 @@ def _counts(config: Config) -> _Counts:
 def _some(split: Split, count: int) -> np.ndarray:
     """(n, H, W, C) uint8: pictures spread evenly over a split."""
     return split.load(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))["image"]
+
+
+def _described(found: _Checkpoint, config: Config, stored: dict[str, np.ndarray], dtype: str) -> dict[str, Any]:
+    """What config.json says of the network and its weights."""
+    return {
+        "format": artifact.FORMAT,
+        "config": to_dict(found.config),
+        "classes": list(config.data.classes),
+        "preprocessing": artifact.preprocessing(config),
+        "input": "images: uint8 (batch, height, width, 3), RGB, any batch size, height and width, in every graph",
+        "outputs": list(artifact.outputs(config)),
+        "step": found.step,
+        "weights": found.kind,
+        "dtype": dtype,
+        "digest": canonical.digest(stored),
+        "made_with": {"expressnet_jax": expressnet_jax.__version__, "jax": jax.__version__, "flax": flax.__version__},
+    }
 
 
 def _facts(found: _Checkpoint, workdir: Path, data_dir: str | None) -> dict[str, Any]:

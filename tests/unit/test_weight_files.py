@@ -273,8 +273,8 @@ def virtual(file):
 
 
 def bomb(file):
-    """A block of 80 bytes that unpacks to 3 GB."""
-    made = file.create_dataset("g/x", (20,), "f4", chunks=(20,), compression="gzip")
+    """A block of 16 KB that unpacks to 3 GB."""
+    made = file.create_dataset("g/x", (4096,), "f4", chunks=(4096,), compression="gzip")
     packer = zlib.compressobj()
     first, again = (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     made.id.write_direct_chunk((0,), first + 191 * again)
