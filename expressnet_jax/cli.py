@@ -36,8 +36,6 @@ def _path(text: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from data_pipelines.builders import BUILDERS
-
     parser = _Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="train|evaluate|inspect|export|predict|bench|data"
@@ -70,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         "--selfcheck", action="store_true", help="with --config: check each way to reach the experts on these devices"
     )
     _add_export_and_predict(commands, command, data_dir)
+    _add_bench(commands, command, config, data_dir)
+    _add_data(commands, command, data_dir)
+    return parser
+
+
+def _add_bench(commands: Any, command: Any, config: str, data_dir: str) -> None:
     bench = command(commands, "bench", "Measure speed here: a step, convolutions, the loader, inference, experts.")
     bench.add_argument("what", choices=("step", "conv", "input", "infer", "moe"), help="what to measure")
     bench.add_argument("--config", required=True, help=config)
@@ -79,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
     bench.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
     bench.add_argument("--data_dir", help=data_dir)
+
+
+def _add_data(commands: Any, command: Any, data_dir: str) -> None:
+    from data_pipelines.builders import BUILDERS
+
     data = commands.add_parser("data", help="Data sets: prepare, audit.").add_subparsers(
         dest="command", required=True, metavar="prepare|audit"
     )
@@ -97,7 +106,6 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("what", metavar="NAME|PATH", help="a prepared data set, or pictures in any known layout")
     audit.add_argument("--data_dir", help=data_dir)
     audit.add_argument("--html", type=_path, metavar="FILE", help="also write a page with examples of what was found")
-    return parser
 
 
 def _add_export_and_predict(commands: Any, command: Any, data_dir: str) -> None:

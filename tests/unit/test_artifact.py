@@ -250,9 +250,10 @@ def test_a_path_that_is_no_folder(made, tmp_path):
 
 
 def test_people_may_edit_the_model_card_and_add_files(made):
+    before = artifact.read(made).meta
     (made / "README.md").write_text("my own words")
     (made / "notes.txt").write_text("...")
-    artifact.read(made)
+    assert artifact.read(made).meta == before
 
 
 def mutated(rng, data):
