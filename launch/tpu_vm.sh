@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# A training on Cloud TPU machines without Kubernetes: one slice, whose hosts each run the TPU image.
+#
+#   bash launch/tpu_vm.sh VERB NAME [OPTIONS] [-- train --config=fer2013 --workdir /work/runs/a]
+#
+#   queue | create   asks for the TPU: waits in line, or now or never        status | delete
+#   install          on all hosts: mounts /work, pulls the image             follow   what host 0 prints
+#   start | stop     on all hosts; stop saves, and start goes on
+#   run              queue, install, start, wait, delete; after a preemption again, until the training has ended
+#
+#   --zone Z (us-west4-a)   --type T (v5litepod-16)   --version V (v2-alpha-tpuv5-lite)   --spot
+#   --image IMAGE   of launch/container/Dockerfile.tpu        --nfs HOST:/SHARE   a Filestore, mounted at /work
+#   --dry-run       prints the commands, runs none
+#
+# /work outlives the TPU: so the same command resumes on the next one. Data and runs belong there.
+# Needs gcloud, with a project set, and rights to TPUs. The flags were checked against gcloud 528. Not yet run on a TPU.
+set -euo pipefail
+
+say() { printf 'tpu_vm.sh: %s\n' "$1" >&2; }
+fail() { say "$1 (see --help)" && exit 2; }
+
+if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit; fi
+verb=${1-} name=${2-} spot=() dry=''
+declare -A value=([zone]=us-west4-a [type]=v5litepod-16 [version]=v2-alpha-tpuv5-lite [image]='' [nfs]='')
+shift $(($# < 2 ? $# : 2))
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    case $1 in
+    --dry-run) dry=yes ;;
+    --spot) spot=(--spot) ;;
+    --zone | --type | --version | --image | --nfs) value[${1#--}]=${2-} && shift $(($# > 1)) ;;
+    *) fail "unknown option '$1'" ;;
+    esac
+    shift
+done
+arguments=("${@:2}")
+if [[ ! $name =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]]; then fail "'$name' is not a name: letters a-z, digits, '-'"; fi
+for key in zone type version; do
+    if [[ ! ${value[$key]} =~ ^[a-z0-9][a-z0-9.-]*$ ]]; then fail "--$key '${value[$key]}' is not a $key"; fi
+done
+needs() { # needs KEY PATTERN
+    if [[ ! ${value[$1]} =~ ^$2$ ]]; then fail "$verb needs --$1, and '${value[$1]}' is none"; fi
+}
+image='[a-z0-9][A-Za-z0-9._/:@-]*' nfs='[a-z0-9][a-z0-9.-]*:/[A-Za-z0-9._/-]+'
+
+do_() { # runs a command, or with --dry-run prints it
+    local word
+    if [ -z "$dry" ]; then
+        "$@"
+        return
+    fi
+    for word in "$@"; do
+        if [[ $word =~ ^[A-Za-z0-9_./:=-]+$ ]]; then printf '%s ' "$word"; else printf '%s ' "${word@Q}"; fi
+    done
+    echo
+}
+tpu() { do_ gcloud compute tpus tpu-vm "$1" "$name" "--zone=${value[zone]}" "${@:2}"; }
+queued() { do_ gcloud compute tpus queued-resources "$1" "$name" "--zone=${value[zone]}" "${@:2}"; }
+on() { tpu ssh "--worker=$1" "--command=$2"; } # on all|0 COMMAND
+
+queue() {
+    queued create "--node-id=$name" "--accelerator-type=${value[type]}" \
+        "--runtime-version=${value[version]}" "${spot[@]}"
+}
+create() { tpu create "--accelerator-type=${value[type]}" "--version=${value[version]}" "${spot[@]}"; }
+or() { # or COMMAND...: where the one before has failed, because the TPU was not queued
+    if [ -n "$dry" ]; then printf '# or: '; fi
+    tpu "$@"
+}
+status() {
+    queued describe '--format=value(state.state)' 2>/dev/null && [ -z "$dry" ] || or describe '--format=value(state)'
+}
+delete() { queued delete --force --quiet 2>/dev/null && [ -z "$dry" ] || or delete --quiet; }
+install() {
+    local c="sudo apt-get update -q && sudo apt-get install -qy nfs-common && sudo mkdir -p /work"
+    c+=" && { mountpoint -q /work || sudo mount -t nfs ${value[nfs]} /work; }"
+    c+=" && sudo install -d -o 10001 -g 10001 /work/runs"
+    c+=" && sudo gcloud auth configure-docker ${value[image]%%/*} --quiet && sudo docker pull ${value[image]}"
+    on all "$c"
+}
+start() { # where it runs already, it is left alone
+    local c="sudo docker inspect -f {{.State.Running}} expressnet 2>/dev/null | grep -q true"
+    c+=" || { sudo docker rm expressnet 2>/dev/null; sudo docker run --detach --name expressnet --privileged"
+    c+=" --network host --ulimit memlock=-1 --volume /work:/work --env TFDS_DATA_DIR=/work/data"
+    c+=" ${value[image]} ${arguments[*]@Q} --distributed; }"
+    on all "$c"
+}
+stop() { on all 'sudo docker stop -t 300 expressnet'; }
+follow() { on 0 'sudo docker logs --follow --tail 50 expressnet'; }
+ended() { on 0 'sudo docker wait expressnet'; } # prints the exit code, once there is one
+
+run() {
+    local code restarts=0
+    if [ -n "$dry" ]; then queue && status && install && start && ended && stop && delete && return; fi
+    while ((restarts < 20)); do
+        case $(status || true) in
+        ACTIVE | READY) ;;
+        '') queue ;;&
+        SUSPENDED | FAILED | PREEMPTED | TERMINATED) say "the TPU is gone; asking for another" && delete ;;&
+        *) sleep 30 && continue ;;
+        esac
+        if install && start && code=$(ended); then
+            say "the training ended with exit code $code"
+            case $code in
+            0 | 1 | 2 | 126 | 127) on 0 'sudo docker logs --tail 50 expressnet' && delete && exit "$code" ;;
+            esac
+            restarts=$((restarts + 1))
+        fi
+        stop || true # the other hosts may wait for one that is gone
+    done
+    fail "20 restarts were not enough; the TPU is still there: delete it"
+}
+
+case $verb in
+queue | create | status | delete | stop | follow) ;;
+install) needs image "$image" && needs nfs "$nfs" ;;
+start) needs image "$image" ;;
+run) needs image "$image" && needs nfs "$nfs" ;;
+*) fail "'$verb' is not a verb" ;;
+esac
+if [[ $verb =~ ^(start|run)$ && ${#arguments[@]} = 0 ]]; then fail "what expressnet is to do goes behind --"; fi
+"$verb"

@@ -1,0 +1,244 @@
+"""launch/: lint, headers, the options of Slurm, and that each --dry-run prints just what is run otherwise."""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted([*LAUNCH.rglob("*.sh"), *LAUNCH.rglob("*.sbatch")])
+LAUNCHERS = [path for path in SCRIPTS if path.name not in ("common.sh", "quickstart.sh", "test.sh")]
+ODD = ["train", "--workdir", '/w/it\'s a "run"', "--config.x=$(touch /tmp/no) `no` ${HOME} \\n & ; *"]
+
+#: A program that notes how it was called, says what it is told to say (a line a call), and fails where there is none.
+RECORDER = """#!{python}
+import json, os, pathlib, sys
+folder = pathlib.Path(os.environ["CALLS"])
+with (folder / "calls").open("a") as file:
+    file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
+text = sys.stdin.read() if os.path.basename(sys.argv[0]) == "kubectl" else ""
+(folder / "stdin").write_text(text)
+answers = folder / "answers"
+if answers.exists():
+    for wanted, answer in json.loads(answers.read_text()):
+        if wanted in " ".join(sys.argv):
+            left = json.loads(answers.read_text())
+            left.remove([wanted, answer])
+            answers.write_text(json.dumps(left))
+            print(answer)
+            break
+    else:
+        sys.exit(1)
+"""
+
+
+def tool(name):
+    return str(Path(sys.executable).with_name(name))
+
+
+@pytest.fixture
+def world(tmp_path):
+    """world(script, *arguments, answers=...) -> the ended script, and the calls that it made."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("gcloud", "kubectl", "xpk", "srun", "scontrol", "sudo", "expressnet", "sleep"):
+        (programs / name).write_text(RECORDER.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+
+    def run(script, *arguments, answers=None, **variables):
+        (tmp_path / "calls").write_text("")
+        if answers is not None:
+            (tmp_path / "answers").write_text(json.dumps(answers))
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "JAX_", "EXPRESSNET"))}
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        environment = {**kept, "PATH": path, "CALLS": str(tmp_path), **variables}
+        command = ["bash", str(script) if isinstance(script, Path) else str(LAUNCH / script), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        return done, [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+
+    return run
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script):
+    command = [tool("shellcheck"), "--external-sources", "--source-path", ROOT, script]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_shellcheck_would_find_something(tmp_path):
+    (tmp_path / "a.sh").write_text("#!/bin/bash\nrm $1\n")
+    assert "SC2086" in subprocess.run([tool("shellcheck"), tmp_path / "a.sh"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("script", LAUNCHERS, ids=lambda path: path.name)
+def test_the_header_is_the_help_and_says_what_was_not_run(script):
+    done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    said = " ".join(done.stdout.split())
+    assert "--dry-run" in said and "Needs" in said and re.search(r"Not yet run[: ]", said)
+    assert "set -e" not in said and "#!" not in said
+    text = script.read_text()
+    assert len(text.splitlines()) <= 130 and max(map(len, text.splitlines())) <= 120
+
+
+def test_hadolint_finds_nothing():
+    (dockerfile,) = LAUNCH.rglob("Dockerfile")
+    done = subprocess.run([tool("hadolint"), dockerfile], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    stages = dockerfile.read_text().split("\nFROM ")[1:]
+    assert all(re.match(r"python:\d+\.\d+\.\d+-slim-\w+", stage) for stage in stages)
+    assert "USER 10001:10001" in stages[-1] and 'ENTRYPOINT ["expressnet"]' in stages[-1]
+
+
+def test_the_image_s_build_sees_what_the_package_needs_and_no_more():
+    lines = (LAUNCH / "container" / "Dockerfile.dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    seen = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert rules[0] == "*" and all((ROOT / name).exists() for name in seen)
+    project = (ROOT / "pyproject.toml").read_text()
+    (packages,) = re.findall(r"only-include = \[(.*)\]", project)
+    assert seen == {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "launch/constraints.txt",
+        *re.findall(r'"(\w+)"', packages),
+    }
+
+
+def slurm_parser():
+    """The options of sbatch that a header here may use, with the forms that its manual gives for their values."""
+
+    def form(pattern):
+        def check(text):
+            if not re.fullmatch(pattern, text):
+                raise argparse.ArgumentTypeError(f"{text!r} is not {pattern}")
+            return text
+
+        return check
+
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    number, name = form(r"[1-9]\d*"), form(r"[\w.-]+")
+    parser.add_argument("--job-name", type=name)
+    parser.add_argument("--partition", type=name)
+    parser.add_argument("--nodes", type=form(r"[1-9]\d*(-[1-9]\d*)?"))
+    parser.add_argument("--ntasks-per-node", type=number)
+    parser.add_argument("--cpus-per-task", type=number)
+    parser.add_argument("--gpus-per-node", type=form(r"([a-z]\w*:)?\d+"))
+    parser.add_argument("--time", type=form(r"(\d+-)?\d+(:[0-5]\d){0,2}|\d+"))
+    parser.add_argument("--signal", type=form(r"([RB]{1,2}:)?(TERM|USR1|USR2|INT|\d+)(@\d{1,5})?"))
+    parser.add_argument("--open-mode", choices=("append", "truncate"))
+    parser.add_argument("--output", type=form(r"([\w./-]|%[AaJjNnstux%])+"))
+    parser.add_argument("--requeue", action="store_true")
+    return parser
+
+
+def test_slurm_reads_the_headers():
+    lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
+    assert lines[0].startswith("#!")  # sbatch refuses a script without
+    headers = [line for line in lines if line.startswith("#SBATCH")]
+    first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+    assert headers == [line for line in lines[:first_command] if line.startswith("#SBATCH")]  # later ones are not read
+    found = slurm_parser().parse_args([word for line in headers for word in shlex.split(line)[1:]])
+    assert found.ntasks_per_node == found.gpus_per_node  # one process a GPU
+    assert found.signal == "TERM@120" and found.requeue and found.open_mode == "append"
+    assert not any("gpus-per-task" in line or "gpu-bind" in line for line in headers)
+
+
+@pytest.mark.parametrize("line", ["--nodes=two", "--time=24h", "--signal=TERM:120", "--requeu", "--output=%q.log"])
+def test_the_parser_of_headers_knows_mistakes(line):
+    with pytest.raises((argparse.ArgumentError, SystemExit)):
+        slurm_parser().parse_args([line])
+
+
+def printed(done):
+    """The commands that a dry run has printed, as a shell would read them."""
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line) for line in done.stdout.splitlines() if line and not line.startswith("#")]
+
+
+TPU = ["my-run", "--spot", "--image", "us-docker.pkg.dev/p/r/e:tpu", "--nfs", "10.0.0.2:/work", "--zone", "us-east5-b"]
+VERBS = {"queue": 1, "create": 1, "status": 1, "delete": 1, "install": 1, "start": 1, "stop": 1, "follow": 1}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_tpu_vm_prints_what_it_runs(world, verb):
+    dry, calls = world("tpu_vm.sh", verb, *TPU, "--dry-run", "--", *ODD)
+    assert not calls
+    done, calls = world("tpu_vm.sh", verb, *TPU, "--", *ODD)
+    assert done.returncode == 0 and calls == printed(dry) and calls[0][:3] == ["gcloud", "compute", "tpus"]
+    assert "my-run" in calls[0] and "--zone=us-east5-b" in calls[0]
+
+
+def test_tpu_vm_starts_the_command_that_it_was_given(world, tmp_path):
+    (call,) = world("tpu_vm.sh", "start", *TPU, "--", *ODD)[1]
+    (remote,) = (word.removeprefix("--command=") for word in call if word.startswith("--command="))
+    (tmp_path / "remote.sh").write_text(remote)
+    _, calls = world(tmp_path / "remote.sh", answers=[["docker rm", ""], ["docker run", ""]])
+    (docker,) = (words for words in calls if "run" in words)
+    assert docker[docker.index("us-docker.pkg.dev/p/r/e:tpu") + 1 :] == [*ODD, "--distributed"]
+    _, calls = world(tmp_path / "remote.sh", answers=[["docker inspect", "true"]])
+    assert len(calls) == 1  # it runs already
+
+
+def test_tpu_vm_run_asks_for_another_tpu_after_a_preemption(world):
+    ok = [["create", ""], ["delete", ""], ["nfs-common", ""], ["docker run", ""], ["docker stop", ""], ["sleep", ""]]
+    states = [["describe", state] for state in ("WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "ACTIVE", "ACTIVE")]
+    codes = [["docker wait", code] for code in ("75", "137", "0")]
+    done, calls = world(
+        "tpu_vm.sh", "run", *TPU, "--", *ODD, answers=[*states, *codes, *ok * 6, ["docker logs", "end"]]
+    )
+    assert done.returncode == 0, done.stderr
+    known = ("describe", "delete", "docker wait", "docker run", "docker stop", "logs", " ")
+    steps = [next(word for word in known if word in " ".join(call)) for call in calls if call[0] == "gcloud"]
+    assert steps.count("docker run") == 3 and steps.count("docker wait") == 3 and steps.count("docker stop") == 2
+    assert steps[-2:] == ["logs", "delete"] and steps.count("delete") == 2
+
+
+@pytest.mark.parametrize("code", ["1", "2"])
+def test_tpu_vm_run_gives_up_where_starting_again_does_not_help(world, code):
+    ok = [["delete", ""], ["nfs-common", ""], ["docker run", ""], ["docker logs", "why"]]
+    answers = [["describe", "ACTIVE"], ["docker wait", code], *ok]
+    done, calls = world("tpu_vm.sh", "run", *TPU, "--", *ODD, answers=answers)
+    assert done.returncode == int(code) and "delete" in calls[-1] and "why" in done.stdout
+
+
+XPK = ["my-run", "my-cluster", "v5litepod-16", "2", "gcr.io/p/e:tpu", "--", *ODD]
+
+
+def test_xpk_prints_what_it_runs_and_its_command_survives_a_shell(world, tmp_path):
+    dry, calls = world("gke/xpk.sh", "--dry-run", *XPK)
+    assert not calls
+    done, calls = world("gke/xpk.sh", *XPK)
+    assert done.returncode == 0 and calls == printed(dry)
+    (command,) = (word.removeprefix("--command=") for word in calls[0] if word.startswith("--command="))
+    (tmp_path / "command.sh").write_text(command)
+    assert world(tmp_path / "command.sh")[1] == [["expressnet", *ODD, "--distributed"]]
+
+
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        (["tpu_vm.sh", "start", "My;run"], "not a name"),
+        (["tpu_vm.sh", "explode", "a"], "not a verb"),
+        (["tpu_vm.sh", "install", "a", "--image", "x"], "needs --nfs"),
+        (["tpu_vm.sh", "start", "a", "--image", "x; rm"], "needs --image"),
+        (["tpu_vm.sh", "start", "a", "--image", "x"], "goes behind --"),
+        (["tpu_vm.sh", "queue", "a", "--zone", "$(x)"], "not a zone"),
+        (["tpu_vm.sh", "queue", "a", "--zone"], "not a zone"),
+        (["gke/xpk.sh", "a", "b c", *XPK[2:]], "not a name"),
+        (["gke/xpk.sh", "a"], "give NAME"),
+    ],
+)
+def test_mistakes_are_one_line(world, command, said):
+    done, calls = world(*command)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not calls

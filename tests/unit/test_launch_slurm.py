@@ -1,0 +1,148 @@
+"""launch/slurm.sbatch outside Slurm: what each array task runs, and after which exit codes the job is queued again."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent.parent / "launch" / "slurm.sbatch"
+
+#: As srun does: runs every task, ends those that are left when one fails, and returns the highest code of all.
+SRUN = """#!/usr/bin/env bash
+echo "srun $*" >>"$CALLS"
+while [ "$1" != bash ]; do shift; done
+for code in $CODES; do CODE=$code "$@"; done
+for code in $CODES; do if [ "$code" != 0 ]; then exit 143; fi; done
+"""
+
+
+@pytest.fixture
+def world(tmp_path):
+    """world(*arguments, codes=exit code of each task) -> the ended script, and what was called."""
+    programs = {
+        "srun": SRUN,
+        "expressnet": '#!/usr/bin/env bash\nprintf "expressnet" >>"$CALLS"\nprintf " %q" "$@" >>"$CALLS"\n'
+        'echo >>"$CALLS"\nexit "$CODE"\n',
+        "scontrol": '#!/usr/bin/env bash\necho "scontrol $*" >>"$CALLS"\n',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    def run(*arguments, codes=(0, 0), **variables):
+        (tmp_path / "calls").write_text("")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "EXPRESSNET"))}
+        path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        told = {"CALLS": str(tmp_path / "calls"), "CODES": " ".join(map(str, codes))}
+        done = subprocess.run(
+            ["bash", SCRIPT, *arguments],
+            env={**kept, "PATH": path, **told, **variables},
+            capture_output=True,
+            text=True,
+        )
+        return done, (tmp_path / "calls").read_text().splitlines()
+
+    return run
+
+
+def train(tmp_path):
+    return ["train", "--config=x", "--workdir", str(tmp_path / "a run"), '--config.note=it\'s "odd" $(x)']
+
+
+def commands(calls):
+    return [shlex.split(line)[1:] for line in calls if line.startswith("expressnet ")]
+
+
+def test_every_task_runs_the_command(world, tmp_path):
+    done, calls = world(*train(tmp_path), SLURM_JOB_ID="7", SLURM_CPUS_PER_TASK="8")
+    assert done.returncode == 0, done.stderr
+    assert commands(calls) == [[*train(tmp_path), "--distributed"]] * 2
+    assert "--kill-on-bad-exit=1" in calls[0] and "--cpus-per-task=8" in calls[0]  # srun does not take it from the job
+    assert not any(call.startswith("scontrol") for call in calls)
+    assert [path.name for path in tmp_path.iterdir() if "exit" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    "codes, restarts, result, again",
+    [
+        ((75, 75), 0, 75, True),
+        ((0, 75), 40, 75, True),  # a preemption is no failure, however often
+        ((75, 143), 0, 75, True),  # 143 was ended by srun, because of the first
+        ((1, 143), 0, 1, False),
+        ((2, 75), 0, 2, False),
+        ((137, 143), 0, 137, True),
+        ((139, 1), 2, 139, True),
+        ((137, 143), 3, 137, False),
+        ((127, 127), 0, 127, False),
+    ],
+)
+def test_the_first_failure_decides_whether_the_job_is_queued_again(world, tmp_path, codes, restarts, result, again):
+    count = {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
+    done, calls = world(*train(tmp_path), codes=codes, SLURM_JOB_ID="7", **count)
+    assert done.returncode == result and f"job 7 ended with exit code {result}" in done.stdout
+    assert ([call for call in calls if call.startswith("scontrol")] == ["scontrol requeue 7"]) == again
+
+
+def test_a_step_that_never_started_is_told_by_srun_alone(world, tmp_path):
+    (tmp_path / "bin" / "srun").write_text("#!/usr/bin/env bash\nexit 1\n")
+    (tmp_path / "a run.exit_codes").write_text("75\n")  # left behind by a job that was killed
+    done, calls = world(*train(tmp_path), SLURM_JOB_ID="7")
+    assert done.returncode == 1 and calls == []
+
+
+SWEEP = "--config.seed=1 --config.moe.num_experts=4\n\n--config.seed=$(touch,no)"
+
+
+def test_an_array_task_takes_its_line_and_its_own_folder(world, tmp_path):
+    (tmp_path / "sweep").write_text(SWEEP)
+    arguments = ["--sweep", str(tmp_path / "sweep"), *train(tmp_path)]
+    own = [["--config.seed=1", "--config.moe.num_experts=4"], [], ["--config.seed=$(touch,no)"]]
+    for index, words in enumerate(own):
+        _, calls = world(*arguments, SLURM_JOB_ID="9", SLURM_ARRAY_TASK_ID=str(index))
+        expected = [*train(tmp_path), *words, "--distributed"]
+        expected[3] += f"/{index}"
+        assert commands(calls) == [expected] * 2
+    equals = ["--sweep", str(tmp_path / "sweep"), "train", f"--workdir={tmp_path}/b/"]
+    _, calls = world(*equals, SLURM_JOB_ID="9", SLURM_ARRAY_TASK_ID="1")
+    assert commands(calls)[0] == ["train", f"--workdir={tmp_path}/b/1", "--distributed"]
+
+
+def test_a_dry_run_prints_the_headers_and_what_srun_is_given(world, tmp_path):
+    (tmp_path / "sweep").write_text(SWEEP)
+    arguments = ["--sweep", str(tmp_path / "sweep"), *train(tmp_path)]
+    done, calls = world("--dry-run", *arguments)
+    lines = done.stdout.splitlines()
+    headers = [line for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert done.returncode == 0 and not calls and lines[: len(headers)] == headers
+    (tmp_path / "bin" / "srun").write_text(
+        '#!/usr/bin/env python3\nimport json, os, sys\nopen(os.environ["CALLS"], "a").write(json.dumps(sys.argv[1:]))\n'
+    )
+    for index, line in enumerate(lines[len(headers) :]):
+        _, calls = world(*arguments, SLURM_JOB_ID="9", SLURM_ARRAY_TASK_ID=str(index))
+        assert shlex.split(line) == ["srun", *json.loads(calls[0])]
+    assert len(lines) == len(headers) + 3
+
+
+@pytest.mark.parametrize(
+    "arguments, variables, said",
+    [
+        (["train", "--workdir", "w"], {}, "this is for sbatch"),
+        (["train"], {"SLURM_JOB_ID": "1"}, "no --workdir"),
+        (["train", "--workdir", "w"], {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "0"}, "an array needs --sweep"),
+        (
+            ["--sweep", "SWEEP", "train", "--workdir", "w"],
+            {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "5"},
+            "no line 5",
+        ),
+        (["--dry-run", "--sweep", "SWEEP", "train", "--workdir", "w"], {}, "'rm' is not --config.KEY=VALUE"),
+    ],
+)
+def test_mistakes_are_one_line(world, tmp_path, arguments, variables, said):
+    (tmp_path / "sweep").write_text("--config.seed=1 rm -rf\n")
+    arguments = [str(tmp_path / "sweep") if word == "SWEEP" else word for word in arguments]
+    done, calls = world(*arguments, **variables)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1 and not calls
