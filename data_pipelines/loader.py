@@ -19,6 +19,8 @@ from data_pipelines.splits import Batch, Split
 
 #: How often a class is drawn, as a power of its number of examples: 1 as often as it occurs, 0 all classes alike.
 SAMPLING = {"uniform": 1.0, "sqrt": 0.5, "balanced": 0.0}
+#: Without worker processes: threads that decode, and batches that are asked for ahead of the one in use.
+THREADS, AHEAD = 2, 4
 
 
 def training_batches(
@@ -33,22 +35,39 @@ def training_batches(
     sampling: str = "uniform",
     also: Sequence[tuple[Split, float]] = (),
 ) -> Iterator[Batch]:
-    """This host's part of every global batch from step `start` on, without end.
+    """This host's part of every global batch from step `start` on, without end, as `training_steps` has them.
+
+    `workers` processes decode; with 0, threads do. Raises DataError for splits whose pictures differ in size.
+    """
+    parts = training_steps(split, batch_size, seed=seed, host=host, hosts=hosts, sampling=sampling, also=also)
+    return iter(_read(parts[start:], workers))
+
+
+def training_steps(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    host: int = 0,
+    hosts: int = 1,
+    sampling: str = "uniform",
+    also: Sequence[tuple[Split, float]] = (),
+) -> grain.MapDataset:
+    """This host's part of each global batch, by the number of the step: `[s]` reads and decodes it.
 
     Batch s holds the examples s*B to (s+1)*B of a stream that depends on `seed` alone, whatever the number of hosts,
     and host h gets the h-th slice of each. With `sampling` uniform the stream is the shuffled split, again and again,
     each time in its own order; else it goes from class to class in fixed proportions (see SAMPLING), each class
     shuffled by itself, so that a rare one comes round sooner. `also` are further splits, mixed in at so many times
     the rate of the first one's examples; `index` goes on counting where the one before ends.
-    `workers` processes decode; with 0, threads do. Raises DataError for splits whose pictures differ in size.
+    Raises DataError for splits whose pictures differ in size.
     """
     splits = [split, *(other for other, _ in also)]
     source = _Sources(splits)
     stream = _stream(splits, [1.0, *(weight for _, weight in also)], SAMPLING[sampling], seed)
     # Batching happens on the MapDataset: after workers have split the stream, a tail would be cut once per worker.
     # Only numbers are shuffled and batched; a batch of records is then read and decoded at once.
-    batches = stream.batch(batch_size // hosts, batch_fn=np.asarray)[start * hosts + host :: hosts]
-    return iter(_read(batches.map(source.load), workers))
+    return stream.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(source.load)
 
 
 def _stream(splits: Sequence[Split], weights: Sequence[float], power: float, seed: int) -> grain.MapDataset:
@@ -118,4 +137,4 @@ def _read(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return batches.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))

@@ -1,9 +1,9 @@
-"""How fast things are on this machine: steps, single convolutions, the loader, inference; alone or against a peer.
+"""How fast things are on this machine: steps, single convolutions, inference; alone or against a peer.
 
 Legend: B global batch, S picture side, H W picture height and width, P kernel side, D in, F out.
 
 Every figure is a median of several runs after two that do not count, with the smallest and the largest. Pictures are
-random bytes of the network's own size, so nothing but `input` needs a data set.
+random bytes of the network's own size, so nothing here needs a data set.
 """
 
 from __future__ import annotations
@@ -22,23 +22,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.experimental import topologies
 from tqdm import tqdm
 
 from expressnet_jax import inspection
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.duration import Clock
-from expressnet_jax.models import choice, expressnet, inference, large_conv, preprocess, target
+from expressnet_jax.models import choice, expressnet, inference, large_conv, preprocess
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import data, optimizer
+from expressnet_jax.plan import machines
+from expressnet_jax.train import program
 from expressnet_jax.train import state as states
-from expressnet_jax.train import step as steps
 
 _WARM_UP = 2
-_PEAKS = {  # dense bfloat16 FLOP/s of one chip, from its maker's data sheet, by the start of JAX's name for it
-    "NVIDIA H100": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100": 312e12,
-    "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12, "TPU v6 lite": 918e12,
-}  # fmt: skip
 
 
 class BenchError(Exception):
@@ -55,11 +50,12 @@ class Peer(NamedTuple):
 def step(config: Config, *, only: str = "", against: Peer | None = None, repeats: int = 5) -> dict[str, Any]:
     """The training step: preprocessing, augmentation, network, gradients, optimizer. `only` is "" or "backbone"."""
     config = _only(config, only)
-    mesh, (made, train) = meshes.create(config), _training_step(config)
+    mesh = meshes.create(config)
+    made = _training(config, mesh)
     with jax.set_mesh(mesh):
         batch = meshes.to_device(mesh, _pictures(config))
-        state, sums = states.init(config, made, mesh), steps.zero_sums(config)
-        compiled, seconds = _compile(train, state, sums, batch)
+        state, sums = states.init(config, made.optimizer, mesh), made.zero_sums()
+        compiled, seconds = _compile(made.step, state, sums, batch)
         held = [state, sums]
 
         def run() -> Any:
@@ -68,38 +64,6 @@ def step(config: Config, *, only: str = "", against: Peer | None = None, repeats
 
         found = _against(config, run, against, repeats, "train")
     return found | _costs(config, compiled, seconds, found, passes=3) | {"only": only or "everything"}
-
-
-def compiled_for(config: Config, topology: str, *, only: str = "") -> dict[str, Any]:
-    """The training step compiled for one chip of a TPU that is not here, such as "v5e:2x2"; nothing is run.
-
-    Needs libtpu, and JAX_PLATFORMS=cpu and TPU_SKIP_MDS_QUERY=1 set before JAX starts.
-    """
-    config = _only(config, only)
-    try:
-        chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # whatever libtpu raises, for a name that it does not know or where it is missing
-        raise BenchError(f"--topology {topology}: {str(error).splitlines()[0]} (pip install libtpu)") from None
-    axes = (jax.sharding.AxisType.Auto,) * 2
-    mesh = jax.sharding.Mesh(np.array(chips[:1]).reshape(1, 1), ("data", "expert"), axis_types=axes)
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    made, train = _training_step(config)
-
-    def placed(tree: Any, sharding: Any) -> Any:
-        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
-
-    with target.compiling_for("tpu"):
-        sums = placed(jax.eval_shape(lambda: steps.zero_sums(config)), everywhere)
-        batch = placed(_pictures(config), meshes.batch_sharding(mesh))
-        compiled, seconds = _compile(train, states.abstract(config, made, mesh), sums, batch)
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    return {
-        "topology": topology, "chips": 1, "batch_size": config.batch_size, "dtype": config.model.dtype,
-        "only": only or "everything", "jax": jax.__version__, "compile_seconds": round(seconds, 1),
-        "flops_per_image": int(cost["flops"] / config.batch_size),
-        "bytes_per_image": int(cost["bytes accessed"] / config.batch_size),
-        "memory_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes,
-    }  # fmt: skip
 
 
 def infer(config: Config, *, only: str = "", against: Peer | None = None, repeats: int = 5) -> dict[str, Any]:
@@ -138,35 +102,9 @@ def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
     return {"batch_size": config.batch_size, "device": jax.devices()[0].device_kind, "layers": rows}
 
 
-def input(config: Config, *, data_dir: str | None = None, seconds: float = 10.0) -> dict[str, Any]:
-    """The loader alone, on this host: decoded and batched pictures a second, nothing sent to a device."""
-    opened = data.open_data(config, data_dir)
-    batches = data.batches(config, opened)
-    for _ in range(_WARM_UP):
-        shape = next(batches)["image"].shape
-    rates, per_core = [], []
-    for _ in range(5):
-        began, busy, count = time.perf_counter(), time.process_time(), 0
-        while time.perf_counter() - began < seconds / 5:
-            count += len(next(batches)["label"])
-        rates.append(count / (time.perf_counter() - began))
-        per_core.append(count / (time.process_time() - busy))
-    alone = {} if config.data.workers else {"images_per_core_second": round(statistics.median(per_core), 1)}
-    return {
-        "data": opened.train.name, "picture": list(shape[1:]),
-        "batch_size": config.batch_size, "workers": config.data.workers,
-        "images_per_second": round(statistics.median(rates), 1),
-        "images_per_second_spread": [round(min(rates), 1), round(max(rates), 1)],
-        **alone,  # by the processor time of all threads; worker processes have their own
-    }  # fmt: skip
-
-
-def _training_step(config: Config) -> tuple[Any, Any]:
-    """The optimizer and the jitted step of a run whose length does not matter."""
-    clock = Clock(config.batch_size, 100 * config.batch_size, 100)
-    made = optimizer.create(config, clock)
-    train = steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock))
-    return made, jax.jit(train, donate_argnums=(0, 1))
+def _training(config: Config, mesh: jax.sharding.Mesh) -> program.Program:
+    """The programs of a run whose length does not matter."""
+    return program.create(config, Clock(config.batch_size, 100 * config.batch_size, 100), mesh)
 
 
 def _only(config: Config, only: str) -> Config:
@@ -283,7 +221,7 @@ def _costs(config: Config, compiled: Any, seconds: float, found: dict[str, Any],
     live = device.memory_stats() or {}
     planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     useful = passes * inspection.flops_per_image(config) * config.batch_size
-    peak = next((peak for name, peak in _PEAKS.items() if device.device_kind.startswith(name)), None)
+    chip = machines.chip_of(device.device_kind)
     rate = useful / (found["step_ms"]["median"] / 1e3)
     return {
         "batch_size": config.batch_size, "image_size": config.model.image_size, "dtype": config.model.dtype,
@@ -292,7 +230,7 @@ def _costs(config: Config, compiled: Any, seconds: float, found: dict[str, Any],
         "peak_memory_bytes": int(live.get("peak_bytes_in_use", planned - memory.alias_size_in_bytes)),
         "flops_useful": useful,  # as if every convolution were done directly; a gradient is twice its forward pass
         "flops_executed": int(cost.get("flops", 0)),  # by the compiler's count, which leaves library calls out
-        "fraction_of_peak": None if peak is None else round(rate / peak / jax.device_count(), 4),
+        "fraction_of_peak": None if chip is None else round(rate / chip.bfloat16 / jax.device_count(), 4),
     }  # fmt: skip
 
 

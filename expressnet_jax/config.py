@@ -24,6 +24,8 @@ class ConfigError(Exception):
 class Mesh:
     data: int = -1  # devices along the batch; -1: all that `expert` leaves
     expert: int = 1  # devices that the experts of a layer are spread over
+    # Optimizer state and averaged weights, and so gradients, split along `data` instead of kept on every device.
+    shard_optimizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Model:
     dense_dropout: float = 0.5  # after CNNFE1's dense layer, the ResNet's pool and the fuse layer
     batchnorm_epsilon: float = 1e-3
     batchnorm_momentum: float = 0.99
+    batchnorm_group: int = 0  # pictures that share their statistics in training; 0: all of a (micro-)batch
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,9 @@ class Augment:
 class Optimizer:
     name: str = "adam"  # adam, adamw, sgd (Nesterov), lamb
     learning_rate: float = 1e-4
+    # Multiplies the learning rate by batch_size / base_batch (linear) or its root (sqrt); docs/scaling.md.
+    scaling: str = "none"
+    base_batch: int = 32  # the batch size that learning_rate is meant for; used by `scaling`
     b1: float = 0.9  # momentum, for sgd
     b2: float = 0.999
     eps: float = 1e-7  # Keras's default
@@ -128,7 +134,7 @@ class Optimizer:
 class Schedule:
     name: str = "epoch_decay"  # epoch_decay, cosine, constant
     decay: float = 0.95  # epoch_decay: factor before every epoch, the first included
-    warmup: str = "0steps"  # linear, from 0; for cosine and constant
+    warmup: str = "0steps"  # linear, from 0 to the rate that the schedule then has
     final: float = 0.0  # cosine: last learning rate as a fraction of the first
 
 

@@ -177,6 +177,7 @@ _CHOICES = {
     "data.sampling": ("uniform", "sqrt", "balanced"),
     "data.holdout": ("clean", "random"),
     "data.target": ("label", "votes"),
+    "optimizer.scaling": ("none", "linear", "sqrt"),
     "schedule.name": ("epoch_decay", "cosine", "constant"),
     "moe.router": ROUTERS,
     "moe.implementation": IMPLEMENTATIONS,
@@ -185,10 +186,12 @@ _POSITIVE = (
     "batch_size", "keep", "model.image_size", "model.cnnfe1_width", "model.fuse_width", "model.resnet.stem_kernel",
     "model.resnet.stem_stride", "model.resnet.stem_filters", "model.batchnorm_epsilon", "moe.num_experts", "moe.top_k",
     "moe.hidden", "moe.layers", "moe.capacity_factor", "optimizer.accumulate", "optimizer.max_nonfinite",
-    "optimizer.learning_rate", "optimizer.eps", "mesh.expert", "preprocess.std", "schedule.decay",
+    "optimizer.learning_rate", "optimizer.base_batch", "optimizer.eps", "mesh.expert", "preprocess.std",
+    "schedule.decay",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "seed", "data.workers", "data.holdout_seed", "optimizer.weight_decay", "optimizer.clip_norm", "augment.mixup",
+    "seed", "model.batchnorm_group", "data.workers", "data.holdout_seed", "optimizer.weight_decay",
+    "optimizer.clip_norm", "augment.mixup",
     "augment.rotate", "early_stop.patience", "schedule.final", "moe.noise_std", "moe.importance_loss", "moe.load_loss",
     "moe.balance_loss", "moe.z_loss", "moe.balance_bias", "init.perturbation",
 )  # fmt: skip
@@ -316,3 +319,6 @@ def _check_division(config: Config) -> None:
         raise ConfigError(
             f"batch_size={config.batch_size} is not divisible by optimizer.accumulate={config.optimizer.accumulate}"
         )
+    group, part = config.model.batchnorm_group, config.batch_size // config.optimizer.accumulate
+    if group and part % group:
+        raise ConfigError(f"a (micro-)batch of {part} is not divisible by model.batchnorm_group={group}")

@@ -15,6 +15,8 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from expressnet_jax.parallel import distributed
+
 _BEST = "accuracy"
 
 
@@ -41,7 +43,9 @@ class Manager:
         )
         self.folder, self._spare = folder, folder.with_name(folder.name + ".replaced")
         if not read_only:
-            self._bring_back()
+            if distributed.is_first():
+                self._bring_back()
+            distributed.barrier("checkpoints as they were left")
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def __enter__(self) -> Manager:
@@ -58,8 +62,10 @@ class Manager:
         replacing = record["step"] in self._manager.all_steps()  # saved at an interruption, evaluated only now
         if replacing:
             self.wait()
-            self._spare.mkdir()
-            os.rename(self.folder / str(record["step"]), self._spare / str(record["step"]))
+            if distributed.is_first():
+                self._spare.mkdir()
+                os.rename(self.folder / str(record["step"]), self._spare / str(record["step"]))
+            distributed.barrier("checkpoint set aside")
             self._manager.reload()
         self._manager.save(
             record["step"],
@@ -69,7 +75,8 @@ class Manager:
         )
         if replacing:
             self.wait()
-            shutil.rmtree(self._spare)
+            if distributed.is_first():
+                shutil.rmtree(self._spare)
 
     def wait(self) -> None:
         """Returns when everything is on the disk; raises what a background write ran into."""

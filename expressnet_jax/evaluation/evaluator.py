@@ -15,6 +15,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.splits import Batch, Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import metrics
+from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train.state import State
 
@@ -39,8 +40,8 @@ def evaluate(
     counts = np.zeros((len(classes), len(classes)), np.int64)
     loss = 0.0
     steps = -(-len(split) // config.batch_size)
-    # `disable=None`: no bar where standard error is no terminal.
-    for batch in tqdm(_batches(config, split), split.name, steps, leave=False, disable=None):
+    hidden = None if distributed.is_first() else True  # None: no bar where standard error is no terminal
+    for batch in tqdm(_batches(config, split), split.name, steps, leave=False, disable=hidden):
         confusion, batch_loss, _ = step(state, meshes.to_device(mesh, batch), split.known)
         counts += np.asarray(confusion, np.int64)
         loss += float(batch_loss)
@@ -54,14 +55,15 @@ def evaluate(
 def examples(
     config: Config, step: Callable[..., Any], state: State, split: Split, mesh: jax.sharding.Mesh, count: int
 ) -> Examples:
-    """The network's answers for some `count` examples, spread evenly over the split."""
+    """The network's answers for some `count` examples, spread evenly over the split: this process's share of them."""
     chosen = split.numbers[np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)]
     few = dataclasses.replace(split, numbers=chosen)
     parts = []
     for batch in _batches(config, few):
         _, _, probabilities = step(state, meshes.to_device(mesh, batch), split.known)
-        parts.append((batch["image"], batch["label"], np.asarray(probabilities)))
-    return Examples(*(np.concatenate(column)[: len(few)] for column in zip(*parts, strict=True)))
+        columns = (batch["image"], batch["label"], meshes.local_rows(probabilities))
+        parts.append([column[batch["mask"]] for column in columns])
+    return Examples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _batches(config: Config, split: Split) -> Iterator[Batch]:

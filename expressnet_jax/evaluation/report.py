@@ -7,11 +7,13 @@ from typing import Any
 
 import jax
 
+from data_pipelines.splits import Split
 from expressnet_jax.config import ConfigError
 from expressnet_jax.evaluation import evaluator, figures, metrics
+from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import data as datas
-from expressnet_jax.train import hooks, restore, run_folder, state, step
+from expressnet_jax.train import hooks, program, restore, run_folder
 
 
 def evaluate_run(
@@ -26,9 +28,13 @@ def evaluate_run(
     if data and not split:
         raise ConfigError(f"--data {data} needs --split")
     mesh = meshes.for_evaluation(config)
-    examples = datas.open_for_evaluation(config, data or config.data.name, split or config.data.test_split, data_dir)
+    config = meshes.even_batch(config, mesh)
+    with distributed.together():
+        examples = datas.open_for_evaluation(
+            config, data or config.data.name, split or config.data.test_split, data_dir
+        )
     restored, at = restore.restore_best(config, workdir, mesh)
-    evaluate = jax.jit(step.eval_step(config, state.graph(config)))
+    evaluate = program.evaluation(config, mesh)
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
         summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
         few = evaluator.examples(config, evaluate, restored, examples, mesh, 40)
@@ -37,6 +43,12 @@ def evaluate_run(
     note = f"\nonly the classes that both have; not in this data set: {', '.join(left_out)}" if left_out else ""
     text = f"{examples.name}, checkpoint of step {at} of {workdir}{note}\n\n{metrics.describe(summary)}"
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
+    if distributed.is_first():
+        _write(folder, summary, text, examples, few)
+    return summary, f"{text.rstrip()}\n\nwritten to {folder}"
+
+
+def _write(folder: Path, summary: dict[str, Any], text: str, examples: Split, few: evaluator.Examples) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.write_text(folder / "summary.json", run_folder.json_line(summary))
     run_folder.write_text(folder / "summary.txt", text.rstrip() + "\n")
@@ -45,7 +57,6 @@ def evaluate_run(
         few.images, few.labels, few.probabilities.argmax(-1), few.probabilities, examples.classes,
         folder / "predictions.png",
     )  # fmt: skip
-    return summary, f"{text.rstrip()}\n\nwritten to {folder}"
 
 
 def curves(workdir: Path) -> None:

@@ -60,12 +60,16 @@ class Conv(nnx.Module):
 class BatchNorm(nnx.Module):
     """BatchNorm over all pixels, with Keras's meaning of momentum and the biased batch variance, in float32.
 
-    Under jit with a sharded batch its statistics are those of the global batch.
+    Under jit with a sharded batch its statistics are those of the global batch; with `model.batchnorm_group`, of each
+    group of so many neighbours in the batch that it is given ("ghost batches", Hoffer et al. 2017). The moving
+    statistics then take the mean over groups of the groups' means and variances: what a picture was normalized by on
+    average, not the variance of the whole batch, which is larger by that of the groups' means.
     """
 
     def __init__(self, config: Model, f: int, rngs: nnx.Rngs) -> None:
         kind = param_dtype(config)
         self.momentum, self.epsilon = config.batchnorm_momentum, config.batchnorm_epsilon
+        self.group = config.batchnorm_group
         self.scale, self.bias = nnx.Param(jnp.ones((f,), kind)), nnx.Param(jnp.zeros((f,), kind))
         self.mean, self.var = nnx.BatchStat(jnp.zeros((f,), kind)), nnx.BatchStat(jnp.ones((f,), kind))
 
@@ -73,17 +77,37 @@ class BatchNorm(nnx.Module):
         """(B, H, W, F) -> (B, H, W, F), by the batch's statistics in training and the stored ones otherwise."""
         # (N, F): XLA's CPU reductions take half the time over one axis. On a TPU merging axes would move every pixel.
         flat = x.reshape(-1, x.shape[-1]) if target.platform() == "cpu" else x
-        if train:
-            wide, pixels = lax.stop_gradient(flat).astype(self.scale.dtype), tuple(range(flat.ndim - 1))
-            mean = wide.mean(pixels)
-            var = jnp.maximum((wide * wide).mean(pixels) - mean * mean, 0)
-            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
-            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+        if train and self.group not in (0, x.shape[0]):
+            flat = self._by_groups(flat, x.shape[0] // self.group)
+        elif train:
+            mean, var = self._statistics(flat, 0)
+            self._remember(mean, var)
             flat = normalize(flat, mean, lax.rsqrt(var + self.epsilon), self.scale[...], self.bias[...])
         else:
             factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
             flat = (flat * factor + (self.bias[...] - self.mean[...] * factor)).astype(x.dtype)
         return flat.reshape(x.shape)
+
+    def _by_groups(self, flat: jax.Array, groups: int) -> jax.Array:
+        """(N, F) or (B, H, W, F) -> (G, N/G, F) or (G, B/G, H, W, F), each of the G groups by its own statistics.
+
+        Where the devices divide G no group lies on two of them, and no layer waits for statistics from elsewhere.
+        """
+        parts = flat.reshape(groups, flat.shape[0] // groups, *flat.shape[1:])
+        mean, var = self._statistics(parts, 1)  # (G, F)
+        self._remember(mean.mean(0), var.mean(0))
+        each = jax.vmap(normalize, (0, 0, 0, None, None))
+        return each(parts, mean, lax.rsqrt(var + self.epsilon), self.scale[...], self.bias[...])
+
+    def _statistics(self, x: jax.Array, first: int) -> tuple[jax.Array, jax.Array]:
+        """Mean and biased variance over all axes but the last and those before `first`."""
+        wide, pixels = lax.stop_gradient(x).astype(self.scale.dtype), tuple(range(first, x.ndim - 1))
+        mean = wide.mean(pixels)
+        return mean, jnp.maximum((wide * wide).mean(pixels) - mean * mean, 0)
+
+    def _remember(self, mean: jax.Array, var: jax.Array) -> None:
+        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
 
 
 @jax.custom_vjp

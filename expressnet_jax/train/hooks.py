@@ -16,12 +16,13 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from expressnet_jax.duration import Clock
+from expressnet_jax.parallel import distributed
 from expressnet_jax.train import experts, run_folder
 
 
 def say(text: str) -> None:
     """One line for the user, on standard error: standard output is for results. Only the first host speaks."""
-    if jax.process_index() == 0:
+    if distributed.is_first():
         print(text, file=sys.stderr, flush=True)
 
 
@@ -33,7 +34,7 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, step: int, evaluated: int) -> None:
         """`step` is where the run goes on, `evaluated` the step of the last validation that its checkpoint knows."""
-        self._on = jax.process_index() == 0
+        self._on = distributed.is_first()
         if not self._on:
             return
         path, last = workdir / "metrics.jsonl", {"train": step, "validation": evaluated}

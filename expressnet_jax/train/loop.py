@@ -7,13 +7,13 @@ validation result of just that state, and an interruption anywhere loses nothing
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 
 from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import Manager
@@ -22,10 +22,10 @@ from expressnet_jax.duration import Clock
 from expressnet_jax.evaluation import evaluator
 from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch
+from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import data as datas
-from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import restore, run_folder
+from expressnet_jax.train import program, restore, run_folder
 from expressnet_jax.train import state as states
 from expressnet_jax.train import step as steps
 from expressnet_jax.train.hooks import Interval, MetricsWriter, Progress, say, span
@@ -47,32 +47,44 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
 
 
 def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals) -> dict[str, Any]:
-    mesh = meshes.create(config)
-    data = datas.open_data(config, data_dir)
-    config = restore.expected_config(config, workdir)
-    if not (workdir / "config.json").exists():
-        restore.initial_model(config)  # what does not fit is said before there is a folder
-    run_folder.open_folder(workdir, config)
+    with distributed.together():
+        mesh = meshes.create(config)
+        data = datas.open_data(config, data_dir)
+        config = restore.expected_config(config, workdir)
+        if not (workdir / "config.json").exists():
+            restore.initial_model(config)  # what does not fit is said before there is a folder
     clock = clock_of(config, data.examples)
     say(
         f"{config.data.name}: {data.examples} examples to train on, {len(data.validation)} to validate on; "
         f"{clock.total_steps} steps of {config.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
     )
+    for line in distributed.table() if distributed.several() else ():
+        say(line)
     say(choice.describe(config.model, train=True))
     if expressnet.routed_layers(config):
         say("experts: {}: {}".format(*dispatch.choose(config.moe, config.mesh.expert)))
-    manager = Manager(workdir / "checkpoints", keep=config.keep)
-    with run_folder.locked(workdir), manager, jax.set_mesh(mesh):
+    with contextlib.ExitStack() as held:
+        with distributed.together():
+            if distributed.is_first():
+                run_folder.open_folder(workdir, config)
+                held.enter_context(run_folder.locked(workdir))
+        with distributed.together():
+            run_folder.check_shared(workdir)
+        manager = held.enter_context(Manager(workdir / "checkpoints", keep=config.keep))
+        held.enter_context(jax.set_mesh(mesh))
         run = Run(config, mesh, clock, manager)
         start = run.start()
-        if start < clock.total_steps:
-            run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
-        run_folder.write_parameters(workdir, run.state.params)
+        if distributed.is_first():
+            run_folder.write_parameters(workdir, run.state.params)
+        with distributed.together():
+            if distributed.is_first() and start < clock.total_steps:
+                run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
         with MetricsWriter(workdir, start, run.early.evaluated_step) as writer:
             reason = run.loop(start, data, writer, signals)
         manager.wait()
         summary = run.summary(reason)
-    run_folder.write_summary(workdir, summary)
+    if distributed.is_first():
+        run_folder.write_summary(workdir, summary)
     return summary
 
 
@@ -86,14 +98,10 @@ class Run:
 
     def __init__(self, config: Config, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager) -> None:
         self.config, self.mesh, self.clock, self.manager = config, mesh, clock, manager
-        self.optimizer: optax.GradientTransformation = optimizers.create(config, clock)
+        self.program = program.create(config, clock, mesh)
+        self.step = self.program.step
         self.early = EarlyStop(config.early_stop.patience)
         self.seconds, self.began = 0.0, time.monotonic()  # of training so far, restarts included
-        graph = states.graph(config)
-        self.step: Any = jax.jit(
-            steps.train_step(config, graph, self.optimizer, optimizers.schedule(config, clock)), donate_argnums=(0, 1)
-        )
-        self.eval_step = jax.jit(steps.eval_step(config, graph))
 
     def state_bytes(self) -> int:
         """Size of one checkpoint's arrays."""
@@ -103,7 +111,7 @@ class Run:
         """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
         step = self.manager.latest_step()
         if step is None:
-            self.state = states.init(self.config, self.optimizer, self.mesh)
+            self.state = states.init(self.config, self.program.optimizer, self.mesh)
             model, lines = restore.initial_model(self.config)
             if model is not None:
                 self.state = restore.from_model(model, self.state)
@@ -128,11 +136,11 @@ class Run:
         eval_every, save_every, log_every = (
             self.clock.steps(getattr(self.config, key), key) for key in ("eval_every", "save_every", "log_every")
         )
-        progress, sums = Progress(self.clock, start), steps.zero_sums(self.config)
+        progress, sums = Progress(self.clock, start), self.program.zero_sums()
         batches = self._batches(data, start, progress)
         pending: Interval | None = None  # the interval before: its sums are ready by now
         for step in range(start, total + 1):
-            interrupted = signals.received  # read once a step: what is skipped for it must also be made up for
+            interrupted = signals.before(step)  # read once a step: what is skipped for it must also be made up for
             reason, evaluate = self._ending(step, interrupted), self._evaluation_due(step, eval_every, interrupted)
             if evaluate or (step > start and (reason or _due(step, save_every, total))):
                 with progress.pause(self.state):
@@ -152,7 +160,7 @@ class Run:
             self.state, sums = self.step(self.state, sums, batch)
             if _due(step + 1, log_every, total):
                 self._write(writer, progress, pending)
-                pending, sums = progress.watch(step + 1, sums), steps.zero_sums(self.config)
+                pending, sums = progress.watch(step + 1, sums), self.program.zero_sums()
         raise AssertionError("the last step ends the loop")
 
     def summary(self, reason: str) -> dict[str, Any]:
@@ -190,7 +198,7 @@ class Run:
         progress.restart()
 
     def _evaluate(self, step: int, validation: Split, writer: MetricsWriter) -> float:
-        result = evaluator.evaluate(self.config, self.eval_step, self.state, validation, self.mesh)
+        result = evaluator.evaluate(self.config, self.program.evaluate, self.state, validation, self.mesh)
         self.early.update(step, result["loss"])
         keys = ("loss", "accuracy", "mean_class_accuracy", "macro_f1")
         self.validation = {key: result[key] for key in keys}
@@ -252,7 +260,7 @@ class Run:
         self.seconds, self.began = self.seconds + now - self.began, now
 
     def _abstract(self) -> states.State:
-        return states.abstract(self.config, self.optimizer, self.mesh)
+        return states.abstract(self.config, self.program.optimizer, self.mesh)
 
 
 def _due(step: int, every: int, total: int) -> bool:

@@ -82,7 +82,9 @@ def _imported(config: Config) -> list[Imported]:
 def from_model(model: nnx.Module, state: states.State) -> states.State:
     """`state` with the weights of a network, each where it lies in `state`."""
     made = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
-    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, [state.params, state.batch_stats])
+    placed = jax.tree.map(
+        lambda new, old: jax.device_put(np.asarray(new), old.sharding), made, [state.params, state.batch_stats]
+    )
     params, stats = placed
     ema = {"params": params, "batch_stats": stats} if state.ema else {}
     return state._replace(params=params, batch_stats=stats, ema=jax.tree.map(jnp.copy, ema))

@@ -36,6 +36,12 @@ def open_folder(workdir: Path, config: Config) -> None:
     write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
 
 
+def check_shared(workdir: Path) -> None:
+    """Raises ConfigError where the folder that the first process has opened is not there for this one."""
+    if not (workdir / "config.json").is_file():
+        raise ConfigError(f"{workdir} is not the first process's; --workdir must be on a file system that all share")
+
+
 def read_config(workdir: Path) -> Config:
     """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = workdir / "config.json"

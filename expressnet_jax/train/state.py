@@ -42,7 +42,7 @@ def graph(config: Config) -> Any:
 def init(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
     """A new state, each array made where it will lie; the same values on every mesh."""
     create = jax.jit(lambda: _create(config, optimizer))
-    sharding = meshes.state_sharding(mesh, jax.eval_shape(create))
+    sharding = shardings(config, optimizer, mesh)
     return jax.jit(create, out_shardings=sharding)()
 
 
@@ -52,8 +52,13 @@ def abstract(config: Config, optimizer: optax.GradientTransformation, mesh: jax.
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
-        meshes.state_sharding(mesh, shapes),
+        meshes.state_sharding(mesh, shapes, shard_optimizer=config.mesh.shard_optimizer),
     )
+
+
+def shardings(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
+    """How each array of the state lies on this mesh."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract(config, optimizer, mesh))
 
 
 def _create(config: Config, optimizer: optax.GradientTransformation) -> State:

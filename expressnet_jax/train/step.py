@@ -16,6 +16,7 @@ from flax import nnx
 from expressnet_jax.config import Config
 from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.moe import router
+from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import augment
 from expressnet_jax.train.state import State, weights
 
@@ -182,6 +183,8 @@ def _counts(config: Config, part: Batch, output: expressnet.Output) -> Metrics:
 
 
 def _update(config: Config, optimizer: optax.GradientTransformation, state: State, gradients: Any, stats: Any) -> State:
+    if config.mesh.shard_optimizer:
+        gradients = meshes.split_over_data(gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
+from expressnet_jax.parallel import distributed
+
 _EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
@@ -23,24 +25,33 @@ class Interrupted(Exception):
 class Signals:
     """While entered, SIGTERM and SIGINT are noted in `received` instead of ending the process.
 
-    A second SIGINT has its usual effect, for somebody who does not want to wait.
+    A second SIGINT has its usual effect, for somebody who does not want to wait. Of several processes SIGTERM is left
+    to JAX, by which they agree on a step; a SIGINT to one of them counts as that.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self._several = distributed.several()
 
     def __enter__(self) -> Signals:
-        self._before = {number: signal.signal(number, self._note) for number in _EXIT_CODES}
+        numbers = (signal.SIGINT,) if self._several else _EXIT_CODES
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def before(self, step: int) -> int:
+        """The signal that asks to stop before this step, or 0; to be asked once for each step."""
+        return distributed.stop_agreed(step) if self._several else self.received
+
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.received = number
+        if self._several:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @dataclass

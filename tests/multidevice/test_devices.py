@@ -39,6 +39,35 @@ def test_five_steps_on_eight_devices_equal_those_on_one(one_device, tmp_path, da
     assert validation[0]["loss"] == pytest.approx(one_device[1][0]["loss"], rel=1e-5)
 
 
+def test_five_steps_with_batchnorm_in_groups_equal_those_on_one(tmp_path, data_dir):
+    one, eight = (losses(tmp_path / str(n), data_dir, "--config.model.batchnorm_group=4", devices=n) for n in (1, 8))
+    assert len(eight[0]) == 5
+    np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
+    assert eight[1][0]["loss"] == pytest.approx(one[1][0]["loss"], rel=1e-5)
+
+
+def test_batchnorm_in_groups_is_right_on_every_layout_and_sends_no_statistics_between_layers():
+    """Where each group lies on one device nothing waits for another, forward or backward.
+
+    In the step of the whole network the gradients, and with them the moving statistics, are then all that is summed
+    over devices; before them only the router's choice (top_k) gathers its probabilities.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.multidevice.batchnorm_groups"],
+        env=environment(devices=8), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["devices"] == 8 and len(found["layer"]) == 15
+    for row in found["layer"]:
+        assert row["error"] < 1e-5, row
+        alone = (row["batch"], row["group"]) in ((32, 4), (32, 2))
+        assert (row["awaited"] == 0) == alone, row
+    assert found["chain"]["4"] <= 2 and found["chain"]["0"] > 10
+    assert len(found["losses"]["1"]) == 3 and len({*found["losses"]["1"]}) == 3
+    np.testing.assert_allclose(found["losses"]["8"], found["losses"]["1"], rtol=1e-12)
+
+
 def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(tmp_path, data_dir):
     done = expressnet("train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir,
                       "--config.batch_size=12", devices=8)  # fmt: skip

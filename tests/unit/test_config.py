@@ -7,13 +7,14 @@ import pytest
 from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.duration import Clock
+from expressnet_jax.train import optimizer
 
 
 def test_every_packaged_config_and_recipe_loads_and_is_valid():
     packaged = {"affectnet", "fer2013", "fer2013_small", "ferplus", "rafdb", "synthetic_faces"}
     assert packaged <= set(config_files.available())
     published = [f"{name}:paper" for name in ("affectnet", "fer2013", "rafdb", "synthetic_faces")]
-    for name in [*config_files.available(), *published, "affectnet:paper8", "affectnet:seven"]:
+    for name in [*config_files.available(), *published, "affectnet:paper8", "affectnet:seven", "affectnet:pod"]:
         assert config_files.load(name).data.classes
 
 
@@ -32,6 +33,31 @@ def test_the_paper_recipe_is_the_published_one():
     assert (c.preprocess.color_order, c.preprocess.normalize) == ("bgr", "unit")
     assert c.augment == type(c.augment)()
     assert c.data.validation_split == c.data.test_split == "test"
+
+
+def test_the_recipe_for_a_pod_is_32_pictures_a_chip_at_the_rate_of_lamb_for_8192():
+    c = config_files.load("affectnet:pod")
+    clock = Clock(c.batch_size, 287_651)
+    assert clock.steps("1epochs") == 35 and clock.steps(c.schedule.warmup) == 176 and clock.steps(c.total) == 3160
+    assert c.batch_size // 256 == c.model.batchnorm_group == 32
+    rate = optimizer.schedule(c, Clock(c.batch_size, 287_651, 3160))
+    assert [float(rate(s)) for s in (0, 88, 176, 3160)] == pytest.approx([0, 0.01, 0.02, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([("model.batchnorm_group", "48")], ["batch of 128", "model.batchnorm_group=48"]),
+        ([("model.batchnorm_group", "64"), ("optimizer.accumulate", "4")], ["batch of 32", "group=64"]),
+        ([("model.batchnorm_group", "-1")], ["batchnorm_group=-1"]),
+        ([("optimizer.scaling", "squareroot")], ["scaling='squareroot'", "none, linear, sqrt"]),
+        ([("optimizer.base_batch", "0")], ["base_batch=0", "above 0"]),
+    ],
+)
+def test_settings_for_large_batches_that_do_not_fit_are_refused(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        config_files.load("fer2013", changes)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 def test_overrides_are_read_as_the_kind_of_value_they_replace():

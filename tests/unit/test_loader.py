@@ -115,9 +115,9 @@ def test_stored_pictures_are_decoded_as_pillow_decodes_them():
 
 def fake(labels, *, side=4, channels=1, name="fake/train"):
     """A split of pictures that hold their own number."""
-    images = [np.full((side, side, channels), i % 256, np.uint8) for i in range(len(labels))]
+    images = [np.full((side, side, channels), i, np.uint8) for i in range(256)]
     images = [encode_png(Image.fromarray(image[..., 0] if channels == 1 else image)) for image in images]
-    records = Records({"image": i, "label": label} for i, label in zip(images, labels, strict=True))
+    records = Records({"image": images[i % 256], "label": label} for i, label in enumerate(labels))
     numbers, label_map = np.arange(len(records)), np.arange(8, dtype=np.int32)
     return splits.Split(name, records, numbers, label_map, EMOTIONS, (side, side, channels))
 
@@ -125,6 +125,55 @@ def fake(labels, *, side=4, channels=1, name="fake/train"):
 def shares(batches, count):
     drawn = np.concatenate([batch["label"] for batch in take(batches, count)])
     return np.bincount(drawn, minlength=8) / len(drawn)
+
+
+class Undecoded(splits.Split):
+    """A split whose pictures are left alone, for tests of many thousand."""
+
+    def load(self, positions):
+        labels = np.array([self.records[i]["label"] for i in positions], np.int32)
+        blank = np.zeros((len(positions), *self.shape), np.uint8)
+        return {"image": blank, "label": labels, "mask": np.ones(len(positions), bool), "index": positions}
+
+
+def undecoded(labels, name):
+    return Undecoded(**{**vars(fake(labels)), "name": name})
+
+
+def joined(make, hosts, count):
+    """The examples of some global batches, in order, from the loaders of all hosts."""
+    parts = [np.array([b["index"] for b in take(make(h, hosts), count)]) for h in range(hosts)]
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "sampling", "mixed"), [(8192, "uniform", False), (1024, "balanced", False), (1024, "sqrt", True)]
+)
+def test_a_large_global_batch_is_the_same_on_1_8_and_256_hosts(size, sampling, mixed):
+    """Two steps, the second across the end of the data set; and that one again, by hosts that begin with it."""
+    split = undecoded(np.repeat([0, 1, 2], [size, size // 4, size // 16]), "fake/train")
+    also = [(undecoded(np.full(300, 3), "fake/other"), 0.5)] if mixed else []
+
+    def batches(host, hosts, start=0):
+        return loader.training_batches(
+            split, size, seed=3, start=start, host=host, hosts=hosts, sampling=sampling, also=also
+        )
+
+    alone = joined(batches, 1, 2)
+    assert alone.shape == (2, size) and (np.diff(alone) != 1).mean() > 0.9
+    assert (alone >= len(split)).any() == mixed
+    for hosts in (8, 256):
+        np.testing.assert_array_equal(joined(batches, hosts, 2), alone)
+    np.testing.assert_array_equal(joined(lambda host, hosts: batches(host, hosts, 1), 256, 1), alone[1:])
+
+
+def test_an_evaluation_of_8192_is_the_same_on_1_8_and_256_hosts():
+    split = undecoded(np.zeros(20000, int), "fake/test")
+    for hosts in (1, 8, 256):
+        parts = [list(loader.evaluation_batches(split, 8192, host=h, hosts=hosts)) for h in range(hosts)]
+        steps = [np.concatenate([b["index"][b["mask"]] for b in step]) for step in zip(*parts, strict=True)]
+        assert [len(step) for step in steps] == [8192, 8192, 20000 - 2 * 8192]
+        np.testing.assert_array_equal(np.concatenate(steps), np.arange(20000))
 
 
 def test_rare_classes_can_be_drawn_more_often():

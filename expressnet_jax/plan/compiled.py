@@ -1,0 +1,153 @@
+"""The real training step, compiled for devices that need not be here, and what the compiler says of it."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from expressnet_jax.config import Config
+from expressnet_jax.models import target
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.plan import hlo, trace
+from expressnet_jax.plan.machines import Machine
+from expressnet_jax.train import program
+from expressnet_jax.train import state as states
+
+#: Fields of a training state, as parts of a device's memory.
+PARTS = {
+    "params": "parameters", "batch_stats": "BatchNorm statistics", "opt_state": "optimizer", "ema": "averaged weights",
+}  # fmt: skip
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class PlanError(Exception):
+    """A plan that cannot be made here; the message is one line."""
+
+
+class Compiled(NamedTuple):
+    """One training step on a mesh; every figure is that of one device."""
+
+    mesh: dict[str, int]
+    slices: int  # that the devices in use belong to
+    memory: dict[str, int]  # the compiler's own: argument, output, alias, temp, code, peak
+    flops: float
+    bytes: float  # read and written by the program's operations
+    collectives: list[hlo.Collective] | None  # None: this JAX cannot read the program of that libtpu
+    loops: int  # loops of more than one turn, whose body the compiler counts once
+    seconds: float
+
+
+class Refused(NamedTuple):
+    """The compiler's answer to a step that needs more memory than a device has."""
+
+    needed: int  # bytes, 0 where it does not say
+    capacity: int  # likewise: what is left to programs
+    message: str
+    seconds: float
+
+
+def devices(machine: Machine) -> Sequence[jax.Device]:
+    """Those of a machine; none of them need be here. Raises PlanError where libtpu is missing or knows better."""
+    if machine.chip is None:
+        found: Sequence[jax.Device] = jax.devices()
+        if len(found) != machine.chips:
+            raise PlanError(f"{machine.name}: JAX was started with {len(found)} devices in this process")
+        return found
+    options: dict[str, Any] = {"num_slices": machine.slices} if machine.slices > 1 else {}
+    if machine.chip.name == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip, as JAX has it there, and not one a core
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=machine.shape, **options).devices
+    except Exception as error:  # whatever libtpu raises, for a shape that it does not know or where it is missing
+        said = " ".join(str(error).split())[:300]
+        raise PlanError(f"--topology {machine.name}: {said} (pip install libtpu where it is missing)") from None
+
+
+def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled | Refused:
+    """Compiles the training step of a config for these devices. Raises ConfigError where the config does not fit."""
+    mesh = meshes.create(config, at)
+    made = program.create(config, trace.clock(config), mesh)
+
+    def placed(tree: Any, sharding: Any) -> Any:
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+    jax.config.update("jax_enable_compilation_cache", False)  # or the time would be that of reading a file
+    began = time.perf_counter()
+    with target.compiling_for(machine.platform), jax.set_mesh(mesh):
+        state = states.abstract(config, made.optimizer, mesh)
+        sums = placed(jax.eval_shape(made.zero_sums), meshes.replicated(mesh))
+        batch = placed(trace.batch(config), meshes.batch_sharding(mesh))
+        try:
+            compiled = made.step.lower(state, sums, batch).compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise PlanError(f"{machine.name}: {' '.join(str(error).split())[:300]}") from None
+            return _refused(str(error), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    own, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, _text(compiled)
+    names = {"argument": "argument_size", "output": "output_size", "alias": "alias_size", "temp": "temp_size",
+             "code": "generated_code_size", "peak": "peak_memory"}  # fmt: skip
+    return Compiled(
+        mesh=dict(mesh.shape),
+        slices=len({getattr(device, "slice_index", 0) for device in mesh.devices.flat}),
+        memory={name: int(getattr(own, f"{field}_in_bytes", 0)) for name, field in names.items()},
+        flops=float(cost.get("flops", 0)),
+        bytes=float(cost.get("bytes accessed", 0)),
+        collectives=hlo.collectives(text, dict(mesh.shape)) if text else None,
+        loops=sum(int(turns) > 1 for turns in re.findall(r'"known_trip_count":\{"n":"(\d+)"\}', text)),
+        seconds=seconds,
+    )
+
+
+def _text(compiled: Any) -> str:
+    """The compiled program, "" where this JAX cannot read it: libtpu 0.0.52 has for a v5p what jax 0.10.2 knows not."""
+    try:
+        return compiled.as_text() or ""
+    except jax.errors.JaxRuntimeError:
+        return ""
+
+
+def _refused(message: str, seconds: float) -> Refused:
+    """From "... Used 17.20G of 15.75G hbm. ..."."""
+    message = " ".join(message.split())
+    found = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)
+    needed, capacity = (
+        (int(float(found[1]) * _UNITS[found[2]]), int(float(found[3]) * _UNITS[found[4]])) if found else (0, 0)
+    )
+    return Refused(needed, capacity, message[:200], seconds)
+
+
+def held(config: Config, data: int, expert: int) -> dict[str, int]:
+    """Bytes on one device of all that a step is given, by part: from shapes and shardings, without any layout."""
+    mesh = trace.abstract_mesh(data, expert)
+    made = program.create(config, trace.clock(config), mesh)
+    state = states.abstract(config, made.optimizer, mesh)
+    parts = {name: sum(map(_on_one, jax.tree.leaves(getattr(state, field)))) for field, name in PARTS.items()}
+    batch = jax.tree.leaves(trace.batch(config))
+    parts["batch"] = sum(math.prod(a.shape) * a.dtype.itemsize for a in batch) // (data * expert)
+    others = [state.step, state.key, state.nonfinite, *jax.tree.leaves(jax.eval_shape(made.zero_sums))]
+    parts["counters and sums"] = sum(math.prod(a.shape) * a.dtype.itemsize for a in others)
+    return parts
+
+
+def _on_one(leaf: Any) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * int(leaf.dtype.itemsize)
+
+
+def parts(config: Config, found: Compiled) -> dict[str, int]:
+    """A device's memory by part; together exactly what the compiler reserves: arguments, outputs that take no
+    argument's place, temporaries and program code."""
+    by_part, own = held(config, found.mesh["data"], found.mesh["expert"]), found.memory
+    return {
+        **by_part,
+        "padding, less unused arguments": own["argument"] - sum(by_part.values()),
+        "new outputs": own["output"] - own["alias"],
+        "activations and buffers": own["temp"],
+        "program code": own["code"],
+    }

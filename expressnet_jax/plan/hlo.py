@@ -1,0 +1,238 @@
+"""The collectives of a compiled program, read from its text (HLO).
+
+Legend: A devices of one group, R executions in a step.
+
+A collective's *bytes* are those of the whole array that it is about, on one device: what an all-reduce sums, what an
+all-gather ends with, what a reduce-scatter starts with, all that an all-to-all exchanges. What then crosses a device's
+links is `sent`. The grammar is that of XLA's own printer (xla/hlo/ir: hlo_instruction.cc, replica_group.cc).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "c64": 8, "c128": 16}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
+_ARRAY = re.compile(r"([a-z]+[0-9a-z]*)\[([0-9,<=]*)\]")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation)="
+                     r"(\{[^}]*\}|%?[\w.\-]+)")  # fmt: skip
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+class Collective(NamedTuple):
+    """One collective, as often as a step executes it."""
+
+    kind: str  # one of KINDS, or "transfer"
+    axis: str  # of the mesh: "data", "expert", "data+expert"; "part of ..." where a group is not a whole axis
+    devices: int  # in one group
+    operations: int  # a step: R for one in a loop of R turns
+    arrays: int  # a step; the compiler joins arrays of several to one operation
+    bytes: int  # a step, on one device
+    loop: str  # "" outside of loops, else how often: "4 turns", "unknown number of turns" (then counted once)
+    source: str  # the JAX operation that it comes from, as the compiler remembers it
+
+
+class _Instruction(NamedTuple):
+    shape: str
+    opcode: str
+    rest: str
+
+
+def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
+    """All collectives of a compiled SPMD program for a mesh {axis: devices} whose devices are numbered row by row.
+
+    Those that a group of one device would do with itself are left out. A program for several slices has "transfer"s
+    "between slices" too, of which only what one chip hands over is known.
+    """
+    computations, entry = _parse(text)
+    found, spread, seen = [], _spread(computations), set()
+    for name, turns, loop in _executed(computations, entry):
+        for instruction in computations[name]:
+            kind = instruction.opcode.removesuffix("-start")
+            if kind == "send" and '"xla_megascale_runtime"' in instruction.rest:
+                found.append(_crossing(instruction, turns, loop))
+            if kind not in KINDS:
+                continue
+            if instruction.opcode in KINDS and (kind, _channel(instruction)) in spread:
+                if (kind, _channel(instruction)) in seen:
+                    continue
+                seen.add((kind, _channel(instruction)))
+            groups = replica_groups(instruction.rest, math.prod(mesh.values()))
+            axis, size = _axis(groups, mesh, pairs=kind == "collective-permute")
+            if not axis:
+                continue
+            scattered = name.startswith("all-reduce-scatter")  # a TPU's way to write it: sum, then keep a part
+            arrays = _results(instruction)
+            factor = size if kind == "reduce-scatter" else 1
+            source = re.search(r'op_name="([^"]*)"', instruction.rest)
+            kind = "reduce-scatter" if scattered else kind
+            size_of_all = int(turns * factor * sum(arrays))
+            whence = source[1] if source else ""
+            found.append(Collective(kind, axis, size, turns, turns * len(arrays), size_of_all, loop, whence))
+    return found
+
+
+def _crossing(instruction: _Instruction, turns: int, loop: str) -> Collective:
+    """What a chip hands to its host for other slices: the part of a collective that a TPU's runtime carries out."""
+    kind, dims = _ARRAY.findall(instruction.shape)[0]
+    source = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', instruction.rest)
+    size = int(turns * _size(kind, dims))
+    return Collective("transfer", "between slices", 1, turns, turns, size, loop, source[1] if source else "")
+
+
+def sent(kind: str, size: float, devices: int) -> float:
+    """Bytes that each of so many devices sends over its links, by the ring (or direct exchange) that sends least."""
+    share = (devices - 1) / devices
+    return size * {"all-reduce": 2 * share, "collective-permute": 1.0, "collective-broadcast": 1.0}.get(kind, share)
+
+
+def _spread(computations: dict[str, list[_Instruction]]) -> set[tuple[str, str]]:
+    """Those (kind, channel) that a TPU executes piece by piece inside of several fusions, each of which names it."""
+    begin = 'custom_call_target="AsyncCollectiveStart"'
+    begun = [part for part in computations.values() if any(begin in one.rest for one in part)]
+    return {(one.opcode, _channel(one)) for part in begun for one in part if one.opcode in KINDS}
+
+
+def _channel(instruction: _Instruction) -> str:
+    found = re.search(r"channel_id=(\d+)", instruction.rest)
+    return found[1] if found else ""
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+    computations: dict[str, list[_Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        header = _COMPUTATION.match(line)
+        if header:
+            current = computations.setdefault(header[2], [])
+            entry = header[2] if header[1] else entry
+        elif current is not None:
+            found = _INSTRUCTION.match(line)
+            if found:
+                current.append(_Instruction(found[2], found[3], found[4]))
+    return computations, entry
+
+
+def _executed(computations: dict[str, list[_Instruction]], entry: str) -> Iterator[tuple[str, int, str]]:
+    """(computation, turns a step, loop) for each way from the entry to a computation."""
+    waiting = [(entry, 1, "")]
+    while waiting:
+        name, turns, loop = waiting.pop()
+        if name not in computations:
+            continue
+        yield name, turns, loop
+        for instruction in computations[name]:
+            if instruction.opcode in ("async-done", "async-update"):  # the start has called it
+                continue
+            known = _TRIPS.search(instruction.rest) if instruction.opcode == "while" else None
+            inner, times = loop, turns
+            if instruction.opcode == "while":
+                times = turns * int(known[1]) if known else turns
+                inner = f"{times} turns" if known and "unknown" not in loop else "unknown number of turns"
+            for called in _CALLED.findall(instruction.rest):
+                waiting += [(each, times, inner) for each in re.findall(r"[\w.\-]+", called)]
+
+
+def _results(instruction: _Instruction) -> list[float]:
+    """Bytes of each array that the collective gives."""
+    shape = instruction.shape
+    if instruction.opcode in ("all-gather-start", "collective-permute-start"):  # (operands, results, ...)
+        shape = _elements(shape)[1]
+    return [_size(kind, dims) for kind, dims in _ARRAY.findall(re.sub(r"\{[^{}]*\}", "", shape))]
+
+
+def _elements(shape: str) -> list[str]:
+    """The elements of a tuple's shape "(a, (b, c), d)"."""
+    depth, parts = 0, [""]
+    for character in shape[1:-1]:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _size(kind: str, dims: str) -> float:
+    width = _BYTES.get(kind) or int(re.sub(r"^[a-z]+", "", kind).split("e")[0]) / 8  # f32, s8, f8e4m3fn
+    return width * math.prod(int(d.removeprefix("<=")) for d in dims.split(",") if d)
+
+
+def replica_groups(attributes: str, devices: int) -> list[list[int]]:
+    """Which devices take part together: `replica_groups` in each of its three forms, or `source_target_pairs`.
+
+    {{0,1},{2,3}}; [2,4]<=[4,2]T(1,0), the numbers 0 ... 7 as a (4, 2) array, transposed, and cut in 2 groups of 4;
+    mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}, the same by axes. All devices where nothing is said.
+    """
+    named = re.search(r"(?:replica_groups|source_target_pairs)=(.*)$", attributes)
+    rest = named[1] if named else ""
+    if literal := re.match(r"\{(\{[\d,]*\}(?:,\s*\{[\d,]*\})*)\}", rest):
+        return [[int(n) for n in group.split(",") if n] for group in re.findall(r"\{([\d,]*)\}", literal[1])]
+    if iota := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
+        shape, order = _numbers(iota[1]), _iota(_numbers(iota[2]), iota[3])
+        return order.reshape(shape[0], -1).tolist()
+    axes = re.match(r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?\{([^}]*)\}", rest)
+    if axes:
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", axes[1]))
+        order = _iota(_numbers(axes[2]), axes[3]) if axes[2] else np.arange(devices)
+        return _along(order, {name: int(size) for name, size in sizes.items()}, axes[4])
+    return [list(range(devices))]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _iota(shape: list[int], transposed: str | None) -> np.ndarray:
+    numbers = np.arange(math.prod(shape)).reshape(shape)
+    return numbers.transpose(_numbers(transposed)) if transposed else numbers
+
+
+def _along(order: np.ndarray, sizes: dict[str, int], named: str) -> list[list[int]]:
+    """Groups along the named axes of a mesh; 'a':(2)4 is a part of an axis, 4 of it after the first 2."""
+    split: list[tuple[str, int]] = []  # every axis, cut where a part of it is named
+    wanted: list[int] = []
+    parts = {name: (int(before), int(size)) for name, before, size in re.findall(r"'([^']+)':\((\d+)\)(\d+)", named)}
+    whole = re.findall(r"'([^']+)'(?!:)", named)
+    for name, size in sizes.items():
+        before, here = parts.get(name, (1, size))
+        for number, length in enumerate((before, here, size // (before * here))):
+            if number == 1 and (name in parts or name in whole):
+                wanted.append(len(split))
+            split.append((name, length))
+    grid = order.reshape([length for _, length in split])
+    others = [i for i in range(len(split)) if i not in wanted]
+    return grid.transpose(others + wanted).reshape(-1, math.prod(split[i][1] for i in wanted)).tolist()
+
+
+def _axis(groups: Sequence[Sequence[int]], mesh: dict[str, int], *, pairs: bool) -> tuple[str, int]:
+    """The axes along which the devices of a group differ, and how many devices a group has."""
+    shape = tuple(mesh.values())
+    places = [np.array(np.unravel_index(group, shape)).T for group in groups if group]  # (A, axes) each
+    varied = [i for i in range(len(shape)) if any(len(set(place[:, i])) > 1 for place in places)]
+    names = "+".join(list(mesh)[i] for i in varied)
+    whole = math.prod(shape[i] for i in varied)
+    size = max((len(group) for group in groups), default=1)
+    if pairs:
+        return names, whole
+    return (names if size == whole else f"part of {names}") if names else "", size
+
+
+def table(found: Sequence[Collective]) -> list[dict[str, Any]]:
+    """One row for each kind, axis and loop, the largest first: `kind`, `axis`, `devices`, `count`, `arrays`, `bytes`,
+    `loop`."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for one in found:
+        key = (one.kind, one.axis, one.devices, one.loop)
+        row = rows.setdefault(key, {"kind": one.kind, "axis": one.axis, "devices": one.devices, "count": 0,
+                                    "arrays": 0, "bytes": 0, "loop": one.loop})  # fmt: skip
+        for name, more in (("count", one.operations), ("arrays", one.arrays), ("bytes", one.bytes)):
+            row[name] += more
+    return sorted(rows.values(), key=lambda row: -row["bytes"])

@@ -1,0 +1,185 @@
+"""The plan of a training step on a machine: compiled where a compiler for it is here, predicted from shapes always.
+
+Legend: b pictures on one device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from expressnet_jax.config import Config
+from expressnet_jax.models import expressnet
+from expressnet_jax.moe import dispatch
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.plan import compiled, hlo, roofline, trace, traffic
+from expressnet_jax.plan.machines import Machine
+
+#: Slices of a TPU that the table of several slices goes to.
+_SLICES = (1, 2, 4, 8)
+
+
+def make(config: Config, machine: Machine, devices: Sequence[jax.Device] | None) -> dict[str, Any]:
+    """The whole plan, ready for JSON; `devices` None: predicted from shapes alone.
+
+    Raises ConfigError where config and machine do not fit together, PlanError where it cannot be compiled here.
+    """
+    data, expert = meshes.sizes(config, machine.chips)
+    found = compiled.step(config, machine, devices) if devices is not None else None
+    return of_step(config, machine, found, (data, expert))
+
+
+def of_step(
+    config: Config, machine: Machine, found: compiled.Compiled | compiled.Refused | None, mesh: tuple[int, int]
+) -> dict[str, Any]:
+    """The plan of a step that the compiler made, refused, or was not asked for."""
+    data, expert = mesh
+    chips, chip = data * expert, machine.chip
+    slices = max(1, min(machine.slices, chips * machine.slices // machine.chips))
+    expected = predicted(config, machine, data, expert)
+    made = isinstance(found, compiled.Compiled)
+    plan: dict[str, Any] = {
+        "kind": "compiled, not run" if found is not None else "predicted, neither compiled nor run",
+        "machine": machine_facts(machine),
+        "config": facts(config, data, expert),
+        "jax": jax.__version__,
+        "compile_seconds": round(found.seconds, 1) if found is not None else None,
+    }
+    if made:
+        assert isinstance(found, compiled.Compiled)
+        parts = compiled.parts(config, found)
+        plan["memory"] = memory(parts, machine, {"compiler": found.memory})
+        plan["arithmetic"] = _each(found.flops, found.bytes, config.batch_size // chips) | {"loops": found.loops}
+        plan["collectives"] = expected["collectives"] if found.collectives is None else hlo.table(found.collectives)
+    elif found is not None:
+        assert isinstance(found, compiled.Refused)
+        refused = {"refused": found.message, "needed": found.needed, "compiler_capacity": found.capacity}
+        plan["memory"] = memory(expected["memory"], machine, refused) | {"fits": False}
+        plan["arithmetic"], plan["collectives"] = expected["arithmetic"], expected["collectives"]
+    else:
+        plan |= {"memory": memory(expected["memory"], machine, {}), "arithmetic": expected["arithmetic"],
+                 "collectives": expected["collectives"]}  # fmt: skip
+    plan["predicted"] = expected
+    if chip is not None:
+        plan |= _speed(config, machine, plan, slices)
+    return plan
+
+
+def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[str, Any]:
+    """`memory` by part, `arithmetic` and `collectives` from shapes; nothing is compiled."""
+    chips = data * expert
+    alone = trace.of_one_device(config, chips, expert)
+    work, kept = _traced(alone, machine.platform)
+    held = compiled.held(config, data, expert)
+    weights = held["parameters"]
+    whole = sum(held[name] for name in ("parameters", "BatchNorm statistics", "optimizer", "averaged weights"))
+    # What must be read and written at least: arrays that the gradient needs, weights forward and backward, their
+    # gradients, and the state before and after.
+    moved = 2 * kept + 4 * weights + 2 * whole + held["batch"]
+    by_layer = {"convolutions": work.convolutions, "matrix products": work.products, "elementwise": work.elementwise}
+    return {
+        "memory": held | {"activations kept for gradients": kept, "gradients": weights},
+        "arithmetic": _each(work.convolutions + work.products, moved, alone.batch_size)
+        | {"by_kind": by_layer, "by_precision": work.by_precision},
+        "collectives": _rows(config, data, expert, machine.platform),
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(alone: Config, platform: str) -> tuple[trace.Work, int]:
+    return trace.work(alone, platform), trace.kept(alone, platform)
+
+
+def _rows(config: Config, data: int, expert: int, platform: str) -> list[dict[str, Any]]:
+    """The predicted collectives, each purpose of all layers in one row."""
+    merged: dict[tuple[Any, ...], list[int]] = {}
+    for row in traffic.predict(config, *_shapes(config), data, expert, platform):
+        sums = merged.setdefault((row.what, row.kind, row.axis, row.devices), [0, 0])
+        sums[0], sums[1] = sums[0] + row.bytes, sums[1] + row.arrays
+    names = ("what", "kind", "axis", "devices")
+    rows = [dict(zip(names, key, strict=True)) | {"bytes": b, "arrays": n} for key, (b, n) in merged.items()]
+    return sorted(rows, key=lambda row: -row["bytes"])
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(config: Config) -> tuple[Any, Any]:
+    params, stats = jax.eval_shape(lambda: nnx.split(expressnet.create(config), nnx.Param, nnx.BatchStat)[1:])
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def memory(parts: dict[str, int], machine: Machine, more: dict[str, Any]) -> dict[str, Any]:
+    """`parts` with their `total`, a device's `capacity` and whether the one `fits` in the other."""
+    total = sum(parts.values())
+    capacity = None if machine.chip is None else int(machine.chip.memory)
+    return {"parts": parts, "total": total, "capacity": capacity, "fits": capacity is None or total <= capacity} | more
+
+
+def _each(flops: float, moved: float, b: int) -> dict[str, Any]:
+    return {
+        "flops_per_step": int(flops), "flops_per_image": int(flops / b),
+        "bytes_per_step": int(moved), "bytes_per_image": int(moved / b),
+    }  # fmt: skip
+
+
+def _speed(config: Config, machine: Machine, plan: dict[str, Any], slices: int) -> dict[str, Any]:
+    """`bound` of the step, `scaling` from one chip to all at the same batch a chip, `slices` beyond that (TPU)."""
+    chip, expert = machine.chip, plan["config"]["expert"]
+    assert chip is not None
+    chips, b = plan["config"]["devices"], plan["config"]["batch_per_device"]
+    computing = roofline.arithmetic(
+        chip, plan["predicted"]["arithmetic"]["by_precision"], plan["arithmetic"]["flops_per_step"]
+    )
+    reading = plan["arithmetic"]["bytes_per_step"] / chip.bandwidth
+    # Compiled for several slices, what crosses between them is no collective any more: transfers by the runtime.
+    crossing = plan["predicted"]["collectives"] if slices > 1 else plan["collectives"]
+    sent = roofline.communication(chip, crossing, slices)
+
+    def rows(n: int) -> list[dict[str, Any]]:
+        across = min(expert, n)
+        along = dataclasses.replace(config.mesh, data=-1, expert=across)
+        return _rows(dataclasses.replace(config, mesh=along, batch_size=b * n), n // across, across, machine.platform)
+
+    alone, per_slice = max(computing, reading), max(1, chips // slices)
+    host = chip.host if machine.platform == "gpu" else per_slice
+    counts = [(n, s) for n, s in roofline.powers(chips, host) if n % min(expert, n) == 0]
+    found = {
+        "bound": roofline.bound(config.batch_size, computing, reading, sent),
+        "scaling": roofline.scaling(chip, b, alone, counts, rows),
+        "assumptions": [*roofline.ASSUMPTIONS, *([] if "compiler" in plan["memory"] else [roofline.FROM_SHAPES])],
+    }
+    if machine.platform == "tpu" and per_slice > 1:
+        several = [(per_slice * s, s) for s in sorted({*_SLICES, slices})]
+        found["several_slices"] = roofline.scaling(chip, b, alone, several, rows)
+    return found
+
+
+def machine_facts(machine: Machine) -> dict[str, Any]:
+    """Name, chips and slices, and what is known of a chip."""
+    chip = None if machine.chip is None else machine.chip._asdict()
+    return {"name": machine.name, "chips": machine.chips, "slices": machine.slices, "platform": machine.platform,
+            "chip": chip}  # fmt: skip
+
+
+def facts(config: Config, data: int, expert: int) -> dict[str, Any]:
+    """What of the config decides the plan."""
+    return {
+        "network": config.model.network, "preset": config.model.preset, "image_size": config.model.image_size,
+        "dtype": config.model.dtype, "batch_size": config.batch_size, "batch_per_device": config.batch_size
+        // (data * expert), "accumulate": config.optimizer.accumulate, "devices": data * expert, "data": data,
+        "expert": expert, "shard_optimizer": config.mesh.shard_optimizer, "num_experts": config.moe.num_experts,
+        "movement": dispatch.choose(config.moe, expert)[0], "optimizer": config.optimizer.name,
+    }  # fmt: skip
+
+
+def totals(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Bytes of all collectives by kind."""
+    sums: Counter[str] = Counter()
+    for row in rows:
+        sums[row["kind"]] += row["bytes"]
+    return dict(sums)

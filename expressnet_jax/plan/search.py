@@ -1,0 +1,186 @@
+"""Searches over plans: the largest batch that fits, the best split of the experts, several topologies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from expressnet_jax import config_files
+from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.plan import compiled, machines, plan
+from expressnet_jax.plan.machines import Machine
+
+_ATTEMPTS = 6  # compilations after the first two
+
+
+def with_batch(config: Config, batch_size: int) -> Config:
+    """The config with another global batch. Raises ConfigError where something else of it then does not fit."""
+    changed = dataclasses.replace(config, batch_size=batch_size)
+    config_files.check(changed)
+    return changed
+
+
+def largest_batch(
+    config: Config, machine: Machine, devices: Sequence[jax.Device] | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The largest batch a device that fits: memory as an affine function of the batch from two compilations, confirmed
+    by a third; smaller ones where that fails. Without `devices` by shapes alone.
+
+    Returns `batch_per_device` (0: not even the smallest fits), `batch_size`, `total`, `capacity`, `tried`, `confirmed`.
+    """
+    if machine.chip is None:
+        raise ConfigError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
+    data, expert = meshes.sizes(config, machine.chips)
+    chips, unit = data * expert, _unit(config, data * expert)
+    capacity, tried = int(machine.chip.memory), []
+
+    def needed(b: int) -> int | None:
+        """Bytes for b pictures a device, None where it does not fit."""
+        nonlocal capacity
+        changed = with_batch(config, b * chips)
+        if devices is None:
+            total = sum(plan.predicted(changed, machine, data, expert)["memory"].values())
+            tried.append({"batch_per_device": b, "total": total, "fits": total <= capacity})
+            return total if total <= capacity else None
+        say(f"compiling with {b} pictures a device")
+        found = compiled.step(changed, machine, devices)
+        if isinstance(found, compiled.Refused):
+            capacity = found.capacity or capacity  # what the compiler leaves to programs
+            tried.append({"batch_per_device": b, "total": found.needed or None, "fits": False})
+            return None
+        total = sum(compiled.parts(changed, found).values())
+        tried.append({"batch_per_device": b, "total": total, "fits": total <= capacity})
+        return total if total <= capacity else None
+
+    best = _search(needed, unit, max(unit, config.batch_size // chips // unit * unit), lambda: capacity, tried)
+    return {
+        "batch_per_device": best, "batch_size": best * chips, "capacity": capacity, "tried": tried,
+        "total": next((one["total"] for one in tried if one["batch_per_device"] == best), None),
+        "confirmed": "by compiling" if devices is not None else "by the model alone, nothing was compiled",
+    }  # fmt: skip
+
+
+def _unit(config: Config, chips: int) -> int:
+    """What a device's batch must be a multiple of."""
+    unit, group = config.optimizer.accumulate, config.model.batchnorm_group
+    while group and (unit * chips // config.optimizer.accumulate) % group:
+        unit += config.optimizer.accumulate
+    return unit
+
+
+def _search(
+    needed: Callable[[int], int | None], unit: int, first: int, capacity: Callable[[], int], tried: list[dict[str, Any]]
+) -> int:
+    """The largest multiple of `unit` known to fit, at most `_ATTEMPTS` steps after the first two."""
+    known: dict[int, int] = {}
+    refused = 1 << 40
+    for b in (first, 2 * first):
+        size = needed(b)
+        if size is None:
+            refused = min(refused, b)
+        else:
+            known[b] = size
+    while len(known) < 2 and refused > unit:  # the smallest first: two points are wanted
+        b = max(unit, refused // 2 // unit * unit if not known else (max(known) + refused) // 2 // unit * unit)
+        if b in known or b >= refused:
+            break
+        size = needed(b)
+        if size is None:
+            refused = b
+        else:
+            known[b] = size
+    for _ in range(_ATTEMPTS):
+        following = _next(known, refused, unit, capacity())
+        if following is None:
+            break
+        b, size = following, needed(following)
+        if size is None:
+            refused = b
+        else:
+            known[b] = size
+    return max(known, default=0)
+
+
+def _next(known: dict[int, int], refused: int, unit: int, capacity: int) -> int | None:
+    """What to try next: where the line through the two largest reaches the capacity, else the middle."""
+    if not known:
+        return None
+    largest = max(known)
+    if largest + unit >= refused:
+        return None
+    if len(known) > 1:
+        smaller = max(b for b in known if b < largest)
+        slope = (known[largest] - known[smaller]) / (largest - smaller)
+        guess = largest + int((capacity - known[largest]) / slope) // unit * unit if slope > 0 else 2 * largest
+        if largest < guess < refused:
+            return guess
+        if guess <= largest:
+            return None
+    return (largest + refused) // 2 // unit * unit if refused < 1 << 40 else 2 * largest
+
+
+def splits(config: Config, machine: Machine) -> dict[str, Any]:
+    """Every number of devices that the experts can be spread over, compared by shapes: `rows`, `best`, `why`."""
+    if config.model.network == "backbone":
+        raise ConfigError("--splits goes with a network that has experts, not with model.network=backbone")
+    chips = machine.chips
+    per_slice = machine.chip.host if machine.platform == "gpu" and machine.chip else chips // machine.slices
+    rows = []
+    for expert in range(1, chips + 1):
+        if config.moe.num_experts % expert or chips % expert or min(per_slice, chips) % expert:
+            continue
+        along = dataclasses.replace(config.mesh, data=-1, expert=expert)
+        made = plan.of_step(dataclasses.replace(config, mesh=along), machine, None, (chips // expert, expert))
+        row = {
+            "data": chips // expert, "expert": expert, "movement": made["config"]["movement"],
+            "memory": made["memory"]["total"], "fits": made["memory"]["fits"],
+            "collective_bytes": sum(one["bytes"] for one in made["collectives"]),
+        }  # fmt: skip
+        if machine.chip is not None:
+            row |= {"communication_ms": made["bound"]["communication_ms"], "step_ms": made["bound"]["step_ms"]}
+        rows.append(row)
+    fitting = [row for row in rows if row["fits"]] or rows
+    best = min(fitting, key=lambda row: (row.get("step_ms", {}).get("not_overlapped", row["collective_bytes"]),
+                                         row["memory"]))  # fmt: skip
+    return {"num_experts": config.moe.num_experts, "rows": rows, "best": best, "why": _why(rows, best)}
+
+
+def _why(rows: list[dict[str, Any]], best: dict[str, Any]) -> str:
+    if len(rows) == 1:
+        return "no other number divides both the experts and the devices of a slice"
+    if not all(row["fits"] for row in rows) and best["fits"]:
+        reason = f"{sum(row['fits'] for row in rows)} of {len(rows)} fit; of those "
+    else:
+        reason = "all fit; " if best["fits"] else "none fits; "
+    other = min((row for row in rows if row is not best), key=lambda row: row["collective_bytes"])
+    if "step_ms" in best:
+        return (
+            f"{reason}the shortest step without overlap: {best['communication_ms']:.3g} ms of communication, against "
+            f"{other['communication_ms']:.3g} with mesh.expert={other['expert']}"
+        )
+    return f"{reason}{best['collective_bytes']:,} bytes in collectives, against {other['collective_bytes']:,}"
+
+
+def sweep(
+    config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], int]:
+    """One row for each topology, compiled at the same batch a chip, that of the first one; and that batch."""
+    rows, b = [], 0
+    for shape in shapes:
+        machine = machines.topology(shape, slices)
+        if not b:
+            data, expert = meshes.sizes(config, machine.chips)
+            b = config.batch_size // (data * expert)
+        changed = with_batch(config, b * machine.chips if config.mesh.data == -1 else config.batch_size)
+        say(f"compiling for {machine.name}")
+        made = plan.make(changed, machine, compiled.devices(machine))
+        row = {"machine": machine.name, "chips": made["config"]["devices"], "batch_size": changed.batch_size}
+        row |= {key: made["memory"][key] for key in ("total", "capacity", "fits")}
+        row |= {key: made["arithmetic"][key] for key in ("flops_per_image", "bytes_per_image")}
+        row |= {"compile_seconds": made["compile_seconds"], "collectives": plan.totals(made["collectives"])}
+        rows.append(row | {"bound": made["bound"]})
+    return rows, b

@@ -1,0 +1,188 @@
+"""Arithmetic and kept activations of a training step, from its trace alone: nothing is compiled.
+
+Legend: b pictures on one device, D in, F out.
+
+What is traced is the step of one device: the same program with the batch that one device has. So every convolution is
+counted in the form that it is really executed in (models/choice.py), with the gradients that are really taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.extend.core import Literal, jaxprs_in_params
+from jax.sharding import AbstractMesh, AxisType
+
+from expressnet_jax.config import Config
+from expressnet_jax.duration import Clock
+from expressnet_jax.models import expressnet, target
+from expressnet_jax.moe import dispatch
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import optimizer as optimizers
+from expressnet_jax.train import state as states
+from expressnet_jax.train import step as steps
+
+#: What movements between devices compute on each of them, as movements on one device (moe/dispatch.py).
+_ON_ONE_DEVICE = {"all_gather": "dense", "all_to_all": "capacity"}
+#: Counted as one operation for each number that they give; moves, comparisons and conversions are not.
+_ELEMENTWISE = frozenset((
+    "add", "add_any", "sub", "mul", "div", "rem", "max", "min", "neg", "sign", "abs", "floor", "round", "exp", "exp2",
+    "log", "log1p", "expm1", "tanh", "logistic", "sqrt", "rsqrt", "pow", "integer_pow", "square", "erf", "sin", "cos",
+    "select_n", "clamp", "and", "or", "xor", "not", "shift_left", "shift_right_logical",
+))  # fmt: skip
+
+
+class Work(NamedTuple):
+    """Operations of a step on one device; a multiply-add is two."""
+
+    convolutions: int  # taps that fall on padding left out, as compilers count
+    products: int
+    elementwise: int  # arithmetic on single numbers, sums included: about
+    by_precision: dict[str, int]  # of convolutions and products: "bfloat16", "float32", "high", "highest"
+
+
+def clock(config: Config) -> Clock:
+    """Of a run whose length does not matter."""
+    return Clock(config.batch_size, 100 * config.batch_size, 100)
+
+
+def batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """A global batch of pictures in the network's own size."""
+    b, side = config.batch_size, config.model.image_size
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "image": ((b, side, side, 3), np.uint8), "label": ((b,), np.int32), "mask": ((b,), bool),
+        "index": ((b,), np.int32),
+    }  # fmt: skip
+    if config.data.target == "votes":
+        shapes["votes"] = ((b, len(config.data.classes)), np.float32)
+    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+
+def abstract_mesh(data: int, expert: int) -> Any:
+    """A mesh of devices that are not here, to ask how arrays would lie on it (an AbstractMesh, not a Mesh)."""
+    return AbstractMesh((data, expert), meshes.AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def _bare(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def of_one_device(config: Config, devices: int, expert: int) -> Config:
+    """The config of what one of so many devices computes, `expert` of them along that axis."""
+    name, _ = dispatch.choose(config.moe, expert)
+    moe = dataclasses.replace(config.moe, implementation=_ON_ONE_DEVICE.get(name, name))
+    alone = dataclasses.replace(config.mesh, data=1, expert=1, shard_optimizer=False)
+    b = config.batch_size // devices
+    group = config.model.batchnorm_group
+    parts = b // config.optimizer.accumulate
+    model = dataclasses.replace(config.model, batchnorm_group=0 if group and parts % group else group)
+    return dataclasses.replace(config, moe=moe, mesh=alone, model=model, batch_size=b)
+
+
+def work(config: Config, platform: str) -> Work:
+    """Of the training step of a config `of_one_device`."""
+    length = clock(config)
+    optimizer = optimizers.create(config, length)
+    step = steps.train_step(config, states.graph(config), optimizer, optimizers.schedule(config, length))
+    with target.compiling_for(platform):
+        state = jax.tree.map(_bare, states.abstract(config, optimizer, abstract_mesh(1, 1)))
+        jaxpr = jax.make_jaxpr(step)(state, jax.eval_shape(lambda: steps.zero_sums(config)), batch(config))
+    counts = _count(jaxpr.jaxpr)
+    by_precision = {key.removeprefix("at "): counts[key] for key in sorted(counts) if key.startswith("at ")}
+    return Work(counts["convolutions"], counts["products"], counts["elementwise"], by_precision)
+
+
+def kept(config: Config, platform: str) -> int:
+    """Bytes that the forward pass of a config `of_one_device` keeps for its gradient, its parameters left out.
+
+    All that reverse mode asks for, each array once. A compiler computes some of it again and needs room for gradients
+    and for what lies between two operations, so its own figure is another one.
+    """
+    part = dataclasses.replace(config, batch_size=config.batch_size // config.optimizer.accumulate)
+    side, b, classes = config.model.image_size, part.batch_size, len(config.data.classes)
+    graph = states.graph(config)
+
+    def loss(params: Any, stats: Any, images: jax.Array, targets: jax.Array) -> jax.Array:
+        network = nnx.merge(graph, params, stats)
+        rngs = nnx.Rngs(dropout=0)
+        logits = network(images, jnp.ones(b, bool), train=True, rngs=rngs).logits
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    def pull(params: Any, stats: Any, images: jax.Array, targets: jax.Array) -> Any:
+        return jax.vjp(lambda p: loss(p, stats, images, targets), params)[1]
+
+    with target.compiling_for(platform):
+        params, stats = jax.eval_shape(lambda: nnx.split(expressnet.create(config), nnx.Param, nnx.BatchStat)[1:])
+        images = jax.ShapeDtypeStruct((b, side, side, 3), jnp.float32)
+        targets = jax.ShapeDtypeStruct((b, classes), jnp.float32)
+        jaxpr = jax.make_jaxpr(pull)(nnx.to_pure_dict(params), nnx.to_pure_dict(stats), images, targets).jaxpr
+    given = {*map(id, jaxpr.invars), *map(id, jaxpr.constvars)}
+    arrays = {id(var): var.aval for var in jaxpr.outvars if not isinstance(var, Literal) and id(var) not in given}
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays.values() if hasattr(a.dtype, "itemsize"))
+
+
+def _count(jaxpr: Any, times: int = 1) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for equation in jaxpr.eqns:
+        if not equation.outvars:
+            continue
+        name, out = equation.primitive.name, equation.outvars[0].aval
+        if name == "conv_general_dilated":
+            flops = times * _convolution(equation)
+            counts["convolutions"] += flops
+            counts[f"at {_precision(equation)}"] += flops
+        elif name in ("dot_general", "ragged_dot", "ragged_dot_general"):
+            flops = times * _product(equation)
+            counts["products"] += flops
+            counts[f"at {_precision(equation)}"] += flops
+        elif name in _ELEMENTWISE:
+            counts["elementwise"] += times * math.prod(out.shape)
+        elif name.startswith(("reduce_", "cum")):
+            counts["elementwise"] += times * math.prod(equation.invars[0].aval.shape)
+        inner = times * int(equation.params["length"]) if name == "scan" else times
+        for part in jaxprs_in_params(equation.params):
+            counts.update(_count(part, inner))
+    return counts
+
+
+def _precision(equation: Any) -> str:
+    """How a product is to be computed: its numbers' own type, or the precision that is asked for."""
+    asked = equation.params.get("precision")
+    asked = asked[0] if isinstance(asked, tuple) else asked
+    kind = np.result_type(*[var.aval.dtype for var in equation.invars[:2]]).name
+    if kind in ("bfloat16", "float16"):
+        return kind
+    return {jax.lax.Precision.HIGH: "high", jax.lax.Precision.HIGHEST: "highest"}.get(asked, "float32")
+
+
+def _product(equation: Any) -> int:
+    left, right = (var.aval for var in equation.invars[:2])
+    factor = 8 if jnp.issubdtype(left.dtype, jnp.complexfloating) else 2  # of complex numbers: 4 products, 4 sums
+    out = math.prod(equation.outvars[0].aval.shape)
+    if equation.primitive.name != "dot_general":  # rows, each with the matrix of its group: (N, D) and (E, D, F)
+        grouped = out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1]
+        return factor * grouped
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    return factor * out * math.prod(left.shape[axis] for axis in contracted)
+
+
+def _convolution(equation: Any) -> int:
+    """2 x multiply-adds, without those by padding or by the zeros between the pixels of a dilated picture."""
+    p, (left, right) = equation.params, (var.aval.shape for var in equation.invars[:2])
+    numbers, out = p["dimension_numbers"], equation.outvars[0].aval.shape
+    taps = 1
+    for i in range(len(left) - 2):
+        n, k, o = left[numbers.lhs_spec[i + 2]], right[numbers.rhs_spec[i + 2]], out[numbers.out_spec[i + 2]]
+        at = np.arange(o)[:, None] * p["window_strides"][i] + np.arange(k) * p["rhs_dilation"][i] - p["padding"][i][0]
+        between = p["lhs_dilation"][i]
+        taps *= int(((at >= 0) & (at <= (n - 1) * between) & (at % between == 0)).sum())
+    images, features = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
+    return 2 * taps * images * features * right[numbers.rhs_spec[1]]
