@@ -23,8 +23,8 @@ ASSUMPTIONS = (
     "the loader keeps up; evaluations and checkpoints are not counted",
 )
 FROM_SHAPES = (
-    "predicted: memory traffic is the least that any program needs (arrays kept for gradients written and read once, the "
-    "weights and their gradients, the optimizer); the paper's network compiled for a TPU v5e moves six times as much"
+    "predicted: memory traffic is the least that any program needs (arrays kept for gradients written and read once, "
+    "the weights and their gradients, the optimizer); the paper's network compiled for a TPU v5e moves six times as much"
 )
 _PASSES = {"tpu": {"high": 3, "highest": 6}}  # products of bfloat16 parts that make up a more exact one
 
