@@ -20,11 +20,12 @@ ASSUMPTIONS = (
     "collectives cost more than is said here",
     "across slices or hosts, a collective is one inside of each, then one of every chip's share between them",
     "'overlapped': communication is hidden behind the rest as far as it is not longer; 'not overlapped': none of it is",
+    "a chip's own work is that of this step for every number of chips; --sweep compiles for each of them",
     "the loader keeps up; evaluations and checkpoints are not counted",
 )
 FROM_SHAPES = (
     "predicted: memory traffic is the least that any program needs (arrays kept for gradients written and read once, "
-    "the weights and their gradients, the optimizer); the paper's network compiled for a TPU v5e moves six times as much"
+    "the weights and their gradients, the optimizer); the paper's network compiled for a v5e moves six times as much"
 )
 _PASSES = {"tpu": {"high": 3, "highest": 6}}  # products of bfloat16 parts that make up a more exact one
 
