@@ -15,12 +15,11 @@ import jax
 import numpy as np
 
 from expressnet_jax.config import Config
-from expressnet_jax.models import choice, expressnet, large_conv, target
+from expressnet_jax.models import choice, expressnet, target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
 
 _FLOAT, _INT = 4, 4
-_SUMMED = 8  # input channels up to which large_conv multiplies spectra term by term on a TPU
 
 
 class Traffic(NamedTuple):
@@ -57,8 +56,8 @@ def _row(what: str, kind: str, mesh: dict[str, int], axes: tuple[str, ...], size
 
 def _gradients(config: Config, params: Any, mesh: dict[str, int], platform: str) -> list[Traffic]:
     """Summed over the devices that have a copy; with a split optimizer, its results are then gathered."""
-    shared, own, split, gathered, norms = [], [], [], [], 0
-    spectra = _spectra(config, params, platform)
+    shared, own, split, norms = [], [], [], 0
+    wide = _transformed(config, params, platform)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         if any(getattr(key, "key", None) == "experts" for key in path):
@@ -66,49 +65,26 @@ def _gradients(config: Config, params: Any, mesh: dict[str, int], platform: str)
             own.append(size)
         else:
             names = tuple(key.key for key in path)
-            if names in spectra and platform == "tpu" and leaf.shape[-2] <= _SUMMED:
-                gathered.append(spectra[names])
-            else:
-                shared.append(spectra.get(names) or size * _narrowed(config, names, platform))
+            shared.append(size if names in wide else size * _narrowed(config, names, platform))
         if config.mesh.shard_optimizer and "data" in meshes.spec(path, leaf.shape, mesh["data"]):
             split.append(size)
     return [
         _row("gradients", "all-reduce", mesh, meshes.AXES, sum(shared), len(shared)),
-        _row(
-            "gradients of spectra",
-            "all-gather",
-            mesh,
-            meshes.AXES,
-            math.prod(mesh.values()) * sum(gathered),
-            len(gathered),
-        ),
         _row("experts' gradients", "all-reduce", mesh, ("data",), sum(own), len(own)),
         _row("norm of the experts' gradients", "all-reduce", mesh, ("expert",), norms * _FLOAT, norms),
         _row("parameters after the update", "all-gather", mesh, ("data",), sum(split), len(split)),
     ]
 
 
-def _spectra(config: Config, params: Any, platform: str) -> dict[tuple[str, ...], int]:
-    """Bytes of the spectra of transformed kernels, by the kernel's path: it is their gradients that are summed over the
-    devices, before the transform back.
-
-    Seen in programs compiled for TPUs: a product of complex matrices is three real ones there, each with a sum of its
-    own; and the sums of a few channels (`large_conv`, D up to 8) are gathered from all devices and then added up.
-    """
-    found = {}
+def _transformed(config: Config, params: Any, platform: str) -> set[tuple[str, ...]]:
+    """Paths of transformed kernels, whose gradients are summed in float32 whatever their layer computes in."""
+    found = set()
     with target.compiling_for(platform):
         for layer, side, shape in [*choice.layers(config.model), *_resnet_kernels(config, params)]:
             name = layer if not layer.startswith("resnet") else "resnet"
             form = choice.asked(config.model.convolution, name) or choice.fastest((side, side), shape, train=True)
-            path = (*layer.split("/"), "kernel")
-            if form != "direct" and _has(params, path):
-                kernel = jax.ShapeDtypeStruct(shape, np.float32)
-                spectrum = jax.eval_shape(
-                    lambda k, side=side, form=form: large_conv.kernel_spectrum(k, (side, side), form), kernel
-                )
-                found[path] = math.prod(spectrum.shape) * spectrum.dtype.itemsize
-                if platform == "tpu" and form == "dft" and shape[2] > _SUMMED:
-                    found[path] = found[path] * 3 // 2
+            if form != "direct":
+                found.add((*layer.split("/"), "kernel"))
     return found
 
 
@@ -118,14 +94,6 @@ def _narrowed(config: Config, path: tuple[str, ...], platform: str) -> float:
     of_layer = path[0] in ("cnnfe1", "cnnfe2", "resnet", "fuse") and "bn" not in path[-2]
     narrow = np.dtype(jax.numpy.dtype(config.model.dtype)).itemsize / _FLOAT
     return narrow if of_layer and platform != "cpu" else 1.0
-
-
-def _has(tree: Any, path: tuple[str, ...]) -> bool:
-    for key in path:
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True
 
 
 def _resnet_kernels(config: Config, params: Any) -> Iterator[tuple[str, int, tuple[int, ...]]]:

@@ -62,7 +62,8 @@ def test_the_command_compiles_for_cpus_and_says_where_the_memory_goes():
 
 #: Sizes whose arithmetic is nearly all in convolutions and matrix products, and small enough to compile in seconds.
 WIDE = {
-    "model.convolution": "direct", "model.cnnfe1.filters": "(48, 64)", "model.cnnfe2.filters": "(48, 64)",
+    "model.convolution": "direct", "model.cnnfe1.kernels": "(9, 5)", "model.cnnfe2.kernels": "(7, 5)",
+    "model.cnnfe1.filters": "(48, 64)", "model.cnnfe2.filters": "(48, 64)",
     "model.resnet.stem_filters": "32", "model.resnet.filters": "(32, 64)", "model.cnnfe1_width": "64",
     "model.fuse_width": "64", "moe.hidden": "64", "augment.crop": "0", "augment.shift": "0", "augment.rotate": "0",
     "augment.mixup": "0", "augment.erase": "0", "augment.brightness": "0", "model.conv_dropout": "0",
@@ -84,8 +85,8 @@ def by_hand():
     def conv(pixels, kernel, d, f, stride=1, passes=3):
         return passes * 2 * taps(pixels, kernel, stride) ** 2 * d * f
 
-    extractors = conv(32, 5, 3, 48, passes=2) + conv(16, 3, 48, 64)
-    extractors += conv(32, 3, 3, 48, passes=2) + conv(16, 3, 48, 64)
+    extractors = conv(32, 9, 3, 48, passes=2) + conv(16, 5, 48, 64)
+    extractors += conv(32, 7, 3, 48, passes=2) + conv(16, 5, 48, 64)
     # Stem of stride 2 to 16 pixels, 3x3 pool of stride 2 to 7, a stage of 7 and one of 4 pixels, one block each.
     resnet = conv(32, 3, 3, 32, stride=2, passes=2)
     resnet += conv(7, 1, 32, 32) + conv(7, 3, 32, 32) + conv(7, 1, 32, 128) + conv(7, 1, 32, 128)
