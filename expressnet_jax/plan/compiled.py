@@ -114,12 +114,12 @@ def _text(compiled: Any) -> str:
 
 
 def _refused(message: str, seconds: float) -> Refused:
-    """From "... Used 17.20G of 15.75G hbm. ..."."""
+    """From "... Used 17.20G of 15.75G hbm. ..." or "... temporaries (105.08G) exceeds available HBM (15.75G)."."""
     message = " ".join(message.split())
-    found = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)
-    needed, capacity = (
-        (int(float(found[1]) * _UNITS[found[2]]), int(float(found[3]) * _UNITS[found[4]])) if found else (0, 0)
-    )
+    size = r"([\d.]+)([KMG]?)"
+    found = re.search(rf"Used {size} of {size} hbm|\({size}\) exceeds available HBM \({size}\)", message)
+    numbers = [part for part in found.groups() if part is not None] if found else ["0", "", "0", ""]
+    needed, capacity = (int(float(numbers[i]) * _UNITS[numbers[i + 1]]) for i in (0, 2))
     return Refused(needed, capacity, message[:200], seconds)
 
 

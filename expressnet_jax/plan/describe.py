@@ -37,7 +37,7 @@ def text(plan: dict[str, Any]) -> str:
 
 def _memory(plan: dict[str, Any]) -> list[str]:
     memory = plan["memory"]
-    lines = ["memory of one device" + ("" if plan["compile_seconds"] is not None else ", from shapes alone")]
+    lines = ["memory of one device" + ("" if "compiler" in memory else ", from shapes alone")]
     lines += [f"  {name:<34}{_bytes(size):>12}" for name, size in memory["parts"].items()]
     verdict = ""
     if memory["capacity"]:
@@ -60,7 +60,7 @@ def _arithmetic(plan: dict[str, Any]) -> list[str]:
         f"  {'GFLOP an image':<34}{own['flops_per_image'] / 1e9:>12.3f}",
         f"  {'MB read and written an image':<34}{own['bytes_per_image'] / 1e6:>12.1f}",
     ]
-    if plan["compile_seconds"] is not None:
+    if "compiler" in plan["memory"]:
         lines[0] += ", by the compiler's count"
         lines += [f"  {'GFLOP an image, counted by layers':<34}{shapes['flops_per_image'] / 1e9:>12.3f}"]
         if own.get("loops"):

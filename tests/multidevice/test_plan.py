@@ -126,3 +126,14 @@ def test_its_arithmetic_is_that_of_the_layers(for_tpu):
 def test_a_shape_that_libtpu_does_not_know_is_one_line():
     done = expressnet("plan", f"--config={TINY}", "--topology", "v5e:3x5")
     assert done.returncode == 1 and "v5e:3x5" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_what_does_not_fit_is_refused_with_the_compilers_own_figures():
+    done = expressnet(
+        "plan", f"--config={TINY}", "--config.augment.mixup=0", "--topology", "v5e:2x2", "--config.mesh.data=1",
+        f"--config.batch_size={1 << 20}", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    memory = json.loads(done.stdout)["memory"]
+    assert not memory["fits"] and "DOES NOT FIT" in done.stderr and "RESOURCE_EXHAUSTED" in memory["refused"]
+    assert memory["needed"] > 16 << 30 > memory["compiler_capacity"] > 15 << 30
