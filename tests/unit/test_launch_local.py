@@ -38,9 +38,12 @@ def job(tmp_path):
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "CUDA_"))}
         environment = {**kept, "EXPRESSNET": str(stand_in), "LOG": str(tmp_path / "log"), **variables}
         command = ["bash", str(SCRIPT), *arguments, "--", "train", "--workdir", str(tmp_path / "a run")]
+        # Tests run in the background ignore Ctrl-C, and so would what they start: bash could then not trap it.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
+        signal.signal(signal.SIGINT, before)
         started.append(process)
         return process
 
