@@ -60,10 +60,10 @@ def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
                 found.append(_crossing(instruction, turns, loop))
             if kind not in KINDS:
                 continue
-            if instruction.opcode in KINDS and (kind, _channel(instruction)) in spread:
-                if (kind, _channel(instruction)) in seen:
+            if instruction.opcode in KINDS and (kind, _identity(instruction)) in spread:
+                if (kind, _identity(instruction)) in seen:
                     continue
-                seen.add((kind, _channel(instruction)))
+                seen.add((kind, _identity(instruction)))
             groups = replica_groups(instruction.rest, math.prod(mesh.values()))
             axis, size = _axis(groups, mesh, pairs=kind == "collective-permute")
             if not axis:
@@ -94,15 +94,16 @@ def sent(kind: str, size: float, devices: int) -> float:
 
 
 def _spread(computations: dict[str, list[_Instruction]]) -> set[tuple[str, str]]:
-    """Those (kind, channel) that a TPU executes piece by piece inside of several fusions, each of which names it."""
+    """Those (kind, identity) that a TPU executes piece by piece inside of several fusions, each of which names it."""
     begin = 'custom_call_target="AsyncCollectiveStart"'
     begun = [part for part in computations.values() if any(begin in one.rest for one in part)]
-    return {(one.opcode, _channel(one)) for part in begun for one in part if one.opcode in KINDS}
+    return {(one.opcode, _identity(one)) for part in begun for one in part if one.opcode in KINDS}
 
 
-def _channel(instruction: _Instruction) -> str:
-    found = re.search(r"channel_id=(\d+)", instruction.rest)
-    return found[1] if found else ""
+def _identity(instruction: _Instruction) -> str:
+    """What the pieces of one collective share. The channel is not enough: all of `shard_map`'s have the same."""
+    shared = r'channel_id=\d+|chain_id="\d+"|op_name="[^"]*"|stack_frame_id=\d+'
+    return " ".join(re.findall(shared, instruction.rest))
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:

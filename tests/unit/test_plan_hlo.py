@@ -127,6 +127,20 @@ def test_a_collective_that_a_tpu_spreads_over_fusions_is_one():
     assert (found.operations, found.bytes, found.kind) == (1, 32, "all-gather")
 
 
+def test_collectives_of_shard_map_share_a_channel_and_are_counted_each():
+    """As compiled for a TPU: one is spread over fusions, two are not, and a fourth is spread in a chain of its own."""
+    gather = "%g = f32[8]{0} all-gather(%s), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}"
+    parts = "".join(
+        f'%part{i} (s: f32[2]) -> f32[8] {{\n  {gather}, frontend_attributes={{chain_id="{chain}"}}\n'
+        f'  ROOT %c = f32[8] custom-call(%g), custom_call_target="AsyncCollective{last}"\n}}\n'
+        for i, (chain, last) in enumerate([("1", "Start"), ("1", "Done"), ("2", "Start"), ("2", "Done")])
+    )
+    lines = [f"%f{i} = f32[8]{{0}} fusion(%p), kind=kCustom, calls=%part{i}" for i in range(4)]
+    plain = [gather.replace("%g", f"%plain{i}").replace("%s", "%p") for i in range(2)]
+    found = hlo.collectives(program(*lines, *plain, more=parts), MESH)
+    assert (len(found), sum(one.bytes for one in found)) == (4, 4 * 32)
+
+
 def test_what_a_chip_hands_over_for_other_slices_is_a_transfer():
     line = (
         "%s = (f32[1,4,128]{2,1,0:T(4,128)}, u32[], token[]) send(%x, %after), channel_id=4, is_host_transfer=true, "
