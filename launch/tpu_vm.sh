@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # A training on Cloud TPU machines without Kubernetes: one slice, whose hosts each run the TPU image.
 #
-#   bash launch/tpu_vm.sh VERB NAME [OPTIONS] [-- train --config=fer2013 --workdir /work/runs/a]
+#   bash launch/tpu_vm.sh VERB NAME [OPTIONS] [-- train --config=fer2013 --workdir /shared/runs/a]
 #
 #   queue | create   asks for the TPU: waits in line, or now or never        status | delete
-#   install          on all hosts: mounts /work, pulls the image             follow   what host 0 prints
+#   install          on all hosts: mounts /shared, pulls the image             follow   what host 0 prints
 #   start | stop     on all hosts; stop saves, and start goes on
 #   run              queue, install, start, wait, delete; after a preemption again, until the training has ended
 #
 #   --zone Z (us-west4-a)   --type T (v5litepod-16)   --version V (v2-alpha-tpuv5-lite)   --spot
-#   --image IMAGE   of launch/container/Dockerfile.tpu        --nfs HOST:/SHARE   a Filestore, mounted at /work
+#   --image IMAGE   of launch/container/Dockerfile.tpu        --nfs HOST:/SHARE   a Filestore, mounted at /shared
 #   --dry-run       prints the commands, runs none
 #
-# /work outlives the TPU: so the same command resumes on the next one. Data and runs belong there.
+# /shared outlives the TPU: so the same command resumes on the next one. Data and runs belong there.
 # Needs gcloud, with a project set, and rights to TPUs. The flags were checked against gcloud 528. Not yet run on a TPU.
 set -euo pipefail
 
@@ -71,16 +71,16 @@ status() {
 }
 delete() { queued delete --force --quiet 2>/dev/null && [ -z "$dry" ] || or delete --quiet; }
 install() {
-    local c="sudo apt-get update -q && sudo apt-get install -qy nfs-common && sudo mkdir -p /work"
-    c+=" && { mountpoint -q /work || sudo mount -t nfs ${value[nfs]} /work; }"
-    c+=" && sudo install -d -o 10001 -g 10001 /work/runs"
+    local c="sudo apt-get update -q && sudo apt-get install -qy nfs-common && sudo mkdir -p /shared"
+    c+=" && { mountpoint -q /shared || sudo mount -t nfs ${value[nfs]} /shared; }"
+    c+=" && sudo install -d -o 10001 -g 10001 /shared/runs"
     c+=" && sudo gcloud auth configure-docker ${value[image]%%/*} --quiet && sudo docker pull ${value[image]}"
     on all "$c"
 }
 start() { # where it runs already, it is left alone
     local c="sudo docker inspect -f {{.State.Running}} expressnet 2>/dev/null | grep -q true"
     c+=" || { sudo docker rm expressnet 2>/dev/null; sudo docker run --detach --name expressnet --privileged"
-    c+=" --network host --ulimit memlock=-1 --volume /work:/work --env TFDS_DATA_DIR=/work/data"
+    c+=" --network host --ulimit memlock=-1 --volume /shared:/shared --env TFDS_DATA_DIR=/shared/data"
     c+=" ${value[image]} ${arguments[*]@Q} --distributed; }"
     on all "$c"
 }

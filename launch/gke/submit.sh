@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Submits a training to Kubernetes as a JobSet, queued by Kueue.
 #
-#   bash launch/gke/submit.sh tpu --name NAME --image IMAGE [OPTIONS] -- train --config=fer2013 --workdir /work/runs/a
-#   bash launch/gke/submit.sh gpu --name NAME --image IMAGE [OPTIONS] -- train --config=fer2013 --workdir /work/runs/a
+#   bash launch/gke/submit.sh tpu --name NAME --image IMAGE [OPTIONS] -- train --config=fer2013 --workdir /shared/runs/a
+#   bash launch/gke/submit.sh gpu --name NAME --image IMAGE [OPTIONS] -- train --config=fer2013 --workdir /shared/runs/a
 #
 #   --topology 4x4    of a TPU slice (default 4x4)      --slices S   how many slices (default 1)
 #   --nodes N         with gpu (default 2)              --chips C    TPU chips (4) or GPUs (8) of a host
 #   --accelerator X   value of the node label (default: tpu-v5-lite-podslice, nvidia-h100-80gb)
-#   --queue Q         of Kueue (default: default)       --claim C    the volume for /work (default: expressnet-work)
+#   --queue Q         of Kueue (default: default)       --claim C    the volume for /shared (default: expressnet-work)
 #   --restarts R      of all pods (default 20)          --dry-run    prints command and manifest, submits nothing
 #
 # Follow:  kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME,batch.kubernetes.io/job-completion-index=0

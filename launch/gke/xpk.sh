@@ -6,7 +6,7 @@
 # such as my-run my-cluster v5litepod-16 2 REGION-docker.pkg.dev/PROJECT/REPOSITORY/expressnet:tpu. Before, once:
 #   xpk cluster create --cluster=my-cluster --tpu-type=v5litepod-16 --num-slices=2 --spot \
 #       --enable-gcpfilestore-csi-driver
-#   xpk storage create expressnet-work --cluster=my-cluster --type=gcpfilestore --auto-mount=false --mount-point=/work \
+#   xpk storage create expressnet-work --cluster=my-cluster --type=gcpfilestore --auto-mount=false --mount-point=/shared \
 #       --size=1024 --tier=BASIC_HDD --access-mode=ReadWriteMany --vol=work \
 #       --readonly=false
 # Follow:  xpk inspector --cluster=my-cluster --workload=my-run
@@ -33,6 +33,6 @@ if [[ ! $5 =~ ^[a-z0-9][A-Za-z0-9._/:@-]*$ ]]; then fail "'$5' is not an image";
 words=("${@:7}" --distributed)
 command=(xpk workload create "--workload=$1" "--cluster=$2" "--tpu-type=$3" "--num-slices=$4" "--docker-image=$5"
     --storage=expressnet-work --max-restarts=20 --restart-on-exit-codes=75 --termination-grace-period-seconds=300
-    --env=TFDS_DATA_DIR=/work/data "--command=exec expressnet ${words[*]@Q}") # exec: its shell passes SIGTERM on to us
+    --env=TFDS_DATA_DIR=/shared/data "--command=exec expressnet ${words[*]@Q}") # exec: its shell passes SIGTERM on to us
 if [ -n "$dry" ]; then printf '%q ' "${command[@]}" && echo && exit; fi
 exec "${command[@]}"

@@ -165,7 +165,16 @@ def printed(done):
     return [shlex.split(line) for line in done.stdout.splitlines() if line and not line.startswith("#")]
 
 
-TPU = ["my-run", "--spot", "--image", "us-docker.pkg.dev/p/r/e:tpu", "--nfs", "10.0.0.2:/work", "--zone", "us-east5-b"]
+TPU = [
+    "my-run",
+    "--spot",
+    "--image",
+    "us-docker.pkg.dev/p/r/e:tpu",
+    "--nfs",
+    "10.0.0.2:/shared",
+    "--zone",
+    "us-east5-b",
+]
 VERBS = {"queue": 1, "create": 1, "status": 1, "delete": 1, "install": 1, "start": 1, "stop": 1, "follow": 1}
 
 

@@ -10,7 +10,7 @@ import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
 GKE = Path(__file__).resolve().parent.parent.parent / "launch" / "gke"
-RUN = ["train", "--config=fer2013", "--workdir", "/work/runs/a b", '--config.x="$(NAME)" \\n ${NAME} #: & é']
+RUN = ["train", "--config=fer2013", "--workdir", "/shared/runs/a b", '--config.x="$(NAME)" \\n ${NAME} #: & é']
 NAMED = ["--name", "my-run", "--image", "us-docker.pkg.dev/p/r/e@sha256:0f"]
 
 
@@ -102,7 +102,7 @@ def test_what_every_manifest_must_say(kind):
     assert job["completionMode"] == "Indexed" and job["completions"] == job["parallelism"]
     assert pod["restartPolicy"] == "Never" and pod["terminationGracePeriodSeconds"] >= 120
     assert pod["securityContext"]["runAsNonRoot"] and not main["securityContext"]["allowPrivilegeEscalation"]
-    assert main["volumeMounts"][0]["mountPath"] == "/work"
+    assert main["volumeMounts"][0]["mountPath"] == "/shared"
     # Kubernetes turns $$( into $( and puts variables in for $(NAME); nothing of the kind may be left in the arguments.
     assert [word.replace("$$(", "$(") for word in main["args"]] == [*RUN, "--distributed"]
     assert not any("$(" in word.replace("$$(", "") for word in main["args"])
