@@ -135,6 +135,19 @@ def _shape(shapes: dict[str, int]) -> tuple[int, int, int]:
     return max(height), max(width), max(channels)
 
 
+def repeated(split: Split, others: Sequence[Split]) -> np.ndarray:
+    """(N,) bool: which pictures of a split are in one of the others too, equal in every pixel (grey counts as grey)."""
+    seen = {_digest(record["image"], other.shape[2]) for other in others for record in other.scan()}
+    return np.array([_digest(record["image"], split.shape[2]) in seen for record in split.scan()], bool)
+
+
+def _digest(data: bytes, channels: int) -> bytes:
+    image = pixels(data, channels)
+    if channels == 3 and (image == image[..., :1]).all():
+        image = image[..., :1]
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
+
+
 def clean_holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Cuts a split in two, (rest, held out): `fraction` of each class, equal pictures always on one side.
 

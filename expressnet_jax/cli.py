@@ -1,4 +1,4 @@
-"""The command line: `expressnet train | evaluate | inspect | plan | export | predict | bench | data prepare|audit`.
+"""The command line: `expressnet train | evaluate | ablate | report | inspect | plan | export | predict | bench | data`.
 
 Text goes to standard error, JSON to standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by
 SIGTERM, 130 stopped by SIGINT.
@@ -38,8 +38,9 @@ def _evaluate(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str
 
     _start_jax(distributed=options.distributed)
     summary, text = report.evaluate_run(
-        options.workdir, data=options.data, split=options.split, data_dir=options.data_dir
-    )
+        options.workdir, data=options.data, split=options.split, data_dir=options.data_dir,
+        robust=options.robustness, salient=options.saliency,
+    )  # fmt: skip
     if not distributed.is_first():
         return 0
     _say(text)
@@ -167,9 +168,26 @@ def _plan(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict
     return cli_plan.run(options, overrides, _start_jax, _say)
 
 
+def _ablate(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    from expressnet_jax import cli_ablate
+    from expressnet_jax.train import run_folder
+
+    found, code = cli_ablate.ablate(options, overrides, _say)
+    if options.json:
+        print(run_folder.json_line(found), end="")
+    return code
+
+
+def _report(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
+    from expressnet_jax import cli_ablate
+
+    return cli_ablate.report(options, _say)
+
+
 _COMMANDS: dict[str, Callable[..., dict[str, Any] | int]] = {
     "train": _train, "evaluate": _evaluate, "inspect": _inspect, "bench": _bench, "prepare": _prepare, "audit": _audit,
     "export": _export, "predict": _predict, "plan": _plan,
+    "ablate": _ablate, "report": _report,
 }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ _EXAMPLES = {
     "evaluate": "expressnet evaluate --workdir runs/small --data fer2013 --split public_test",
     "inspect": "expressnet inspect --config=fer2013:paper --config.moe.num_experts=8",
     "plan": "expressnet plan --config=fer2013:paper --config.batch_size=256 --topology v5e:2x2 --plot scaling.png",
+    "ablate": "expressnet ablate --config=fer2013_small --sweep 'moe.num_experts=1,2,4;moe.top_k=1,2' --out studies/e",
+    "report": "expressnet report runs/small runs/eight --out report.html --tables tables",
     "export": "expressnet export --workdir runs/small --formats stablehlo,onnx --out artifacts/small",
     "predict": "expressnet predict holiday/ --model artifacts/small --faces haar --csv faces.csv",
     "bench": "expressnet bench step --config=fer2013:paper --config.batch_size=8 --only backbone",
@@ -33,11 +35,11 @@ def _path(text: str) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """All commands. They import what they need when they run: `--help` waits for no JAX."""
-    from expressnet_jax import cli_plan
+    from expressnet_jax import cli_ablate, cli_plan
 
     parser = _Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="train|evaluate|inspect|plan|export|predict|bench|data"
+        dest="command", required=True, metavar="train|evaluate|ablate|report|inspect|plan|export|predict|bench|data"
     )
 
     def command(parent: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -59,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--workdir", required=True, type=_path, help="the folder of a run")
     evaluate.add_argument("--data", help="another prepared data set; classes are matched by name")
     evaluate.add_argument("--split", help="default: the test split that the run's config names")
+    evaluate.add_argument("--robustness", action="store_true", help="also under pose, occlusion, light, blur ...")
+    evaluate.add_argument("--saliency", action="store_true", help="also what each branch of the network looks at")
     evaluate.add_argument("--data_dir", help=data_dir)
     evaluate.add_argument("--distributed", action="store_true", help=distributed)
     inspect = command(commands, "inspect", "Show the size and cost of a network, or what a run or an artifact holds.")
@@ -70,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         "--selfcheck", action="store_true", help="with --config: check each way to reach the experts on these devices"
     )
     cli_plan.add(commands, command, config)
+    cli_ablate.add(commands, command, config, data_dir, _path)
     _add_export_and_predict(commands, command, data_dir)
     _add_bench(commands, command, config, data_dir)
     _add_data(commands, command, data_dir)

@@ -15,6 +15,10 @@ import ml_collections
 
 from expressnet_jax.moe.settings import MoE
 
+#: The parts of the network that look at the picture, and its mixtures of experts: what `model.without` can name.
+BRANCHES = ("cnnfe1", "cnnfe2", "resnet")
+MIXTURES = ("moe_cnn", "moe_expression")
+
 
 class ConfigError(Exception):
     """A wrong config or command line. The message is one line: what is wrong, with the numbers, and the way out."""
@@ -73,6 +77,9 @@ class Model:
     image_size: int = 224  # pixels; pictures are resized to it on the device
     dtype: str = "float32"  # of activations; parameters, statistics, router and loss stay in float32
     network: str = "expressnet"  # or "backbone": the ResNet and a linear head alone, the yardstick
+    # Parts that are left out, for ablations: cnnfe1 (and moe_cnn with it), cnnfe2, resnet, moe_cnn, moe_expression.
+    # Without both cnnfe2 and resnet, nothing is fused, and moe_expression goes too.
+    without: tuple[str, ...] = ()
     # Form of the convolutions of stride 1: direct, fft, dft, or auto, the fastest by what was measured;
     # "cnnfe1/conv1=fft,cnnfe2/conv1=direct" gives some layers theirs.
     convolution: str = "auto"
@@ -87,6 +94,16 @@ class Model:
     batchnorm_epsilon: float = 1e-3
     batchnorm_momentum: float = 0.99
     batchnorm_group: int = 0  # pictures that share their statistics in training; 0: all of a (micro-)batch
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the network is made of beside its head, in the order in which it is computed."""
+        if self.network == "backbone":
+            return ("resnet",)
+        gone = {*self.without}
+        gone |= {"moe_cnn"} if "cnnfe1" in gone else set()
+        gone |= {"fuse", "moe_expression"} if {"cnnfe2", "resnet"} <= gone else set()
+        return tuple(name for name in (*BRANCHES, "fuse", *MIXTURES) if name not in gone)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from expressnet_jax import duration
-from expressnet_jax.config import PRESETS, Config, ConfigError, Data
+from expressnet_jax.config import BRANCHES, MIXTURES, PRESETS, Config, ConfigError, Data
 from expressnet_jax.moe.settings import IMPLEMENTATIONS, ROUTERS
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -30,7 +30,7 @@ def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     Raises ConfigError for an unknown name, key or value, and for settings that do not fit together.
     """
     name, _, recipe = name.partition(":")
-    raw = _run(_find(name), recipe or None)
+    raw = call(_find(name), "get_config", recipe or None)
     if not isinstance(raw, ml_collections.ConfigDict):
         raise ConfigError(f"{name}: get_config returned a {type(raw).__name__}, not a ConfigDict")
     tree = raw.to_dict()
@@ -52,21 +52,22 @@ def _find(name: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise ConfigError(f"no config {name!r}{_nearest(name, available())}; packaged: {', '.join(available())}")
+    raise ConfigError(f"no config {name!r}{nearest(name, available())}; packaged: {', '.join(available())}")
 
 
-def _run(path: Path, recipe: str | None) -> Any:
-    spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+def call(path: Path, function: str, *arguments: Any, what: str = "config") -> Any:
+    """What a function of a config's or study's file returns. Raises ConfigError, in one line, for any mistake in it."""
+    spec = importlib.util.spec_from_file_location(f"_{what}_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.get_config(recipe)
+        return getattr(module, function)(*arguments)
     except ConfigError:
         raise
-    except Exception as error:  # the user's own file: any mistake in it is theirs to see, in one line
-        what = " ".join(str(error).split())
-        raise ConfigError(f"config {path} cannot be used: {type(error).__name__}: {what}") from error
+    except Exception as error:  # the user's own file: any mistake in it is theirs to see
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{what} {path} cannot be used: {type(error).__name__}: {said}") from error
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
@@ -80,7 +81,7 @@ def _build(kind: type, tree: Any, where: str) -> Any:
     fields = typing.get_type_hints(kind)
     for key in tree:
         if key not in fields:
-            raise ConfigError(f"unknown config key {where}{key}{_nearest(key, list(fields))}")
+            raise ConfigError(f"unknown config key {where}{key}{nearest(key, list(fields))}")
     return kind(**{key: _convert(value, fields[key], f"{where}{key}") for key, value in tree.items()})
 
 
@@ -104,7 +105,7 @@ _ARTICLES = {int: "a whole number", float: "a number", str: "a text", bool: "tru
 def _override(tree: dict[str, Any], key: str, text: str) -> None:
     if key == "model.preset":
         if text not in PRESETS:
-            raise ConfigError(f"model.preset={text!r}{_nearest(text, list(PRESETS))}; presets: {', '.join(PRESETS)}")
+            raise ConfigError(f"model.preset={text!r}{nearest(text, list(PRESETS))}; presets: {', '.join(PRESETS)}")
         model, moe = PRESETS[text]
         tree["model"] = dataclasses.asdict(model)
         tree["moe"]["hidden"] = moe.hidden
@@ -115,7 +116,7 @@ def _override(tree: dict[str, Any], key: str, text: str) -> None:
         if not isinstance(node, dict) or section not in node:
             known = _dotted(tree)
             at = ".".join([*sections, last][: depth + 1])
-            raise ConfigError(f"unknown config key {key} (at {at}){_nearest(key, known)}")
+            raise ConfigError(f"unknown config key {key} (at {at}){nearest(key, known)}")
         parent, node = node, node[section]
     if isinstance(node, dict):
         raise ConfigError(f"config key {key} is a section with {', '.join(node)}; set one of these")
@@ -148,7 +149,8 @@ def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: "; did you mean ...?", or nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -207,7 +209,7 @@ def check(config: Config) -> None:
     flat = _flat(dataclasses.asdict(config))
     for key, choices in _CHOICES.items():
         if flat[key] not in choices:
-            raise ConfigError(f"{key}={flat[key]!r}{_nearest(flat[key], choices)}; one of: {', '.join(choices)}")
+            raise ConfigError(f"{key}={flat[key]!r}{nearest(flat[key], choices)}; one of: {', '.join(choices)}")
     _check_ranges(flat)
     for key in ("total", "eval_every", "save_every", "log_every", "schedule.warmup"):
         number, unit = duration.parse(flat[key], key)
@@ -216,6 +218,7 @@ def check(config: Config) -> None:
         if number == 0 and key != "schedule.warmup":
             raise ConfigError(f"{key}={flat[key]!r} must be above 0")
     _check_data(config.data)
+    _check_parts(config)
     _check_convolution(config)
     _check_sizes(config)
     _check_experts(config)
@@ -260,16 +263,42 @@ def _check_data(data: Data) -> None:
         raise ConfigError("data.target=votes does not go with data.also: further data sets have one label a picture")
 
 
+def _check_parts(config: Config) -> None:
+    model, known = config.model, (*BRANCHES, *MIXTURES)
+    if not model.without:
+        return
+    said = f"model.without={','.join(model.without)}"
+    for name in model.without:
+        if name not in known:
+            raise ConfigError(f"model.without: no part {name!r}{nearest(name, known)}; one of: {', '.join(known)}")
+    if model.network == "backbone":
+        raise ConfigError(f"{said} does not go with model.network=backbone, which has the ResNet alone")
+    if {*BRANCHES} <= {*model.without}:
+        raise ConfigError(f"{said} leaves no branch; keep one of {', '.join(BRANCHES)}")
+    # One way to write each network, so that two configs of the same one are equal.
+    rest = [name for name in known if name in model.without]
+    implied = {"moe_cnn"} if "cnnfe1" in rest else set()
+    implied |= {"moe_expression"} if {"cnnfe2", "resnet"} <= {*rest} else set()
+    clean = tuple(name for name in rest if name not in implied)
+    if model.without != clean:
+        raise ConfigError(f"{said}: parts in their order, once, and none that goes with another: {','.join(clean)}")
+    if config.mesh.expert > 1 and not {*MIXTURES} & {*model.parts}:
+        raise ConfigError(f"{said} leaves no experts to spread over mesh.expert={config.mesh.expert} devices")
+    if config.init.backbone and "resnet" in model.without:
+        raise ConfigError(f"{said} leaves no ResNet for the weights of init.backbone={config.init.backbone}")
+
+
 def _check_convolution(config: Config) -> None:
     counts = {"cnnfe1": len(config.model.cnnfe1.kernels), "cnnfe2": len(config.model.cnnfe2.kernels)}
+    counts = {branch: count for branch, count in counts.items() if branch not in config.model.without}
     layers = ["resnet", *(f"{branch}/conv{i + 1}" for branch, count in counts.items() for i in range(count))]
     forms = ("auto", "direct", "fft", "dft")
     for part in config.model.convolution.split(","):
         layer, equals, form = part.strip().rpartition("=")
         if form not in forms:
-            raise ConfigError(f"model.convolution: {form!r}{_nearest(form, forms)}; one of: {', '.join(forms)}")
+            raise ConfigError(f"model.convolution: {form!r}{nearest(form, forms)}; one of: {', '.join(forms)}")
         if equals and layer not in layers:
-            raise ConfigError(f"model.convolution: no layer {layer!r}{_nearest(layer, layers)}; one of {layers}")
+            raise ConfigError(f"model.convolution: no layer {layer!r}{nearest(layer, layers)}; one of {layers}")
 
 
 def _check_sizes(config: Config) -> None:

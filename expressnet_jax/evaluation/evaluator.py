@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,14 +19,6 @@ from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train.state import State
 
 
-class Examples(NamedTuple):
-    """Some examples of a split and the network's answers, for a picture of them."""
-
-    images: np.ndarray  # (n, H, W, C) uint8
-    labels: np.ndarray  # (n,)
-    probabilities: np.ndarray  # (n, classes)
-
-
 def evaluate(
     config: Config, step: Callable[..., Any], state: State, split: Split, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
@@ -41,7 +32,7 @@ def evaluate(
     loss = 0.0
     steps = -(-len(split) // config.batch_size)
     hidden = None if distributed.is_first() else True  # None: no bar where standard error is no terminal
-    for batch in tqdm(_batches(config, split), split.name, steps, leave=False, disable=hidden):
+    for batch in tqdm(batches(config, split), split.name, steps, leave=False, disable=hidden):
         confusion, batch_loss, _ = step(state, meshes.to_device(mesh, batch), split.known)
         counts += np.asarray(confusion, np.int64)
         loss += float(batch_loss)
@@ -52,21 +43,8 @@ def evaluate(
     return {"split": split.name, "loss": loss / len(split), **metrics.summarize(counts, names)}
 
 
-def examples(
-    config: Config, step: Callable[..., Any], state: State, split: Split, mesh: jax.sharding.Mesh, count: int
-) -> Examples:
-    """The network's answers for some `count` examples, spread evenly over the split: this process's share of them."""
-    chosen = split.numbers[np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)]
-    few = dataclasses.replace(split, numbers=chosen)
-    parts = []
-    for batch in _batches(config, few):
-        _, _, probabilities = step(state, meshes.to_device(mesh, batch), split.known)
-        columns = (batch["image"], batch["label"], meshes.local_rows(probabilities))
-        parts.append([column[batch["mask"]] for column in columns])
-    return Examples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _batches(config: Config, split: Split) -> Iterator[Batch]:
+def batches(config: Config, split: Split) -> Iterator[Batch]:
+    """This process's part of every example once; the last batch is padded."""
     return loader.evaluation_batches(
         split, config.batch_size, host=jax.process_index(), hosts=jax.process_count(), workers=config.data.workers
     )

@@ -62,7 +62,7 @@ def confusion_figure(summary: dict[str, Any], path: str | os.PathLike[str], titl
     scale = figure.add_axes(((left + side + 0.15) / width, bottom / height, 0.17 / width, side / height))
     figure.colorbar(heat, cax=scale, format=PercentFormatter(1.0)).ax.spines[:].set_visible(False)
     _write_heading(figure, summary, title or "Confusion matrix")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _separate_cells(axes: Axes, size: int) -> None:
@@ -143,7 +143,7 @@ def predictions_figure(
     axes.text(total_width - gap, 0.2, legend, va="center", ha="right", fontsize=8, color=INK)
     # Last, because each picture drawn moves the limits.
     axes.set(xlim=(0, total_width), ylim=(total_height, 0), aspect="auto")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_tile(
@@ -217,7 +217,7 @@ def curves_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[str
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     else:
         figure.suptitle("nothing recorded yet", color=GREY)
-    _save(figure, path)
+    save(figure, path)
 
 
 def experts_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -249,7 +249,7 @@ def experts_figure(records: Sequence[dict[str, Any]], path: str | os.PathLike[st
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)
     figure.suptitle("share of the selections", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _of_kind(records: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -307,7 +307,7 @@ def _plot_validation(axes: Axes, records: list[dict[str, Any]], key: str, best: 
     )
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a PNG under another name first, so that a full disk or a kill never leaves half a picture."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -130,7 +130,7 @@ def _class_table(summary: dict[str, Any]) -> list[str]:
         # 0 of 0 counts as 0 in the means above, but in a table it would read as a failure.
         recall = _percent(values["recall"]) if values["examples"] else "-"
         rows.append([name, _percent(values["precision"]), recall, _percent(values["f1"]), f"{values['examples']:,}"])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _confusion_table(summary: dict[str, Any]) -> list[str]:
@@ -139,10 +139,10 @@ def _confusion_table(summary: dict[str, Any]) -> list[str]:
         total = sum(counts)
         cells = [f"{100 * count / total:.1f}" if count else "." for count in counts] if total else ["-"] * len(counts)
         rows.append([name, *cells, f"{total:,}"])
-    return ["confusion, in % of the examples of each true class (. is none)", *_aligned(rows)]
+    return ["confusion, in % of the examples of each true class (. is none)", *aligned(rows)]
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
     """Rows of cells as lines: the first column to the left, the others to the right, each as wide as it needs."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -1,62 +1,178 @@
-"""Evaluates a run's best checkpoint, and leaves text, JSON and pictures of it in the run's folder."""
+"""Evaluates a run's best checkpoint in depth, and leaves text, JSON, answers and pictures of it in the run's folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from data_pipelines import splits
+from data_pipelines.errors import DataError
 from data_pipelines.splits import Split
-from expressnet_jax.config import ConfigError
-from expressnet_jax.evaluation import evaluator, figures, metrics
+from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.evaluation import answers as answering
+from expressnet_jax.evaluation import (
+    depth,
+    expert_figures,
+    experts,
+    factors,
+    figures,
+    metrics,
+    robustness,
+    robustness_figures,
+    saliency,
+)
+from expressnet_jax.evaluation.answers import Answers
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.train import data as datas
-from expressnet_jax.train import hooks, program, restore, run_folder
+from expressnet_jax.train import hooks, restore, run_folder, state
+
+_SHOWN = 40  # pictures of predictions.png
+_SALIENT = 8  # pictures of saliency.png
+
+
+class _Found(NamedTuple):
+    """What an evaluation has found, before it is written."""
+
+    summary: dict[str, Any]
+    answers: Answers
+    split: Split
+    maps: Any  # of `saliency.maps`, or None
 
 
 def evaluate_run(
-    workdir: Path, *, data: str | None = None, split: str | None = None, data_dir: str | None = None
+    workdir: Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    robust: bool = False,
+    salient: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """Evaluates the best checkpoint of a run on one split; by default the test split of its config.
 
-    `split` may be "validation" for the examples that the run itself held out. Returns the summary and its text, and
-    writes both, a confusion matrix and a picture of predictions to `workdir`/evaluation/<data>_<split>/.
+    `split` may be "held_out" or "validation" for the examples that the run itself held out. `robust` adds accuracy
+    under corruptions, `salient` what each branch looks at. Returns the summary and its text, and writes both, every
+    answer (answers.npz) and pictures to `workdir`/evaluation/<data>_<split>/.
     """
     config = run_folder.read_config(workdir)
     if data and not split:
         raise ConfigError(f"--data {data} needs --split")
     mesh = meshes.for_evaluation(config)
     config = meshes.even_batch(config, mesh)
+    asked = split or config.data.test_split
     with distributed.together():
-        examples = datas.open_for_evaluation(
-            config, data or config.data.name, split or config.data.test_split, data_dir
-        )
+        examples = datas.open_for_evaluation(config, data or config.data.name, asked, data_dir)
+        own = _own(config, data_dir)
     restored, at = restore.restore_best(config, workdir, mesh)
-    evaluate = program.evaluation(config, mesh)
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
-        summary = evaluator.evaluate(config, evaluate, restored, examples, mesh)
-        few = evaluator.examples(config, evaluate, restored, examples, mesh, 40)
-    summary = {"workdir": str(workdir), "step": at, **summary}
-    left_out = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
-    note = f"\nonly the classes that both have; not in this data set: {', '.join(left_out)}" if left_out else ""
-    text = f"{examples.name}, checkpoint of step {at} of {workdir}{note}\n\n{metrics.describe(summary)}"
+        found = _evaluate(config, restored, examples, own, mesh, robust=robust, salient=salient)
+    found = found._replace(summary={"workdir": str(workdir), "step": at, "asked": asked, **found.summary})
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
+    text = f"{examples.name}, checkpoint of step {at} of {workdir}{_left_out(examples)}\n\n{_describe(found.summary)}"
     if distributed.is_first():
-        _write(folder, summary, text, examples, few)
-    return summary, f"{text.rstrip()}\n\nwritten to {folder}"
+        _write(folder, found, text, config)
+    return found.summary, f"{text.rstrip()}\n\nwritten to {folder}"
 
 
-def _write(folder: Path, summary: dict[str, Any], text: str, examples: Split, few: evaluator.Examples) -> None:
+def _own(config: Config, data_dir: str | None) -> datas.TrainingData | None:
+    """The data that the run was trained and validated on; None where they are not on this machine."""
+    try:
+        return datas.open_data(config, data_dir)
+    except DataError:
+        return None
+
+
+def _evaluate(
+    config: Config,
+    restored: state.State,
+    examples: Split,
+    own: datas.TrainingData | None,
+    mesh: jax.sharding.Mesh,
+    *,
+    robust: bool,
+    salient: bool,
+) -> _Found:
+    step = answering.program(config, mesh)
+    found = answering.collect(config, step, restored, examples, mesh)
+    # A temperature must come from other examples than those it is judged on.
+    other = own.validation if own is not None and own.validation.name != examples.name else None
+    fitted = None if other is None else answering.collect(config, step, restored, other, mesh)
+    leaked = None if own is None else splits.repeated(examples, [own.train, *(split for split, _ in own.also)])
+    summary = {
+        "split": examples.name,
+        "chosen_on": own is not None and own.validation.name == examples.name,  # by its best accuracy there
+        **answering.summarize(found, config.label_smoothing),
+        "depth": depth.of(found, fitted=fitted, fitted_on=other.name if other else None, leaked=leaked),
+        "experts": experts.of(found),
+        "factors": factors.by_factor(examples, found.index, found.right),
+        "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
+        "saliency": None,
+    }
+    maps = None
+    if salient:
+        shown = _spread(len(examples), _SALIENT)
+        maps = saliency.maps(
+            config, restored, examples.load(shown)["image"], found.predicted[shown], found.index[shown]
+        )  # fmt: skip
+        summary["saliency"] = {"shares": saliency.shares(maps), "examples": min(_SALIENT, len(examples))}
+    return _Found(summary, found, examples, maps)
+
+
+def _spread(n: int, count: int) -> np.ndarray:
+    """At most `count` positions, spread evenly over n."""
+    return np.linspace(0, n - 1, min(count, n)).astype(int)
+
+
+def _left_out(examples: Split) -> str:
+    names = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
+    return f"\nonly the classes that both have; not in this data set: {', '.join(names)}" if names else ""
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    parts = [metrics.describe(summary), depth.describe(summary["depth"])]
+    if summary["experts"]:
+        parts.append(experts.describe(summary["experts"], summary["classes"]))
+    if summary["factors"]:
+        parts.append(factors.describe(summary["factors"]))
+    if summary["robustness"]:
+        parts.append(robustness.describe(summary["robustness"]))
+    return "\n\n".join(part.rstrip() for part in parts)
+
+
+def _write(folder: Path, found: _Found, text: str, config: Config) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_text(folder / "summary.json", run_folder.json_line(summary))
+    answering.save(found.answers, folder / "answers.npz")
     run_folder.write_text(folder / "summary.txt", text.rstrip() + "\n")
-    figures.confusion_figure(summary, folder / "confusion.png", examples.name)
+    _draw(folder, found, config)
+    # Last: it says that all is there.
+    run_folder.write_text(folder / "summary.json", run_folder.json_line(found.summary))
+
+
+def _draw(folder: Path, found: _Found, config: Config) -> None:
+    summary, answers, split = found.summary, found.answers, found.split
+    figures.confusion_figure(summary, folder / "confusion.png", split.name)
+    shown = _spread(len(split), _SHOWN)
+    probabilities = np.exp(answering.log_softmax(answers.logits))
     figures.predictions_figure(
-        few.images, few.labels, few.probabilities.argmax(-1), few.probabilities, examples.classes,
-        folder / "predictions.png",
+        split.load(shown)["image"], answers.label[shown], answers.predicted[shown], probabilities[shown],
+        split.classes, folder / "predictions.png",
     )  # fmt: skip
+    positions = {int(number): position for position, number in enumerate(answers.index)}
+    for layer, of_layer in summary["experts"].items():
+        rows = [[positions[one["index"]] for one in surest] for surest in of_layer["surest"]]
+        pictures = [split.load(np.array(row, int))["image"] if row else None for row in rows]
+        expert_figures.surest_figure(pictures, of_layer, summary["classes"], folder / f"surest_{layer}.png", layer)
+    if summary["robustness"]:
+        robustness_figures.curves_figure(summary["robustness"], folder / "robustness.png")
+        robustness_figures.grid_figure(split.load(shown[:1])["image"][0], folder / "corruptions.png")
+    if found.maps is not None:
+        salient = _spread(len(split), _SALIENT)
+        names = [split.classes[i] for i in answers.predicted[salient]]
+        saliency.saliency_figure(split.load(salient)["image"], found.maps, names, folder / "saliency.png")
 
 
 def curves(workdir: Path) -> None:

@@ -94,19 +94,19 @@ def answer(config: Config) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
 
     images: (B, H, W, 3) uint8 in RGB, or (B, H, W, 1) grey, of any size. Returns `probabilities` and `logits`
     (B, classes) and `features` (B, 2 * moe.hidden), the head's input, in float32, and `experts_cnn` and
-    `experts_expression` (B, K) int32, the experts chosen, the likeliest first. The backbone network has no experts, and
-    its features are the ResNet's.
+    `experts_expression` (B, K) int32, the experts chosen, the likeliest first. A network without one of the two layers
+    (`model.without`) has no experts of it, and features of the width of what the head then reads; the backbone network
+    has no experts at all, and its features are the ResNet's.
     """
 
     def run(model: Any, images: jax.Array) -> dict[str, jax.Array]:
         output = model(preprocess.preprocess(images, config.model.image_size, config.preprocess))
-        routed = expressnet.routed_layers(config)
-        features = [output.features[name] for name in routed or ("resnet",)]
+        features = [output.features[name] for name in expressnet.head_inputs(config)]
         return {
             "probabilities": jax.nn.softmax(output.logits),
             "logits": output.logits,
             "features": jnp.concatenate(features, -1).astype(jnp.float32),
-            **{f"experts_{name.removeprefix('moe_')}": output.routing[name].chosen for name in routed},
+            **{f"experts_{name.removeprefix('moe_')}": output.routing[name].chosen for name in output.routing},
         }
 
     return run
@@ -226,10 +226,12 @@ def _check_weights(path: Path, config: Config, weights: Mapping[str, np.ndarray]
 
 def _check_count(path: Path, config: Config, tensors: int) -> None:
     """Raises ArtifactError where a config has more layers than there are tensors: building those could take hours."""
-    layers = sum(config.model.resnet.blocks)
-    if expressnet.routed_layers(config):
-        layers += len(config.model.cnnfe1.kernels) + len(config.model.cnnfe2.kernels)
-        layers += config.moe.num_experts * config.moe.layers
+    model, parts = config.model, config.model.parts
+    counts = {
+        "resnet": sum(model.resnet.blocks), "cnnfe1": len(model.cnnfe1.kernels), "cnnfe2": len(model.cnnfe2.kernels)
+    }  # fmt: skip
+    layers = sum(counts.get(name, 0) for name in parts)
+    layers += config.moe.num_experts * config.moe.layers if expressnet.routed_layers(config) else 0
     if layers > tensors:
         raise ArtifactError(f"{path / WEIGHTS} does not fit: {tensors} tensors for a network of {layers} layers")
 

@@ -85,18 +85,29 @@ class Ops(Protocol):
 
 def build(ops: Ops, config: Config, weights: Weights) -> dict[str, Any]:
     """Writes the network with `ops`; returns its outputs by the names of `artifact.answer`."""
-    images = ops.pictures(config.model.image_size, config.preprocess)
-    resnet = ops.wide(_resnet(ops, config, weights, images))
-    if not expressnet.routed_layers(config):
-        return _head(ops, weights, resnet)
-    cnnfe1 = ops.flatten(_blocks(ops, config, weights, "cnnfe1", config.model.cnnfe1, images))
-    cnnfe1 = ops.relu(ops.dense("cnnfe1/dense", cnnfe1, *_pair(weights, "cnnfe1/dense")))
-    cnnfe2 = ops.wide(ops.mean(_blocks(ops, config, weights, "cnnfe2", config.model.cnnfe2, images)))
-    fuse = ops.relu(ops.dense("fuse/dense", ops.concat([cnnfe2, resnet]), *_pair(weights, "fuse/dense")))
-    moe_cnn, experts_cnn = _moe(ops, config, weights, "moe_cnn", ops.wide(cnnfe1))
-    moe_expression, experts_expression = _moe(ops, config, weights, "moe_expression", fuse)
-    outputs = _head(ops, weights, ops.concat([moe_cnn, moe_expression]))
-    return outputs | {"experts_cnn": experts_cnn, "experts_expression": experts_expression}
+    images, model = ops.pictures(config.model.image_size, config.preprocess), config.model
+    found: dict[str, Any] = {}
+    if "resnet" in model.parts:
+        found["resnet"] = ops.wide(_resnet(ops, config, weights, images))
+    if "cnnfe1" in model.parts:
+        cnnfe1 = ops.flatten(_blocks(ops, config, weights, "cnnfe1", model.cnnfe1, images))
+        found["cnnfe1"] = ops.wide(ops.relu(ops.dense("cnnfe1/dense", cnnfe1, *_pair(weights, "cnnfe1/dense"))))
+    if "cnnfe2" in model.parts:
+        found["cnnfe2"] = ops.wide(ops.mean(_blocks(ops, config, weights, "cnnfe2", model.cnnfe2, images)))
+    if "fuse" in model.parts:
+        joined = _side_by_side(ops, [found[name] for name in ("cnnfe2", "resnet") if name in found])
+        found["fuse"] = ops.relu(ops.dense("fuse/dense", joined, *_pair(weights, "fuse/dense")))
+    experts = {}
+    for name, read in (("moe_cnn", "cnnfe1"), ("moe_expression", "fuse")):
+        if name in model.parts:
+            found[name], chosen = _moe(ops, config, weights, name, found[read])
+            experts[f"experts_{name.removeprefix('moe_')}"] = chosen
+    features = _side_by_side(ops, [found[name] for name in expressnet.head_inputs(config)])
+    return _head(ops, weights, features) | experts
+
+
+def _side_by_side(ops: Ops, values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else ops.concat(values)
 
 
 def normalization(config: Preprocess) -> list[tuple[str, np.ndarray]]:

@@ -89,8 +89,10 @@ def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -
 
 
 def layers(model: Model) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]:
-    """(name, side of the picture, kernel shape (P, Q, D, F)) of the extractors' convolutions."""
-    for branch, spec in (("cnnfe1", model.cnnfe1), ("cnnfe2", model.cnnfe2)):
+    """(name, side of the picture, kernel shape (P, Q, D, F)) of the convolutions of the extractors that there are."""
+    branches = {"cnnfe1": model.cnnfe1, "cnnfe2": model.cnnfe2}
+    for branch in (name for name in branches if name not in model.without):
+        spec = branches[branch]
         d = 3
         for i, (taps, f) in enumerate(zip(spec.kernels, spec.filters, strict=True)):
             yield f"{branch}/conv{i + 1}", model.image_size >> i, (taps, taps, d, f)

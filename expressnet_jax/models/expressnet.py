@@ -4,23 +4,29 @@
              +- CNNFE2 --+                      +-- head -- logits
              +- ResNet --+- fuse -------- MoE --+
 
+`model.without` takes parts away, for ablations. Where a MoE layer is missing, the head reads what it would have read.
+
 Legend: B image, S picture side, E experts, D in, F out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from expressnet_jax.config import Config
+from expressnet_jax.config import BRANCHES, Config
 from expressnet_jax.models import layers
 from expressnet_jax.models.feature_extractors import CNNFE1, CNNFE2
 from expressnet_jax.models.resnet import ResNet
 from expressnet_jax.moe.layer import MoE
 from expressnet_jax.moe.router import Routing
+
+#: What each mixture of experts reads.
+_READS = {"moe_cnn": "cnnfe1", "moe_expression": "fuse"}
 
 
 class Output(NamedTuple):
@@ -28,81 +34,134 @@ class Output(NamedTuple):
 
     logits: jax.Array  # (B, classes), float32
     features: dict[str, jax.Array]  # outputs of the parts, by the parts' names
-    routing: dict[str, Routing]  # of the two layers "moe_cnn" and "moe_expression"
+    routing: dict[str, Routing]  # of the layers "moe_cnn" and "moe_expression", as far as the network has them
 
 
 class Fuse(nnx.Module):
-    """Joins CNNFE2 and the ResNet: (B, D2), (B, DR) -> (B, fuse_width)."""
+    """Joins CNNFE2 and the ResNet, or takes one of them alone: (B, D2), (B, DR) -> (B, fuse_width)."""
 
     def __init__(self, config: Config, d: int, rngs: nnx.Rngs) -> None:
         self.dropout = config.model.dense_dropout
         self.dense = layers.dense(config.model, d, config.model.fuse_width, rngs)
 
-    def __call__(self, a: jax.Array, b: jax.Array, *, rngs: nnx.Rngs | None) -> jax.Array:
-        return layers.dropout(jax.nn.relu(self.dense(jnp.concatenate([a, b], -1))), self.dropout, rngs)
+    def __call__(self, parts: Sequence[jax.Array], *, rngs: nnx.Rngs | None) -> jax.Array:
+        return layers.dropout(jax.nn.relu(self.dense(jnp.concatenate(parts, -1))), self.dropout, rngs)
 
 
-class ExpressNet(nnx.Module):
-    """The whole network, for `len(config.data.classes)` classes.
+class Network(nnx.Module):
+    """A network for `len(config.data.classes)` classes, in two halves: `features` of the picture, and `classify`.
 
     Call it with images (B, S, S, 3), already normalised; mask (B,) bool, false for padding (default: none is);
     `train` for batch statistics; `rngs` with a "dropout" stream for dropout, None for none.
     """
 
-    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
-        model, moe = config.model, config.moe
-        kind = layers.param_dtype(model)
-        self.dtype = jnp.dtype(model.dtype)
-        self.cnnfe1, self.cnnfe2, self.resnet = CNNFE1(model, rngs), CNNFE2(model, rngs), ResNet(model, rngs)
-        self.fuse = Fuse(config, model.cnnfe2.filters[-1] + 4 * model.resnet.filters[-1], rngs)
-
-        def mixture(d: int) -> MoE:
-            return MoE(d, moe, dtype=kind, rngs=rngs)
-
-        self.moe_cnn, self.moe_expression = mixture(model.cnnfe1_width), mixture(model.fuse_width)
-        self.head = nnx.Linear(
-            2 * moe.hidden, len(config.data.classes), param_dtype=kind, kernel_init=layers.KERNEL_INIT, rngs=rngs
-        )
+    dtype: jnp.dtype
+    branches: tuple[str, ...]  # the parts that look at the picture
 
     def __call__(
         self, images: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> Output:
-        x = images.astype(self.dtype)
-        mask = jnp.ones(x.shape[0], bool) if mask is None else mask
-        cnnfe1 = self.cnnfe1(x, train=train, rngs=rngs)
-        cnnfe2 = self.cnnfe2(x, train=train, rngs=rngs)
-        resnet = self.resnet(x, train=train, rngs=rngs)
-        fuse = self.fuse(cnnfe2, resnet, rngs=rngs)
+        views = dict.fromkeys(self.branches, images.astype(self.dtype))
+        return self.classify(self.features(views, train=train, rngs=rngs), mask, train=train, rngs=rngs)
+
+    def features(
+        self, views: Mapping[str, jax.Array], *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> dict[str, jax.Array]:
+        """Outputs of the parts before the mixtures of experts, by name.
+
+        views: the picture as each branch sees it, (B, S, S, 3) in the network's dtype.
+        """
+        raise NotImplementedError
+
+    def classify(
+        self, features: Mapping[str, jax.Array], mask: jax.Array | None = None, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Output:  # fmt: skip
+        """The rest of the network, from what `features` returned."""
+        raise NotImplementedError
+
+
+class ExpressNet(Network):
+    """The whole network, but for what `model.without` names."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
+        model, parts = config.model, config.model.parts
+        kind = layers.param_dtype(model)
+        self.dtype = jnp.dtype(model.dtype)
+        self.branches = tuple(name for name in BRANCHES if name in parts)
+        self.cnnfe1 = CNNFE1(model, rngs) if "cnnfe1" in parts else None
+        self.cnnfe2 = CNNFE2(model, rngs) if "cnnfe2" in parts else None
+        self.resnet = ResNet(model, rngs) if "resnet" in parts else None
+        fused = {"cnnfe2": model.cnnfe2.filters[-1], "resnet": 4 * model.resnet.filters[-1]}
+        d = sum(width for name, width in fused.items() if name in parts)
+        self.fuse = Fuse(config, d, rngs) if "fuse" in parts else None
+
+        def mixture(name: str, d: int) -> MoE | None:
+            return MoE(d, config.moe, dtype=kind, rngs=rngs) if name in parts else None
+
+        self.moe_cnn = mixture("moe_cnn", model.cnnfe1_width)
+        self.moe_expression = mixture("moe_expression", model.fuse_width)
+        widths = {"cnnfe1": model.cnnfe1_width, "fuse": model.fuse_width}
+        self.head = nnx.Linear(
+            sum(widths.get(name, config.moe.hidden) for name in head_inputs(config)), len(config.data.classes),
+            param_dtype=kind, kernel_init=layers.KERNEL_INIT, rngs=rngs,
+        )  # fmt: skip
+
+    def features(
+        self, views: Mapping[str, jax.Array], *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> dict[str, jax.Array]:
+        """As `Network.features`: "cnnfe1", "cnnfe2", "resnet" and "fuse"."""
+        found = {name: getattr(self, name)(views[name], train=train, rngs=rngs) for name in self.branches}
+        if self.fuse is not None:
+            found["fuse"] = self.fuse([found[name] for name in ("cnnfe2", "resnet") if name in found], rngs=rngs)
+        return found
+
+    def classify(
+        self, features: Mapping[str, jax.Array], mask: jax.Array | None = None, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Output:  # fmt: skip
+        """As `Network.classify`."""
+        found, inputs, routing = dict(features), [], {}
         # From here on the network is tiny, and the router is sensitive: float32 whatever the activations are.
         wide = self.head.kernel[...].dtype
-        moe_cnn, cnn_routing = self.moe_cnn(cnnfe1.astype(wide), mask, train=train, rngs=rngs)
-        moe_expression, expression_routing = self.moe_expression(fuse.astype(wide), mask, train=train, rngs=rngs)
-        logits = self.head(jnp.concatenate([moe_cnn, moe_expression], -1))
-        features = {
-            "cnnfe1": cnnfe1, "cnnfe2": cnnfe2, "resnet": resnet, "fuse": fuse,
-            "moe_cnn": moe_cnn, "moe_expression": moe_expression,
-        }  # fmt: skip
-        return Output(logits, features, {"moe_cnn": cnn_routing, "moe_expression": expression_routing})
+        for name, read in _READS.items():
+            if read not in features:
+                continue
+            x, layer = features[read].astype(wide), getattr(self, name)
+            if layer is not None:
+                mask = jnp.ones(x.shape[0], bool) if mask is None else mask
+                found[name], routing[name] = layer(x, mask, train=train, rngs=rngs)
+                x = found[name]
+            inputs.append(x)
+        return Output(self.head(jnp.concatenate(inputs, -1)), found, routing)
 
 
-class Backbone(nnx.Module):
+class Backbone(Network):
     """The ResNet and a linear head, everything else equal: what the other two branches and the experts are measured
-    against, in speed and in accuracy. Called like ExpressNet."""
+    against, in speed and in accuracy."""
 
     def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
         kind = layers.param_dtype(config.model)
         self.dtype = jnp.dtype(config.model.dtype)
+        self.branches = ("resnet",)
         self.resnet = ResNet(config.model, rngs)
         width = 4 * config.model.resnet.filters[-1]
         self.head = nnx.Linear(
             width, len(config.data.classes), param_dtype=kind, kernel_init=layers.KERNEL_INIT, rngs=rngs
         )
 
-    def __call__(
-        self, images: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> Output:
-        resnet = self.resnet(images.astype(self.dtype), train=train, rngs=rngs)
-        return Output(self.head(resnet.astype(self.head.kernel[...].dtype)), {"resnet": resnet}, {})
+    def features(
+        self, views: Mapping[str, jax.Array], *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> dict[str, jax.Array]:
+        """As `Network.features`: "resnet"."""
+        return {"resnet": self.resnet(views["resnet"], train=train, rngs=rngs)}
+
+    def classify(
+        self, features: Mapping[str, jax.Array], mask: jax.Array | None = None, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Output:  # fmt: skip
+        """As `Network.classify`; nothing here depends on the mask."""
+        return Output(self.head(features["resnet"].astype(self.head.kernel[...].dtype)), dict(features), {})
 
 
 def create(config: Config, seed: int = 0) -> ExpressNet | Backbone:
@@ -113,4 +172,10 @@ def create(config: Config, seed: int = 0) -> ExpressNet | Backbone:
 
 def routed_layers(config: Config) -> tuple[str, ...]:
     """Names of the layers that the network routes: the keys of `Output.routing`."""
-    return () if config.model.network == "backbone" else ("moe_cnn", "moe_expression")
+    return tuple(name for name in _READS if name in config.model.parts)
+
+
+def head_inputs(config: Config) -> tuple[str, ...]:
+    """Names of the features that the head reads, side by side."""
+    parts = config.model.parts
+    return tuple(name if name in parts else read for name, read in _READS.items() if read in parts) or ("resnet",)

@@ -20,9 +20,11 @@ def prepare(model: ExpressNet | Backbone, config: Config) -> ExpressNet | Backbo
     Call it under jit, or on a model that is needed for nothing else: parameters are replaced. The BatchNorm layers of
     the extractors stay, since they follow a relu.
     """
-    _fold_resnet(model.resnet)
-    if isinstance(model, ExpressNet):
-        for branch in (model.cnnfe1, model.cnnfe2):
+    for name in model.branches:
+        branch = getattr(model, name)
+        if isinstance(branch, ResNet):
+            _fold_resnet(branch)
+        else:
             _transform_kernels(branch, config.model.image_size)
     return model
 

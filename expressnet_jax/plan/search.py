@@ -10,6 +10,7 @@ import jax
 
 from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.models import expressnet
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import compiled, machines, plan
 from expressnet_jax.plan.machines import Machine
@@ -125,8 +126,10 @@ def _next(known: dict[int, int], refused: int, unit: int, capacity: int) -> int 
 
 def splits(config: Config, machine: Machine) -> dict[str, Any]:
     """Every number of devices that the experts can be spread over, compared by shapes: `rows`, `best`, `why`."""
-    if config.model.network == "backbone":
-        raise ConfigError("--splits goes with a network that has experts, not with model.network=backbone")
+    if not expressnet.routed_layers(config):
+        raise ConfigError(
+            "--splits goes with a network that has experts; by model.network or model.without this one has none"
+        )
     chips = machine.chips
     per_slice = machine.chip.host if machine.platform == "gpu" and machine.chip else chips // machine.slices
     rows = []

@@ -151,7 +151,7 @@ class Run:
                 reason = self._ending(step, interrupted)
             if interrupted:
                 self.manager.wait()
-                raise Interrupted(interrupted, step)
+                raise Interrupted(interrupted, f"step {step}")
             if reason:
                 return reason
             batch = next(batches)

@@ -97,6 +97,11 @@ def model_from_run(config: Config) -> nnx.Module:
     """
     folder = Path(config.init.run).expanduser()
     source = run_folder.read_config(folder)
+    if source.model.parts != config.model.parts:
+        raise ConfigError(
+            f"init.run={folder} has the parts {', '.join(source.model.parts)}, and this network "
+            f"{', '.join(config.model.parts)}; a run starts from one with the same parts (model.network, model.without)"
+        )
     before, after = source.moe.num_experts, config.moe.num_experts
     if before > after:
         raise ConfigError(f"init.run={folder} has {before} experts, more than moe.num_experts={after}; none is removed")

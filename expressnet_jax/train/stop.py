@@ -16,9 +16,9 @@ _EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 class Interrupted(Exception):
     """The run was asked to stop, and did so with its state saved. `exit_code` is 75 for SIGTERM, 130 for SIGINT."""
 
-    def __init__(self, number: int, step: int) -> None:
+    def __init__(self, number: int, where: str) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} with everything saved at step {step}; the same command goes on from there")
+        super().__init__(f"stopped by {name} with everything saved at {where}; the same command goes on from there")
         self.exit_code = _EXIT_CODES[signal.Signals(number)]
 
 

@@ -1,0 +1,27 @@
+"""How many experts, and how many of them answer? Every expert as wide as the config has it ("width-matched").
+
+    expressnet ablate --study=experts_by_topk --out DIR
+
+1, 2, 4, 8 and 16 experts, of which the likeliest one or two answer. The head always reads the same widths; parameters
+grow with the number of experts, and the operations that count with the number that answers. So a larger arm that wins
+may win by its size alone: experts_flop_matched.py keeps that equal. 1 expert of which 2 answer is no network.
+
+For any config. Hardware: 2 CPU cores with fer2013_small. Time: 9 settings x 3 seeds = 27 runs of an hour.
+Measured: not yet run.
+"""
+
+
+def get_study():
+    pairs = [(experts, top) for experts in (1, 2, 4, 8, 16) for top in (1, 2) if top <= experts]
+    return {
+        "question": "How many experts should each layer have, and how many of them should answer for a picture?",
+        "config": "fer2013_small",
+        "baseline": "4 experts, top 2",
+        "seeds": 3,
+        "arms": {
+            f"{experts} expert{'s' if experts > 1 else ''}, top {top}": {
+                "moe.num_experts": str(experts), "moe.top_k": str(top)
+            }
+            for experts, top in pairs
+        },
+    }  # fmt: skip

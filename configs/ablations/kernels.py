@@ -1,0 +1,32 @@
+"""Are large kernels worth their arithmetic?
+
+    expressnet ablate --study=kernels --out DIR
+
+The kernels of the two convolutional branches, large to small as in the config, all of 3 pixels, and twice as large;
+filters and depth stay. Parameters of the kernels differ with their sizes, by a few thousand of 2.2 million.
+
+For fer2013_small, whose branches have 5 and 4 blocks at 48 pixels; another config needs lists of its own lengths.
+Hardware: 2 CPU cores. Time: 5 settings x 3 seeds = 15 runs of about an hour. Measured: not yet run.
+"""
+
+_FIRST = {"small": "3,3,3,3,3", "as they are": "15,11,5,3,3", "large": "31,21,11,5,3"}
+_SECOND = {"small": "3,3,3,3", "as they are": "5,3,3,3", "large": "11,7,5,3"}
+
+
+def get_study():
+    def arm(first, second):
+        return {"model.cnnfe1.kernels": _FIRST[first], "model.cnnfe2.kernels": _SECOND[second]}
+
+    return {
+        "question": "Do large kernels raise accuracy, in the first branch and in the second?",
+        "config": "fer2013_small",
+        "baseline": "as they are",
+        "seeds": 3,
+        "arms": {
+            "as they are": arm("as they are", "as they are"),
+            "small in both": arm("small", "small"),
+            "small in cnnfe1": arm("small", "as they are"),
+            "large in cnnfe1": arm("large", "as they are"),
+            "large in both": arm("large", "large"),
+        },
+    }

@@ -1,0 +1,169 @@
+"""Runs what is missing of a study, one run after another, each as the commands `train` and `evaluate`.
+
+A run is a process of its own: what kills it (memory, a bug, NaN) is recorded, and the next one starts. Clusters run the
+same commands as independent jobs (launch/slurm.sbatch --sweep OUT/sweep.txt); then this only evaluates.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from expressnet_jax import config_files, inspection
+from expressnet_jax.ablation import study as studies
+from expressnet_jax.ablation.study import Run, Study
+from expressnet_jax.ablation.sweep import Arm
+from expressnet_jax.train import data as datas
+from expressnet_jax.train import loop, run_folder
+from expressnet_jax.train.hooks import span
+from expressnet_jax.train.stop import Interrupted
+
+Say = Callable[[str], None]
+_STOPPED = (75, 130)  # exit codes of a training that was told to stop
+
+
+def work(arms: list[Arm], data_dir: str | None) -> dict[str, float]:
+    """What a run of each arm asks for: forward FLOPs of all its training pictures. Touches no device.
+
+    Raises DataError where the data are not there: before anything has run.
+    """
+    examples: dict[Any, int] = {}
+    found = {}
+    for arm in arms:
+        if arm.config.data not in examples:
+            examples[arm.config.data] = datas.open_data(arm.config, data_dir).examples
+        steps = loop.clock_of(arm.config, examples[arm.config.data]).total_steps
+        found[arm.name] = float(steps) * arm.config.batch_size * inspection.flops_per_image(arm.config)
+    return found
+
+
+def speed(study: Study) -> float | None:
+    """FLOPs a second, by a few timed steps of the baseline; None where they cannot be timed."""
+    pairs = [*study.common, *study.arms[study.baseline].items()]
+    command = ["bench", "step", f"--config={study.config}", "--repeats=3", "--json", *_words(pairs)]
+    done = subprocess.run(_command(command), capture_output=True, text=True, check=False)
+    try:
+        images_per_second = float(json.loads(done.stdout)["images_per_second"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return images_per_second * inspection.flops_per_image(config_files.load(study.config, pairs))
+
+
+def run(study: Study, flops: dict[str, float], rate: float | None, data_dir: str | None, say: Say) -> dict[str, int]:
+    """Runs whatever is missing, and counts what has become of all runs.
+
+    Raises Interrupted after SIGTERM or SIGINT, once the training that was under way has saved its state.
+    """
+    with _signals() as told:
+        for one in study.runs:
+            if studies.state(study, one)[0] == "done":
+                continue
+            if studies.busy(study.workdir(one)):
+                say(f"run {one.number} ({one.arm}, seed {one.seed}) is being trained by another process; left to it")
+                continue
+            began = time.monotonic()
+            if (study.workdir(one) / "summary.json").exists():
+                began = 0.0  # only evaluated: no measure of a training
+            _one(study, one, data_dir, told)
+            if told["signal"]:
+                raise Interrupted(told["signal"], f"run {one.number}")
+            if began:
+                rate = flops[one.arm] / (time.monotonic() - began)
+            say(_line(study, one, flops, rate))
+    return counts(study)
+
+
+def counts(study: Study) -> dict[str, int]:
+    """How many runs are in which state."""
+    states = [studies.state(study, run)[0] for run in study.runs]
+    known = ("done", "failed", "missing", "unfinished", "not evaluated")
+    return {"planned": len(states)} | {name: states.count(name) for name in known}
+
+
+def _one(study: Study, run: Run, data_dir: str | None, told: dict[str, Any]) -> None:
+    """Trains and evaluates one run; how it fails is left in its `.failed` file."""
+    workdir, failed = study.workdir(run), studies.failure(study, run)
+    where = ["--workdir", str(workdir), *(["--data_dir", data_dir] if data_dir else [])]
+    commands = [["evaluate", *where, "--split", study.split]]
+    if not (workdir / "summary.json").exists():
+        commands.insert(0, ["train", f"--config={study.config}", *where, *_words(study.settings(run))])
+    log = study.folder / "runs" / f"{run.number}.log"
+    failed.unlink(missing_ok=True)
+    for command in commands:
+        code = _child(command, log, told)
+        if told["signal"] or code in _STOPPED:
+            told["signal"] = told["signal"] or (signal.SIGTERM if code == 75 else signal.SIGINT)
+            return
+        if code:
+            why = {"command": command[0], "exit_code": code, "why": _last_words(log, command[0], code)}
+            run_folder.write_text(failed, run_folder.json_line(why))
+            return
+
+
+def _child(command: list[str], log: Path, told: dict[str, Any]) -> int:
+    with log.open("a") as file:
+        file.write(f"\n$ expressnet {' '.join(command)}\n")
+        file.flush()
+        # In a session of its own: Ctrl-C comes to this process, which passes it on, and once only.
+        told["child"] = subprocess.Popen(
+            _command(command), stdout=subprocess.DEVNULL, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        if told["signal"]:  # it came just before there was a child
+            told["child"].send_signal(told["signal"])
+        return int(told["child"].wait())
+
+
+@contextmanager
+def _signals() -> Iterator[dict[str, Any]]:
+    """{"signal": the one that asked to stop, or None; "child": the process that it is passed on to}."""
+    told: dict[str, Any] = {"signal": None, "child": None}
+
+    def tell(number: int, _: Any) -> None:
+        told["signal"] = number
+        if told["child"] is not None and told["child"].poll() is None:
+            told["child"].send_signal(number)
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _command(words: list[str]) -> list[str]:
+    return [sys.executable, "-m", "expressnet_jax.cli", *words]
+
+
+def _words(settings: list[tuple[str, str]]) -> list[str]:
+    return [f"--config.{key}={value}" for key, value in settings]
+
+
+def _last_words(log: Path, command: str, code: int) -> str:
+    """The last line that the command printed; of its own errors, without the program's name."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    if code < 0:
+        return f"{command} was killed by {signal.Signals(-code).name}"
+    return lines[-1].removeprefix("expressnet: ")[:500]
+
+
+def _line(study: Study, run: Run, flops: dict[str, float], rate: float | None) -> str:
+    """One line about a run that has ended, with the time that those still to come will take."""
+    state, why = studies.state(study, run)
+    found = studies.evaluation(study.workdir(run), study.split)
+    said = f"accuracy {found['accuracy']:.2%}" if found else f"{state}: {why}"
+    return f"[{run.number + 1}/{len(study.runs)}] {run.arm}, seed {run.seed}: {said}; {left(study, flops, rate)}"
+
+
+def left(study: Study, flops: dict[str, float], rate: float | None) -> str:
+    """How many runs are still to be done, and how long they will take."""
+    waiting = [run for run in study.runs if studies.state(study, run)[0] in ("missing", "unfinished")]
+    text = f"{len(waiting)} of {len(study.runs)} to train"
+    return f"{text}, about {span(sum(flops[run.arm] for run in waiting) / rate)}" if rate and waiting else text

@@ -1,0 +1,165 @@
+"""What a study has shown: each setting's figures over its seeds, and its difference from the baseline.
+
+Legend: S seeds, N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from expressnet_jax.ablation import study as studies
+from expressnet_jax.ablation.study import Run, Study
+from expressnet_jax.evaluation import answers as answering
+from expressnet_jax.evaluation import experts, statistics
+from expressnet_jax.evaluation.answers import Answers
+
+Say = Callable[[str], None]
+ALPHA = 0.05  # of all comparisons of a study together
+_FACTS = ("name", "question", "config", "split", "seeds", "baseline", "left_out")
+_FIGURES = ("accuracy", "mean_class_accuracy", "macro_f1", "ece")
+
+
+def of(study: Study, runs: list[dict[str, Any]], say: Say) -> dict[str, Any]:
+    """The study as `report.collect` has it in its document; `runs` are its runs there, in the order of the plan.
+
+    Runs whose answers cannot be read, or are on other examples than the first one's, are not counted; `dropped` and
+    `say` tell of each.
+    """
+    found, dropped = _answers(study, runs)
+    for line in dropped:
+        say(line)
+    arms = [_arm(study, name, runs, found) for name in study.arms]
+    compared = _comparisons(study, found)
+    states = [run["state"] for run in runs]
+    counts = {state: states.count(state) for state in ("done", "failed", "missing", "unfinished", "not evaluated")}
+    agreement = {name: _agreement(_of_arm(study, name, found)) for name in study.arms}
+    return {
+        **{key: getattr(study, key) for key in _FACTS},
+        "common": dict(study.common), "alpha": ALPHA, "counts": {"planned": len(runs), **counts}, "arms": arms,
+        "comparisons": compared, "agreement": agreement, "dropped": dropped,
+        "conclusion": conclusion(study, compared, found),
+    }  # fmt: skip
+
+
+def _answers(study: Study, runs: list[dict[str, Any]]) -> tuple[dict[Run, Answers], list[str]]:
+    """The answers of each run that is done, all on the same examples."""
+    found: dict[Run, Answers] = {}
+    dropped = []
+    for run, state in zip(study.runs, (run["state"] for run in runs), strict=True):
+        evaluation = studies.evaluation(study.workdir(run), study.split)
+        if state != "done" or evaluation is None:
+            continue
+        try:
+            answers = answering.load(Path(evaluation["folder"]) / "answers.npz")
+        except DataError as error:
+            dropped.append(f"run {run.number} is not counted: {error}")
+            continue
+        first = next(iter(found.values()), answers)
+        if answers.classes != first.classes or not np.array_equal(answers.index, first.index):
+            dropped.append(f"run {run.number} is not counted: it was evaluated on other examples than the first run")
+            continue
+        found[run] = answers
+    return found, dropped
+
+
+def _of_arm(study: Study, name: str, found: dict[Run, Answers]) -> dict[int, Answers]:
+    """seed -> answers."""
+    return {run.seed: found[run] for run in study.runs if run.arm == name and run in found}
+
+
+def _arm(study: Study, name: str, runs: list[dict[str, Any]], found: dict[Run, Answers]) -> dict[str, Any]:
+    mine = [run for run in runs if run["arm"] == name]
+    answers = list(_of_arm(study, name, found).values())
+    metrics: dict[str, Any] = dict.fromkeys(_FIGURES)
+    if answers:
+        shared = answers[0].shared
+        predictions = np.stack([np.searchsorted(shared, one.predicted) for one in answers])  # (S, N)
+        metrics |= statistics.mean_intervals(predictions, np.searchsorted(shared, answers[0].label), len(shared))
+        metrics["ece"] = _plain([_calibration_error(study, run) for run in mine if run["state"] == "done"])
+    speeds = [run["training"]["images_per_second"] for run in mine if run["training"] and run["state"] == "done"]
+    return {
+        "name": name, "settings": study.arms[name], "runs": [run["name"] for run in mine], "done": len(answers),
+        **{key: next((run[key] for run in mine if run[key] is not None), None)
+           for key in ("parameters", "flops_per_image")},
+        "metrics": metrics, "images_per_second": float(np.median(speeds)) if speeds else None,
+    }  # fmt: skip
+
+
+def _calibration_error(study: Study, run: dict[str, Any]) -> float:
+    evaluation = next(one for one in run["evaluations"] if one.get("asked") == study.split)
+    return float(evaluation["depth"]["calibration"]["before"]["ece"])
+
+
+def _plain(values: list[float]) -> dict[str, Any]:
+    """Mean and deviation of values that have no interval here."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"values": values, "mean": float(np.mean(values)), "std": std, "interval": None, "over": None}
+
+
+def _comparisons(study: Study, found: dict[Run, Answers]) -> list[dict[str, Any]]:
+    """Every other setting against the baseline; the intervals hold together."""
+    base = _of_arm(study, study.baseline, found)
+    others = [name for name in study.arms if name != study.baseline]
+    rows = []
+    for name in others:
+        arm = _of_arm(study, name, found)
+        row: dict[str, Any] = {"difference": None, "interval": None, "p_value": None, "verdict": "not enough runs"}
+        if arm and base:
+            ours, theirs = (np.stack([one.right for one in side.values()]) for side in (arm, base))  # (S, N) each
+            row = statistics.compare(ours, theirs, len(others), ALPHA)
+        mcnemar = []
+        for seed in sorted(set(arm) & set(base)):
+            test = statistics.mcnemar(arm[seed].right, base[seed].right)
+            sides = {"only_arm": test["only_first"], "only_baseline": test["only_second"]}
+            mcnemar.append({"seed": seed, **sides, "p_value": test["p_value"]})
+        rows.append({"arm": name, "baseline": study.baseline, **row, "mcnemar": mcnemar})
+    return rows
+
+
+def _agreement(answers: dict[int, Answers]) -> dict[str, float | None]:
+    """How far the seeds of a setting divide the examples among experts alike, by layer."""
+    layers = next(iter(answers.values())).routing if answers else {}
+    return {layer: experts.agreement([one.routing[layer][1][:, 0] for one in answers.values()]) for layer in layers}
+
+
+def conclusion(study: Study, compared: list[dict[str, Any]], found: dict[Run, Answers]) -> list[str]:
+    """What the intervals carry, in sentences: a setting is called better or worse only where its interval says so."""
+    judged = [one for one in compared if one["interval"] is not None]
+    if not judged:
+        return ["No setting has the two runs that a comparison with the baseline needs on both sides."]
+    examples = len(next(iter(found.values())).label)
+    level = f"{100 * (1 - ALPHA):g} % for all {len(compared)} comparisons together"
+    sentences = [
+        f"{len(judged)} of {len(compared)} settings were compared with {study.baseline} on {examples:,} examples of "
+        f"{study.split}; intervals are of the difference in accuracy, over seeds and examples, {level}."
+    ]
+    for verdict in ("better", "worse"):
+        named = [f"{one['arm']} ({points(one)})" for one in judged if one["verdict"] == verdict]
+        if named:
+            sentences.append(f"{_count(named)} {verdict} than {study.baseline}: {'; '.join(named)}.")
+    rest = [one for one in judged if one["verdict"] == "no difference shown"]
+    if rest:
+        half = float(np.median([(one["interval"][1] - one["interval"][0]) / 2 for one in rest]))
+        sentences.append(
+            f"For {len(rest)} of {len(judged)} no difference is shown: each interval includes 0. It reaches "
+            f"{100 * half:.1f} points to either side (the median): a smaller difference could not have been seen here."
+        )
+    missing = [one["arm"] for one in compared if one["interval"] is None]
+    if missing:
+        sentences.append(f"Not enough finished runs to judge: {'; '.join(missing)}.")
+    return sentences
+
+
+def _count(named: list[str]) -> str:
+    return "One setting is" if len(named) == 1 else f"{len(named)} settings are"
+
+
+def points(one: dict[str, Any]) -> str:
+    """A difference with its interval in points of percent."""
+    low, high = one["interval"]
+    return f"{100 * one['difference']:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f}"

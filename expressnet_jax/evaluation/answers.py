@@ -1,0 +1,159 @@
+"""Everything that a network answers on a split, picture by picture: what every figure of an evaluation is made from.
+
+Legend: N examples of the split, B batch, C classes, E experts, K selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from data_pipelines.errors import DataError
+from data_pipelines.splits import Split
+from expressnet_jax.config import Config
+from expressnet_jax.evaluation import evaluator, metrics
+from expressnet_jax.models import preprocess
+from expressnet_jax.parallel import distributed
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import state as states
+
+Routing = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One row an example, in the order of the split."""
+
+    classes: tuple[str, ...]
+    index: np.ndarray  # (N,) int32: its number in its data set's split
+    label: np.ndarray  # (N,) int32
+    logits: np.ndarray  # (N, C) float32; -inf for the classes that the data set does not have
+    flipped: np.ndarray  # (N, C) float32: of the mirrored picture
+    routing: Routing  # layer -> probabilities (N, E) float32 and chosen (N, K) int32, the likeliest first
+    votes: np.ndarray | None = None  # (N, C) float32: the shares of people's votes, where the data set has them
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(N,) the likeliest class; the first of equals."""
+        return self.logits.argmax(-1)
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.predicted == self.label
+
+    @property
+    def shared(self) -> np.ndarray:
+        """Numbers of the classes that the network and the data set both have."""
+        return np.flatnonzero(np.isfinite(self.logits).any(0))
+
+
+def program(config: Config, mesh: jax.sharding.Mesh) -> Any:
+    """The jitted `(state, batch, known) -> rows` of a batch, whole on every device; `collect` wants it."""
+    return jax.jit(_step(config, states.graph(config)), out_shardings=meshes.replicated(mesh))
+
+
+def _step(config: Config, graph: Any) -> Callable[..., dict[str, Any]]:
+    def step(state: states.State, batch: dict[str, jax.Array], known: jax.Array) -> dict[str, Any]:
+        images = preprocess.preprocess(batch["image"], config.model.image_size, config.preprocess)
+        model = nnx.merge(graph, *states.weights(state))
+        output = model(images, batch["mask"])
+        mirrored = model(images[:, :, ::-1], batch["mask"])
+        kept = {key: batch[key] for key in ("index", "label", "mask", "votes") if key in batch}
+        logits = {"logits": output.logits, "flipped": mirrored.logits}  # (B, C)
+        routing = {layer: (routing.probabilities, routing.chosen) for layer, routing in output.routing.items()}
+        return kept | {key: jnp.where(known, value, -jnp.inf) for key, value in logits.items()} | {"routing": routing}
+
+    return step
+
+
+def collect(config: Config, step: Any, state: states.State, split: Split, mesh: jax.sharding.Mesh) -> Answers:
+    """The answers of a network to every example of a split; every process gets them all.
+
+    Raises DataError where they are not as many as the split has examples, or not finite.
+    """
+    rows = list(_rows(config, step, state, split, mesh))
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+    if len(whole["label"]) != len(split):
+        raise DataError(f"evaluated {len(whole['label'])} of the {len(split)} examples of {split.name}")
+    wrong = int((~np.isfinite(whole["logits"][:, split.known])).any(1).sum())
+    if wrong:
+        raise DataError(f"the network's answers to {wrong} of {len(split)} examples of {split.name} are not finite")
+    return Answers(split.classes, **whole)
+
+
+def _rows(
+    config: Config, step: Any, state: states.State, split: Split, mesh: jax.sharding.Mesh
+) -> Iterator[dict[str, Any]]:
+    """The rows of each batch without its padding."""
+    steps = -(-len(split) // config.batch_size)
+    hidden = None if distributed.is_first() else True  # None: no bar where standard error is no terminal
+    for batch in tqdm(evaluator.batches(config, split), split.name, steps, leave=False, disable=hidden):
+        rows = jax.device_get(step(state, meshes.to_device(mesh, batch), split.known))
+        real = rows.pop("mask")
+        yield jax.tree.map(lambda column, real=real: np.asarray(column)[real], rows)
+
+
+def summarize(answers: Answers, label_smoothing: float) -> dict[str, Any]:
+    """The summary of `metrics.summarize`, with `loss`: the mean cross-entropy with smoothed labels, as in training."""
+    shared, count = answers.shared, len(answers.label)
+    names = [answers.classes[i] for i in shared]
+    places = np.full(len(answers.classes), -1)
+    places[shared] = np.arange(len(shared))
+    pairs = places[answers.label] * len(shared) + places[answers.predicted]
+    confusion = np.bincount(pairs, minlength=len(shared) ** 2).reshape(len(shared), len(shared))
+    logs = log_softmax(answers.logits)[:, shared]  # (N, shared classes)
+    targets = np.eye(len(shared))[places[answers.label]] * (1 - label_smoothing) + label_smoothing / len(shared)
+    return {"loss": float(-(targets * logs).sum() / count), **metrics.summarize(confusion, names)}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(N, C) in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def save(answers: Answers, path: Path) -> None:
+    """Writes a .npz file of plain arrays, whole or not at all."""
+    arrays: dict[str, Any] = {"classes": np.array(answers.classes), "index": answers.index, "label": answers.label,
+              "logits": answers.logits, "flipped": answers.flipped}  # fmt: skip
+    for layer, (probabilities, chosen) in answers.routing.items():
+        arrays |= {f"{layer}/probabilities": probabilities, f"{layer}/chosen": chosen}
+    if answers.votes is not None:
+        arrays["votes"] = answers.votes
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Answers:
+    """Reads what `save` wrote; nothing is ever unpickled. Raises DataError where the file is damaged or another's."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        layers = [key.removesuffix("/chosen") for key in arrays if key.endswith("/chosen")]
+        routing = {layer: (arrays.pop(f"{layer}/probabilities"), arrays.pop(f"{layer}/chosen")) for layer in layers}
+        classes = tuple(str(name) for name in arrays.pop("classes"))
+        answers = Answers(classes=classes, routing=routing, **arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as answers ({error}); evaluate the run again") from error
+    except Exception as error:  # zipfile and zlib have their own ways of saying that a file is damaged
+        raise DataError(f"{path} is damaged ({error}); evaluate the run again") from error
+    n, c = len(answers.label), len(classes)
+    shapes = {"index": (n,), "label": (n,), "logits": (n, c), "flipped": (n, c)}
+    wrong = [name for name, shape in shapes.items() if getattr(answers, name).shape != shape]
+    if wrong or not n or answers.label.min() < 0 or answers.label.max() >= c:
+        raise DataError(f"{path} holds no answers of {n} examples and {c} classes; evaluate the run again")
+    return answers

@@ -1,0 +1,172 @@
+"""What each expert answers for, over a whole split.
+
+`train.experts` records the routers of an interval of training: sums over batches, with noise and dropout, while the
+weights move. Here every example of a split is routed once, by the weights that would be exported, so that examples
+can be named, first choices compared with the true class, and runs with each other.
+
+Legend: N examples, C classes that the network and the data set both have, E experts, K selected, S seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from expressnet_jax.evaluation.answers import Answers
+from expressnet_jax.evaluation.metrics import shorten
+
+
+def of(answers: Answers, surest: int = 8) -> dict[str, Any]:
+    """Every routed layer of a network's answers, ready for JSON; nothing for a network without experts.
+
+    experts, selected               E and K
+    load                            (E,) share of the N K selections
+    importance                      (E,) share of the probability
+    entropy                         mean entropy of the probabilities, in nats
+    dead                            how many experts nobody selected
+    classes                         (E, C) selections by true class
+    mutual_information              between an example's first choice and its true class, in bits
+    mutual_information_by_chance    what it would be on average if the choices were shuffled: counts alone give some
+    normalized_mutual_information   over the entropy of the classes; None where all examples are of one class
+    surest                          for each expert the `surest` examples with the largest probability for it, of those
+                                    that chose it first: {index, label, probability}; ties by index
+
+    Classes are counted as in the summary of the evaluation: only those that the data set has too, which `label`
+    numbers.
+
+    Raises ValueError where the choices do not fit the examples or the experts.
+    """
+    shared = answers.shared
+    if not np.isin(answers.label, shared).all():
+        raise ValueError(f"labels of classes that are never predicted; those that are: {shared.tolist()}")
+    label = np.searchsorted(shared, answers.label)  # (N,) among the classes of the summary
+    return {layer: _layer(answers, label, layer, surest) for layer in answers.routing}
+
+
+def agreement(choices: Sequence[ArrayLike]) -> float | None:
+    """How far S runs divide the same examples alike: the mean over pairs of runs of the adjusted mutual information of
+    their first choices (N,), whatever numbers the experts have.
+
+    1 for the same division, 0 on average for independent ones: (I - E[I]) / ((H + H') / 2 - E[I]), with E[I] over all
+    shuffles (Vinh et al. 2010, JMLR 11, table 2, AMI_sum). None where no pair can disagree: fewer than two runs,
+    or all in one expert. Raises ValueError where the runs have different numbers of examples, or none.
+    """
+    sizes = sorted({np.asarray(choice).size for choice in choices})
+    if len(sizes) > 1 or 0 in sizes:
+        raise ValueError(f"first choices for {', '.join(map(str, sizes))} examples: must be the same, at least 1")
+    pairs = [_adjusted(_counts(one, other)) for one, other in itertools.combinations(choices, 2)]
+    found = [value for value in pairs if value is not None]
+    return sum(found) / len(found) if found else None
+
+
+def mutual_information(counts: ArrayLike) -> float:
+    """The mutual information in bits of the two variables of a table of counts, as found (no correction)."""
+    table = np.asarray(counts, np.float64)
+    return max(_entropy(table.sum(axis=0)) + _entropy(table.sum(axis=1)) - _entropy(table.ravel()), 0.0)
+
+
+def expected_information(counts: ArrayLike) -> float:
+    """The mean of `mutual_information`, in bits, over all ways to shuffle one of the two variables.
+
+    Exact, by the hypergeometric distribution of each cell (Vinh et al. 2010, JMLR 11, eq. 24a).
+    """
+    table = np.asarray(counts, np.int64)
+    n = int(table.sum())
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    total = 0.0
+    for a, b in itertools.product(table.sum(axis=1), table.sum(axis=0)):
+        k = np.arange(max(1, a + b - n), min(a, b) + 1)  # what the cell can hold; 0 adds nothing
+        whole = log_factorial[[a, b, n - a, n - b]].sum() - log_factorial[n]
+        parts = log_factorial[k] + log_factorial[a - k] + log_factorial[b - k] + log_factorial[n - a - b + k]
+        total += float((k / n * np.log2(n * k / max(a * b, 1)) * np.exp(whole - parts)).sum())
+    return total
+
+
+def describe(experts: dict[str, Any], classes: Sequence[str]) -> str:
+    """What `of` found as plain text, for (C,) names of classes: a table for each layer."""
+    return "\n\n".join("\n".join(_lines(layer, found, classes)) for layer, found in experts.items())
+
+
+def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -> dict[str, Any]:
+    probabilities, chosen = answers.routing[layer]
+    p, c = probabilities.astype(np.float64), len(answers.shared)
+    (n, e), k = p.shape, chosen.shape[1]
+    if not len(chosen) == len(label) == n > 0:
+        raise ValueError(f"{len(label)} labels, {n} probabilities, {len(chosen)} choices: need as many of each")
+    if chosen.min() < 0 or chosen.max() >= e:
+        raise ValueError(f"choices from {chosen.min()} to {chosen.max()}, but {e} experts")
+    classes = _counts(chosen.ravel(), np.repeat(label, k), (e, c))
+    first = _counts(chosen[:, 0], label, (e, c))
+    information, class_entropy = mutual_information(first), _entropy(first.sum(axis=0))
+    load = classes.sum(axis=1)
+    return {
+        "experts": e,
+        "selected": k,
+        "load": (load / load.sum()).tolist(),
+        "importance": (p.sum(axis=0) / p.sum()).tolist(),
+        "entropy": abs(float((p * np.log(np.where(p > 0, p, 1.0))).sum(axis=1).mean())),
+        "dead": int((load == 0).sum()),
+        "classes": classes.tolist(),
+        "mutual_information": information,
+        "mutual_information_by_chance": expected_information(first),
+        "normalized_mutual_information": information / class_entropy if class_entropy else None,
+        "surest": [_surest(answers.index, label, p[:, i], chosen[:, 0] == i, surest) for i in range(e)],
+    }
+
+
+def _surest(
+    index: NDArray[np.int32],
+    label: NDArray[np.intp],
+    probability: NDArray[np.float64],
+    mine: NDArray[np.bool_],
+    count: int,
+) -> list[dict[str, Any]]:
+    places = np.flatnonzero(mine)
+    order = np.lexsort((index[places], -probability[places]))[:count]
+    return [
+        {"index": int(index[i]), "label": int(label[i]), "probability": float(probability[i])} for i in places[order]
+    ]
+
+
+def _adjusted(counts: NDArray[np.int64]) -> float | None:
+    expected = expected_information(counts)
+    room = (_entropy(counts.sum(axis=0)) + _entropy(counts.sum(axis=1))) / 2 - expected
+    if room < 1e-12:  # both divisions put all examples together, or all apart: any shuffle is the same
+        return None
+    return (mutual_information(counts) - expected) / room
+
+
+def _counts(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int] | None = None) -> NDArray[np.int64]:
+    """How often each pair of (N,) non-negative numbers occurs."""
+    i, j = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
+    height, width = shape or (int(i.max()) + 1, int(j.max()) + 1)
+    return np.bincount(i * width + j, minlength=height * width).reshape(height, width)
+
+
+def _entropy(counts: NDArray[Any]) -> float:
+    """In bits, of the distribution that the counts are of."""
+    p = counts[counts > 0] / counts.sum()
+    return abs(float((p * np.log2(p)).sum()))
+
+
+def _lines(layer: str, found: dict[str, Any], classes: Sequence[str]) -> list[str]:
+    share = found["normalized_mutual_information"]
+    lines = [
+        f"{layer}: {found['experts']} experts, {found['selected']} selected, {found['dead']} dead, "
+        f"entropy {found['entropy']:.3f} of at most {math.log(found['experts']):.3f} nats",
+        f"the first choice tells {found['mutual_information']:.3f} bits of the class "
+        f"({found['mutual_information_by_chance']:.3f} by chance)"
+        + ("" if share is None else f", {100 * share:.1f} % of all there are"),
+        "expert      load  importance  selected most for",
+    ]
+    for i, counts in enumerate(found["classes"]):
+        total, most = sum(counts), sorted(range(len(counts)), key=lambda c: -counts[c])[:3]
+        names = [f"{shorten(classes[c], 12)} {100 * counts[c] / total:.1f} %" for c in most if counts[c]]
+        load, importance = (f"{100 * found[key][i]:.1f} %" for key in ("load", "importance"))
+        lines.append(f"{i:>6}  {load:>8}  {importance:>10}  {', '.join(names) or 'nothing'}")
+    return lines

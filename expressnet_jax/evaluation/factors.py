@@ -1,0 +1,159 @@
+"""Accuracy by what a drawn face was drawn with: skin tone, pose, light and the rest, which its data set records.
+
+A gap between groups can be luck, the more so the more factors are looked at: each row comes with its interval, and each
+factor with a permutation test.
+
+Legend: N examples, G groups of one factor, R random permutations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.splits import Split
+from expressnet_jax.evaluation import metrics
+
+Rows = list[dict[str, Any]]
+PERMUTATIONS = 10_000
+_AT_ONCE = 1024  # records that are read together
+
+
+class _Bins(NamedTuple):
+    """Half-open intervals, the last one closed, of the values or of their sizes without the sign."""
+
+    edges: tuple[float, ...]
+    unsigned: bool = False
+
+
+_TURNED = _Bins((0, 5, 10, 15, 20, 30), unsigned=True)
+_TILTED = _Bins((0, 3, 6, 9, 12), unsigned=True)
+
+#: The factors that are looked at, by their names in the records; those without bins by each of their values.
+FACTORS: dict[str, _Bins | None] = {
+    "skin_tone": None,  # Monk scale, 1 lightest .. 10 darkest
+    "yaw": _TURNED,  # degrees
+    "pitch": _TILTED,
+    "roll": _TILTED,
+    "age": _Bins((0, 0.15, 0.3, 0.5, 1)),  # 0 smooth .. 1 lined
+    "stubble": _Bins((0, 0.2, 0.5, 0.8)),  # 0 shaved .. 1 dense
+    "hair_style": None,
+    "glasses": None,
+    "covering": None,
+    "light_strength": _Bins((0, 0.15, 0.3, 0.45, 0.6)),  # 0 is flat light
+    "light_azimuth": _Bins((0, 25, 50, 75), unsigned=True),  # degrees from the front
+    "brightness": _Bins((0.8, 0.9, 1, 1.1, 1.2)),
+    "blur": _Bins((0, 0.2, 0.45, 0.7)),  # sigma in 48ths of the width
+    "noise": _Bins((0, 1, 2, 3, 4, 5)),  # deviation in grey levels
+}
+
+
+def by_factor(split: Split, index: np.ndarray, right: np.ndarray) -> dict[str, Rows] | None:
+    """Accuracy, with its 95 % Wilson interval, for each value or bin of each factor that examples have.
+
+    index: (N,) int, the examples by their numbers in the split's records. right: (N,) bool, whether each was answered
+    rightly. Returns {factor: [{"value", "examples", "accuracy", "interval"}]}, the values in order and the factor
+    written |factor| where its sign does not count, or None where the data set records no factors. Raises ValueError for
+    other shapes.
+    """
+    if index.ndim != 1 or right.shape != index.shape:
+        raise ValueError(f"index of shape {index.shape} and right of shape {right.shape}: both must be (N,)")
+    if not len(index) or "factors" not in split.records[int(index[0])]:
+        return None
+    columns = _columns(split, index)
+    rows = {name: _rows(columns[name], right.astype(bool), bins) for name, bins in FACTORS.items()}
+    return {f"|{name}|" if (bins := FACTORS[name]) and bins.unsigned else name: found for name, found in rows.items()}
+
+
+def spread(rows: Rows) -> dict[str, Any]:
+    """How far the groups of one factor are apart: {"best", "worst": their values, "gap": in accuracy, "chi2",
+    "p_value"}.
+
+    The gap between the best and the worst of several groups is above 0 by luck alone, so it says nothing without the
+    p-value: that of Pearson's chi-squared statistic of right and wrong answers by group, among PERMUTATIONS random
+    ones of the answers (Phipson and Smyth 2010: (1 + as large) / (1 + all), never 0).
+    Raises ValueError without rows.
+    """
+    if not rows:
+        raise ValueError("no rows: a factor needs at least 1 group of examples")
+    sizes = np.array([row["examples"] for row in rows])  # (G,)
+    correct = np.rint(sizes * [row["accuracy"] for row in rows]).astype(np.int64)
+    best, worst = (max(rows, key=lambda row: sign * row["accuracy"]) for sign in (1, -1))
+    # Answers shuffled over the examples fall into the groups as balls drawn from an urn do.
+    rng = np.random.default_rng(0)
+    drawn = rng.multivariate_hypergeometric(sizes, int(correct.sum()), size=PERMUTATIONS)  # (R, G)
+    chi2 = float(_chi_squared(correct, sizes))
+    as_large = int((_chi_squared(drawn, sizes) >= chi2 * (1 - 1e-9)).sum())
+    return {
+        "best": best["value"], "worst": worst["value"], "gap": best["accuracy"] - worst["accuracy"], "chi2": chi2,
+        "p_value": (1 + as_large) / (1 + PERMUTATIONS),
+    }  # fmt: skip
+
+
+def describe(found: dict[str, Rows]) -> str:
+    """The rows of `by_factor` as plain text, with the spread of each factor."""
+    table = [["factor", "value", "accuracy", "95 % interval", "examples"]]
+    gaps = []
+    for name, rows in found.items():
+        for i, row in enumerate(rows):
+            low, high = row["interval"]
+            between = f"{100 * low:.1f} to {100 * high:.1f}"
+            table.append(
+                ["" if i else name, row["value"], f"{100 * row['accuracy']:.1f} %", between, f"{row['examples']:,}"]
+            )
+        if len(rows) > 1:
+            apart = spread(rows)
+            gaps.append(
+                f"{name}: {100 * apart['gap']:.1f} points between {apart['best']} and {apart['worst']}, "
+                f"p = {apart['p_value']:.2g}"
+            )
+    title = (
+        "gap between the best and the worst group, and p: how often groups are so far apart by luck "
+        f"(of {len(gaps)} factors one in 20 falls below 0.05)"
+    )
+    return "\n".join(["by what the faces were drawn with", *metrics.aligned(table), "", title, *gaps])
+
+
+def _columns(split: Split, index: np.ndarray) -> dict[str, np.ndarray]:
+    """(N,) values of each of FACTORS."""
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(index), _AT_ONCE):
+        records = split.records.__getitems__([int(number) for number in index[start : start + _AT_ONCE]])
+        found += [record["factors"] for record in records]
+    return {name: np.array([factors[name] for factors in found]) for name in FACTORS}
+
+
+def _rows(values: np.ndarray, right: np.ndarray, bins: _Bins | None) -> Rows:
+    names, groups = _grouped(values) if bins is None else _binned(values, bins)
+    rows = []
+    for group, name in enumerate(names):
+        inside = right[groups == group]
+        if not len(inside):
+            continue
+        correct = int(inside.sum())
+        rows.append({
+            "value": name, "examples": len(inside), "accuracy": correct / len(inside),
+            "interval": list(metrics.wilson_interval(correct, len(inside))),
+        })  # fmt: skip
+    return rows
+
+
+def _grouped(values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names of the different values, in order, and (N,) which one each has."""
+    different, groups = np.unique(values, return_inverse=True)
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in different], groups
+
+
+def _binned(values: np.ndarray, bins: _Bins) -> tuple[list[str], np.ndarray]:
+    """Names of the bins and (N,) which one each value lies in; values beyond the edges count in the outermost ones."""
+    names = [f"{low:g} to {high:g}" for low, high in zip(bins.edges[:-1], bins.edges[1:], strict=True)]
+    sizes = np.abs(values) if bins.unsigned else values
+    return names, np.clip(np.searchsorted(bins.edges, sizes, side="right") - 1, 0, len(names) - 1)
+
+
+def _chi_squared(correct: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Pearson's statistic for independence of (..., G) right answers and groups of `sizes` (G,); 0 without variance."""
+    rate = correct.sum(-1, keepdims=True) / sizes.sum()
+    variance = sizes * rate * (1 - rate)  # (..., G)
+    return np.divide((correct - sizes * rate) ** 2, variance, out=np.zeros(variance.shape), where=variance > 0).sum(-1)

@@ -1,0 +1,97 @@
+"""How a network's accuracy falls when its pictures get worse, by the kind of damage and its strength."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines.errors import DataError
+from data_pipelines.splits import Split
+from expressnet_jax.config import Config
+from expressnet_jax.evaluation import corruptions, evaluator, metrics
+from expressnet_jax.evaluation.corruptions import STRENGTHS
+from expressnet_jax.parallel import distributed
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.train import program
+from expressnet_jax.train.state import State
+
+
+def measure(
+    config: Config, state: State, split: Split, mesh: jax.sharding.Mesh, *, count: int | None = None
+) -> dict[str, Any]:
+    """Accuracy and macro F1 on a split under every corruption at every strength, ready for JSON.
+
+    Pictures are corrupted on the device as they are stored, before all that the network does to them. `count` takes so
+    many examples, spread evenly over the split. All processes have to call this, under `jax.set_mesh(mesh)`.
+
+    Returns {"strengths": 0..5, "examples", "corruptions": {name: {"accuracy", "macro_f1"}}, each a list over the
+    strengths, of which 0 is the pictures as they are; "mean_accuracy" over the corruptions and the strengths 1..5;
+    "relative", which is that divided by the accuracy at strength 0 (0 where that is 0)}.
+    Raises ValueError for a `count` below 1, and DataError where the number of examples counted is not theirs.
+    """
+    few = split if count is None else _spread_evenly(split, count)
+    counts = _confusions(config, state, few, mesh)
+    for (name, strength), confusion in counts.items():
+        if confusion.sum() != len(few):
+            raise DataError(f"{name} {strength}: evaluated {confusion.sum()} of {len(few)} examples of {few.name}")
+    shared = np.flatnonzero(few.known)
+    names = [config.data.classes[i] for i in shared]
+    found = {key: metrics.summarize(confusion[np.ix_(shared, shared)], names) for key, confusion in counts.items()}
+    table = {
+        name: {key: [found[name if s else "", s][key] for s in STRENGTHS] for key in ("accuracy", "macro_f1")}
+        for name in corruptions.CORRUPTIONS
+    }
+    plain = found["", 0]["accuracy"]
+    mean = float(np.mean([row["accuracy"][1:] for row in table.values()]))
+    return {
+        "strengths": list(STRENGTHS), "examples": len(few), "corruptions": table,
+        "mean_accuracy": mean, "relative": mean / plain if plain else 0.0,
+    }  # fmt: skip
+
+
+def describe(result: dict[str, Any]) -> str:
+    """A result of `measure` as plain text: accuracy in per cent, a line for each corruption."""
+    lines = [
+        f"accuracy on corrupted pictures, {result['examples']:,} examples, in % (strength 0: as they are)",
+        "".join([f"{'':16}", *(f"{strength:>7}" for strength in result["strengths"]), "   mean of 1 to 5"]),
+    ]
+    for name, row in result["corruptions"].items():
+        accuracy = row["accuracy"]
+        cells = "".join(f"{100 * value:>7.1f}" for value in accuracy)
+        lines.append(f"{name:16}{cells}{100 * np.mean(accuracy[1:]):>18.1f}")
+    lines.append(f"mean {100 * result['mean_accuracy']:.1f} %, {result['relative']:.3f} of the accuracy at strength 0")
+    return "\n".join(lines)
+
+
+def _spread_evenly(split: Split, count: int) -> Split:
+    if count < 1:
+        raise ValueError(f"{count} examples to measure robustness on: at least 1")
+    positions = np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)
+    return dataclasses.replace(split, numbers=split.numbers[positions])
+
+
+def _confusions(
+    config: Config, state: State, split: Split, mesh: jax.sharding.Mesh
+) -> dict[tuple[str, int], np.ndarray]:
+    """The confusion matrix under each (corruption, strength), and under ("", 0) that of the pictures as they are."""
+    # One program for the network, and one for all strengths of a corruption.
+    step = program.evaluation(config, mesh)
+    corrupt = jax.jit(corruptions.stored, static_argnums=0, out_shardings=meshes.batch_sharding(mesh))
+    kinds = [("", 0), *((name, strength) for name in corruptions.CORRUPTIONS for strength in STRENGTHS[1:])]
+    classes = len(config.data.classes)
+    counts = {kind: np.zeros((classes, classes), np.int64) for kind in kinds}
+    hidden = None if distributed.is_first() else True  # None: no bar where standard error is no terminal
+    steps = -(-len(split) // config.batch_size)
+    with tqdm(total=steps * len(kinds), desc=f"{split.name}, corrupted", leave=False, disable=hidden) as bar:
+        for batch in evaluator.batches(config, split):  # each is read once, for all kinds
+            there = meshes.to_device(mesh, batch)
+            for name, strength in kinds:
+                images = corrupt(name, there["image"], there["index"], strength) if name else there["image"]
+                confusion, _, _ = step(state, there | {"image": images}, split.known)
+                counts[name, strength] += np.asarray(confusion, np.int64)
+                bar.update()
+    return counts

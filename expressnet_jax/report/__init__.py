@@ -1,0 +1,1 @@
+"""A report of runs and studies: one HTML page, tables for spreadsheets and for LaTeX."""

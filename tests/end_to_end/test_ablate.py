@@ -1,0 +1,100 @@
+"""A study through the command line: planned, stopped, gone on with, one of its runs failing, and its page."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from tests.conftest import TINY, expressnet, start
+
+SWEEP = "optimizer.learning_rate=1e-3,1e30"  # the second one's gradients stop being finite
+SETTINGS = ("--config.total=12steps", "--config.optimizer.max_nonfinite=2", "--config.log_every=1steps")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, data_dir):
+    """The folder of a study of two settings, two seeds each, that was stopped in its first run and gone on with."""
+    out = tmp_path_factory.mktemp("study") / "rates"
+    command = ("ablate", f"--config={TINY}", "--sweep", SWEEP, "--seeds", 2, "--out", out)
+    command = (*command, "--data_dir", data_dir, *SETTINGS)
+    process = start(*command, "--json")
+    deadline = time.monotonic() + 300
+    records = out / "runs" / "0" / "metrics.jsonl"
+    while not records.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=300)
+    stopped = {"code": process.returncode, "said": said, "left": (out / "runs" / "1").exists()}
+    return out, command, stopped, expressnet(*command, "--json")
+
+
+def test_a_study_that_is_stopped_says_so_and_has_begun_nothing_else(study):
+    _, _, stopped, _ = study
+    assert stopped["code"] == 75, stopped["said"]
+    assert "stopped by SIGTERM" in stopped["said"] and "run 0" in stopped["said"] and not stopped["left"]
+    assert "2 settings with seeds 0, 1" in stopped["said"]  # the plan comes first
+    assert "4 of 4 to train, about " in stopped["said"]
+
+
+def test_the_same_command_finishes_what_is_missing_and_records_what_fails(study):
+    out, _, _, done = study
+    found = json.loads(done.stdout)
+    assert done.returncode == 1  # two runs failed
+    assert found["counts"] == {"planned": 4, "done": 2, "failed": 2, "missing": 0, "unfinished": 0, "not evaluated": 0}
+    assert "not finite" in json.loads((out / "runs" / "1.failed").read_text())["why"]
+    assert "going on from step" in (out / "runs" / "0.log").read_text()
+    good, bad = found["arms"]
+    assert good["done"] == 2 and bad["done"] == 0 and bad["metrics"]["accuracy"] is None
+    summaries = [json.loads(next((out / "runs" / n).glob("evaluation/*/summary.json")).read_text()) for n in ("0", "2")]
+    assert good["metrics"]["accuracy"]["values"] == [one["accuracy"] for one in summaries]
+    (compared,) = found["comparisons"]
+    assert compared["verdict"] == "not enough runs" and compared["difference"] is None
+    assert not any(word in " ".join(found["conclusion"]) for word in ("better", "worse"))
+
+
+def test_the_page_of_a_study_with_failed_runs_says_so(study):
+    out, *_ = study
+    page = (out / "report.html").read_text()
+    assert "not finite" in page and "failed" in page
+    assert "http://" not in page and "https://" not in page
+
+
+def test_another_study_is_not_mixed_in(study, data_dir):
+    out, command, *_ = study
+    done = expressnet(*command, "--split", "test")
+    assert done.returncode == 2 and "holds another study" in done.stderr and len(done.stderr.splitlines()) == 1
+    done = expressnet("ablate", "--out", out, "--plan", "--data_dir", data_dir)  # without its settings: as planned
+    assert done.returncode == 0 and "2 of 4 to train" not in done.stdout
+
+
+def test_report_of_runs_and_its_tables(study, tmp_path):
+    out, *_ = study
+    page, tables = tmp_path / "runs.html", tmp_path / "tables"
+    done = expressnet("report", out / "runs" / "0", out / "runs" / "2", "--out", page, "--tables", tables, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [run["state"] for run in found["runs"]] == ["done", "done"] and found["study"] is None
+    assert page.read_text().count("<img") >= 2 and list(tables.glob("*.csv")) and list(tables.glob("*.tex"))
+    done = expressnet("report", out / "runs" / "0", "--out", page, "--no_pictures")
+    assert done.returncode == 0 and "<img" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ablate", f"--config={TINY}", "--out", "x"), "--sweep, --list and --study"),
+        (("ablate", "--out", "nowhere"), "no study in nowhere"),
+        (("ablate", "--sweep", "moe.top_k=1,2", "--out", "x"), "go with --config"),
+        (("ablate", f"--config={TINY}", "--sweep", "moe.top_q=1,2", "--out", "x"), "did you mean moe.top_k"),
+        (("ablate", f"--config={TINY}", "--sweep", "moe.top_k=1,2", "--seeds", "0", "--out", "x"), "at least 1"),
+        (("ablate", "--study", "expert", "--out", "x"), "no study 'expert'"),
+        (("report", "nowhere", "--out", "x.html"), "no run in nowhere"),
+        (("report", ".", "--out", "no/folder/x.html"), "there is no folder"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = expressnet(*arguments)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
