@@ -235,7 +235,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         rest, overrides = cli_parser.overrides(arguments)
         options = cli_parser.parser().parse_args(rest)
-        if overrides and getattr(options, "config", None) is None and options.command != "inspect":
+        if overrides and getattr(options, "config", None) is None and options.command not in ("inspect", "ablate"):
             raise ConfigError(f"--config.{overrides[0][0]} goes with --config, which {options.command} does not take")
         result = _COMMANDS[options.command](options, overrides)
         if isinstance(result, int):  # it has written its own document piece by piece, or another process does

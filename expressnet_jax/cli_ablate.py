@@ -41,7 +41,9 @@ def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: S
 
     on_cpu()
     if options.config is None and options.study is None and not (options.sweep or options.list):
-        before = study.read(options.out)  # the study that is there, as it was planned
+        if overrides:
+            raise_usage("--config.KEY=VALUE goes with --config or --study; without them the study goes on as planned")
+        before = study.read(options.out)
         settings = before.arms
         facts = {key: getattr(before, key) for key in ("name", "question", "config", "common", "split", "baseline")}
         found = sweep.resolve(before.config, before.common, settings)

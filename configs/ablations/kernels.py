@@ -3,7 +3,8 @@
     expressnet ablate --study=kernels --out DIR
 
 The kernels of the two convolutional branches, large to small as in the config, all of 3 pixels, and twice as large;
-filters and depth stay. Parameters of the kernels differ with their sizes, by a few thousand of 2.2 million.
+filters and depth stay. Of 3,237,967 parameters small kernels in both take away 28,480 (0.9 %), and large ones in both
+add 198,400 (6.1 %).
 
 For fer2013_small, whose branches have 5 and 4 blocks at 48 pixels; another config needs lists of its own lengths.
 Hardware: 2 CPU cores. Time: 5 settings x 3 seeds = 15 runs of about an hour. Measured: not yet run.

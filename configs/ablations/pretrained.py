@@ -15,7 +15,7 @@ Measured: not yet run.
 def get_study():
     vggface2 = {"preprocess.color_order": "bgr", "preprocess.normalize": "vggface2"}
     return {
-        "question": "How much does the ResNet gain from weights trained on other faces, and how much of it is preprocessing?",
+        "question": "What does the ResNet gain from weights of other faces, and how much of it is preprocessing?",
         "config": "fer2013",
         "baseline": "scratch",
         "seeds": 3,

@@ -62,7 +62,8 @@ def describe(result: dict[str, Any]) -> str:
     for name, row in result["corruptions"].items():
         accuracy = row["accuracy"]
         cells = "".join(f"{100 * value:>7.1f}" for value in accuracy)
-        lines.append(f"{name:16}{cells}{100 * np.mean(accuracy[1:]):>18.1f}")
+        what = corruptions.CORRUPTIONS[name].description
+        lines.append(f"{name:16}{cells}{100 * np.mean(accuracy[1:]):>17.1f}  {what}")
     lines.append(f"mean {100 * result['mean_accuracy']:.1f} %, {result['relative']:.3f} of the accuracy at strength 0")
     return "\n".join(lines)
 

@@ -63,7 +63,7 @@ def compare(arm: ArrayLike, baseline: ArrayLike, comparisons: int = 1, alpha: fl
     The examples are paired, so their part is the variance of the difference on each example, and each arm adds its
     seeds' part. The seeds are not paired, even where their numbers are equal: two settings share no random numbers to
     speak of, and pairing would halve the degrees of freedom. In simulated studies of identical settings with 3 seeds,
-    1 to 8 arms and a baseline, under 5 % called any arm different, and under 2 % where seeds differ by 1 point or less.
+    1 to 8 arms and a baseline, under 5 % called any arm different, and under 3 % where seeds differ by 1 point or less.
     As in Bonett and Price (2012, J. Educ. Behav. Stat. 37), the interval is that of N + 2 examples, with one more won
     by each side, so that a handful of examples cannot seem certain.
     """

@@ -73,9 +73,14 @@ def number(value: Any, form: str) -> str:
     return MISSING if known is None else _FORMS[form](known)
 
 
+def label(value: Any) -> str:
+    """A name as plain text; a dash where there is none."""
+    return MISSING if value is None or value == "" else str(value)
+
+
 def text(value: Any, longest: int = SHORT) -> Html:
     """Any text as HTML: without control characters, the middle of a very long one left out."""
-    return Html(html.escape(shown(str(value), longest)))
+    return Html(html.escape(shown(label(value), longest)))
 
 
 def breakable(value: Any, longest: int = SHORT) -> Html:

@@ -19,6 +19,7 @@ from expressnet_jax.report.markup import (
     heat,
     interval,
     join,
+    label,
     paragraph,
     span,
     table,
@@ -53,19 +54,22 @@ def _headline(found: dict[str, Any], key: str) -> Html:
 
 def _classes(found: dict[str, Any], key: str) -> Html:
     rows: list[list[Cell]] = []
-    for label, one in (found.get("per_class") or {}).items():
+    for true, one in (found.get("per_class") or {}).items():
         examples = get(one, "examples")
         # 0 of 0 counts as 0 in the means, but in a table it would read as a failure.
         recall = None if examples == 0 else get(one, "recall")
         figures = [Number(value, "percent") for value in (get(one, "precision"), recall, get(one, "f1"))]
-        rows.append([label, *figures, Number(examples, "count")])
+        rows.append([true, *figures, Number(examples, "count")])
     head = ["class", "precision, %", "recall, %", "F1, %", "examples"]
     return table(f"{key}-classes", "Each class.", head, rows)
 
 
 def _confusion(found: dict[str, Any], key: str) -> Html:
     counts, labels = found.get("confusion") or [], list(found.get("classes") or [])
-    rows: list[list[Cell]] = [[label, *_heated(row)] for label, row in zip(labels, counts, strict=False)]
+    rows: list[list[Cell]] = [
+        [true, *_heated([get(row, place) for place in range(len(labels))])]
+        for true, row in zip(labels, counts, strict=False)
+    ]
     caption = "Confusion: rows are the true class, columns the predicted one; below each count its share of the row."
     return table(f"{key}-confusion", caption, ["true \\ predicted", *labels], rows, "matrix")
 
@@ -221,7 +225,7 @@ def _factors(found: dict[str, Any], key: str) -> Html:
         for one in values or []:
             accuracy = join([span(one.get("accuracy"), "percent"), bar(one.get("accuracy"))])
             between = interval(one.get("interval"), "percent")
-            rows.append([factor, str(one.get("value")), Number(one.get("examples"), "count"), accuracy, between])
+            rows.append([factor, label(one.get("value")), Number(one.get("examples"), "count"), accuracy, between])
     if not rows:
         return Html("")
     head = ["factor", "value", "examples", "accuracy, %", "95 % interval, %"]
@@ -262,7 +266,7 @@ def _layer(name: str, layer: dict[str, Any], labels: list[Any], key: str) -> Htm
     even = f" An even share is {100 / len(loads):.2f} %." if loads else ""
     head = ["expert", "share of the selections, %", "importance, %"]
     counts = layer.get("classes") or []  # of each expert, by class
-    by_class = [[label, *_heated([get(row, place) for row in counts])] for place, label in enumerate(labels)]
+    by_class = [[true, *_heated([get(row, place) for row in counts])] for place, true in enumerate(labels)]
     columns = ["class \\ expert", *map(str, range(len(counts)))]
     return join(
         [
@@ -285,9 +289,9 @@ def _surest(name: str, layer: dict[str, Any], labels: list[Any], key: str) -> Ht
     rows: list[list[Cell]] = []
     for expert, pictures in enumerate(layer.get("surest") or []):
         for one in pictures or []:
-            label = get(labels, one.get("label")) if one.get("label") is not None else None
+            true = get(labels, one["label"]) if one.get("label") is not None else None
             index, probability = Number(one.get("index"), "plain"), Number(one.get("probability"), "percent")
-            rows.append([Number(expert, "count"), index, str(label or "-"), probability])
+            rows.append([Number(expert, "count"), index, label(true), probability])
     head = ["expert", "number in the split", "class", "probability, %"]
     return table(f"{key}-surest", f"{name}: the highest probabilities of each expert.", head, rows)
 

@@ -19,6 +19,7 @@ from expressnet_jax.report.markup import (
     heading,
     interval,
     join,
+    label,
     name,
     paragraph,
     table,
@@ -57,7 +58,7 @@ def _overview(found: list[dict[str, Any]]) -> Html:
     rows: list[list[Cell]] = []
     for place, run in enumerate(found):
         link = Html(f'<a href="#run-{place}">{breakable(run.get("name"))}</a>')
-        about: list[Cell] = [str(run.get("arm") or "-"), Number(run.get("seed"), "plain"), str(run.get("state") or "-")]
+        about: list[Cell] = [label(run.get("arm")), Number(run.get("seed"), "plain"), label(run.get("state"))]
         for one in run.get("evaluations") or [{}]:
             accuracy, between = (
                 Number(one.get("accuracy"), "percent"),
@@ -65,7 +66,7 @@ def _overview(found: list[dict[str, Any]]) -> Html:
             )
             means = [Number(one.get(key), "percent") for key in ("mean_class_accuracy", "macro_f1")]
             ece = Number(get(one, "depth", "calibration", "before", "ece"), "percent")
-            rows.append([link, *about, str(one.get("split") or "-"), accuracy, between, *means, ece])
+            rows.append([link, *about, label(one.get("split")), accuracy, between, *means, ece])
     head = ["run", "arm", "seed", "state", "split", "accuracy, %", "95 % interval, %", "mean class accuracy, %"]
     return table("all-runs", "All runs and their evaluations.", [*head, "macro F1, %", "ECE, %"], rows)
 
@@ -77,7 +78,7 @@ def _run(run: dict[str, Any], place: int, many: bool) -> Html:
     pictures = _pictures(run.get("pictures") or [])
     evaluations = [evaluation(one, f"{key}-evaluation-{n}") for n, one in enumerate(run.get("evaluations") or [])]
     content = join([_about(run), _training(run.get("training"), key), *evaluations, pictures])
-    title = heading(3, str(run.get("name")))
+    title = heading(3, label(run.get("name")))
     inside = f'<div class="target" id="{key}">\n{trouble}{content}</div>\n'
     if many and content:
         aside = join([text(part) for part in (run.get("arm"), state) if part], ", ")

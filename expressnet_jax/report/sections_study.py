@@ -19,6 +19,7 @@ from expressnet_jax.report.markup import (
     heading,
     interval,
     join,
+    label,
     paragraph,
     span,
     table,
@@ -69,12 +70,12 @@ def _arms(arms: list[dict[str, Any]]) -> Html:
         means: list[Cell] = [_mean(get(arm, "metrics", key)) for key in METRICS]
         counts = [Number(arm.get("parameters"), "count"), Number(arm.get("flops_per_image"), "giga")]
         what = settings(arm.get("settings")) or "as in the config"
-        rows.append([str(arm.get("name")), what, *counts, done, *means, Number(arm.get("images_per_second"), "rate")])
+        rows.append([label(arm.get("name")), what, *counts, done, *means, Number(arm.get("images_per_second"), "rate")])
         values: list[Cell] = [
             join((span(x, "percent") for x in get(arm, "metrics", key, "values") or []), ", ") or None
             for key in METRICS
         ]
-        every.append([str(arm.get("name")), *values])
+        every.append([label(arm.get("name")), *values])
     percents = [f"{title}, %" for title in METRICS.values()]
     head = ["arm", "settings", "parameters", "GFLOP an image", "seeds done", *percents, "images/s"]
     note = (
@@ -107,13 +108,13 @@ def _charts(found: dict[str, Any]) -> Html:
     for one in found.get("comparisons") or []:
         difference, verdict = finite(one.get("difference")), str(one.get("verdict") or _NO_VERDICT)
         if difference is not None:
-            differences.append(charts.Difference(str(one.get("arm")), difference, _ends(one), verdict))
+            differences.append(charts.Difference(label(one.get("arm")), difference, _ends(one), verdict))
     rows = []
     for arm in found.get("arms") or []:
         accuracy = get(arm, "metrics", "accuracy") or {}
         values = [x for x in map(finite, accuracy.get("values") or []) if x is not None]
-        rows.append(charts.Dots(str(arm.get("name")), values, finite(accuracy.get("mean")), _ends(accuracy)))
-    forest = charts.forest("forest", differences, str(found.get("baseline")), _level(found))
+        rows.append(charts.Dots(label(arm.get("name")), values, finite(accuracy.get("mean")), _ends(accuracy)))
+    forest = charts.forest("forest", differences, label(found.get("baseline")), _level(found))
     return Html(f'<div class="charts">\n{forest}{charts.dots("dots", rows)}</div>\n')
 
 
@@ -131,7 +132,7 @@ def _comparisons(found: dict[str, Any]) -> Html:
     rows: list[list[Cell]] = []
     for one in found.get("comparisons") or []:
         between = interval(one.get("interval"), "points")
-        names = (str(one.get("arm")), str(one.get("baseline")))
+        names = (label(one.get("arm")), label(one.get("baseline")))
         difference, p_value = Number(one.get("difference"), "points"), Number(one.get("p_value"), "p")
         rows.append([*names, difference, between, p_value, str(one.get("verdict") or _NO_VERDICT)])
     if not rows:
@@ -144,8 +145,8 @@ def _comparisons(found: dict[str, Any]) -> Html:
 def _mcnemar(comparisons: list[dict[str, Any]]) -> Html:
     rows: list[list[Cell]] = [
         [
-            str(one.get("arm")),
-            str(one.get("baseline")),
+            label(one.get("arm")),
+            label(one.get("baseline")),
             Number(test.get("seed"), "plain"),
             Number(test.get("only_arm"), "count"),
             Number(test.get("only_baseline"), "count"),
@@ -162,7 +163,7 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> Html:
 
 
 def _left_out(found: list[dict[str, Any]]) -> Html:
-    rows = [[str(one.get("arm")), str(one.get("why") or "no reason given")] for one in found]
+    rows = [[label(one.get("arm")), str(one.get("why") or "no reason given")] for one in found]
     if not rows:
         return Html("")
     caption = "Combinations of settings that were not planned, and why."
@@ -201,8 +202,8 @@ def _paper(paper: dict[str, Any], key: str) -> Html:
     classes = [_paper_classes("published", published, labels)]
     for one in paper.get("rows") or []:
         comparable = {True: "comparable", False: "not comparable"}.get(one.get("comparable"), "not known")
-        rows.append(_paper_row(str(one.get("run")), one, comparable, str(one.get("why") or "")))
-        classes.append(_paper_classes(str(one.get("run")), one, labels))
+        rows.append(_paper_row(label(one.get("run")), one, comparable, str(one.get("why") or "")))
+        classes.append(_paper_classes(label(one.get("run")), one, labels))
     data_set = str(paper.get("data_set") or "the same data")
     head = ["run", "split", "examples", "accuracy, %", "macro F1, %", "comparable", "why"]
     caption = f"{data_set}. The first row is the authors'."
@@ -219,8 +220,8 @@ def _paper(paper: dict[str, Any], key: str) -> Html:
 
 def _paper_row(run: str, one: dict[str, Any], comparable: str, why: str) -> list[Cell]:
     figures = [Number(one.get(name), "percent") for name in ("accuracy", "macro_f1")]
-    return [run, str(one.get("split") or "-"), Number(one.get("examples"), "count"), *figures, comparable, why]
+    return [run, label(one.get("split")), Number(one.get("examples"), "count"), *figures, comparable, why]
 
 
 def _paper_classes(run: str, one: dict[str, Any], labels: list[str]) -> list[Cell]:
-    return [run, *(Number(get(one, "per_class_f1", label), "percent") for label in labels)]
+    return [run, *(Number(get(one, "per_class_f1", name), "percent") for name in labels)]

@@ -158,7 +158,9 @@ def test_the_figure_has_a_row_a_picture_and_shows_where_a_map_is_large(channels,
     here = np.zeros((2, 12, 20), np.float32)
     here[1, 8:, :6] = -3
     found = {"cnnfe1": np.zeros_like(here), "resnet": here}
-    saliency.saliency_figure(flat(0, 0, channels=channels), found, ["happiness", "fear $x"], tmp_path / "a" / "maps.png")
+    saliency.saliency_figure(
+        flat(0, 0, channels=channels), found, ["happiness", "fear $x"], tmp_path / "a" / "maps.png"
+    )
     drawn = np.asarray(Image.open(tmp_path / "a" / "maps.png").convert("RGB")).astype(int)
     height, width, _ = drawn.shape
     yellow = (drawn[..., 0] > 240) & (drawn[..., 1] > 240) & (drawn[..., 2] < 200)  # inferno's last colour

@@ -15,16 +15,15 @@ from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import ConfigError, to_dict
 from expressnet_jax.duration import Clock
-from expressnet_jax.export import artifact, compare, onnx_format, safetensors_format, savedmodel
+from expressnet_jax.export import artifact, compare, onnx_format, safetensors_format
 from expressnet_jax.models import canonical, choice, expressnet, inference
-from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import search, trace, traffic
 from expressnet_jax.train import optimizer as optimizers
 from expressnet_jax.train import restore, run_folder
 from expressnet_jax.train import state as states
 from expressnet_jax.train import step as steps
+from tests import networks
 from tests.conftest import TINY
-from tests.golden import inputs
 
 #: What is removed, and the parts and MoE layers that are then left.
 CASES = {
@@ -52,15 +51,16 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def quickly_compiled():
+    """What takes the time here is the compiler, of programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def config(without="", *changes):
     return config_files.load(TINY, [*SMALL.items(), ("model.without", without), *changes])
-
-
-def network(c):
-    """With weights made from their names: drawing them with JAX takes longer to compile than all else here."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: expressnet.create(c)))
-    empty = canonical.to_canonical(nnx.merge(graph, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), state)))
-    return artifact.filled(c, {name: inputs.weight(name, value.shape) for name, value in empty.items()})
 
 
 def images(c, count=4):
@@ -128,7 +128,7 @@ def test_the_formula_gives_the_published_network_its_size():
 @pytest.mark.parametrize("without", REMOVED)
 def test_outputs_are_finite_and_gradients_reach_all_that_is_left(without):
     c = config(without, ("moe.router", "soft"))
-    graph, params, stats = nnx.split(network(c), nnx.Param, nnx.BatchStat)
+    graph, params, stats = nnx.split(networks.network(c), nnx.Param, nnx.BatchStat)
 
     @jax.jit
     def run(params, x):
@@ -154,9 +154,7 @@ def test_a_training_step_and_an_evaluation_run(without):
     c = config(without, ("moe.balance_loss", "0.1"))
     clock = Clock(c.batch_size, 160, 24)
     optimizer = optimizers.create(c, clock)
-    empty = states.abstract(c, optimizer, meshes.create(c))
-    params, stats = (nnx.to_pure_dict(nnx.state(network(c), kind)) for kind in (nnx.Param, nnx.BatchStat))
-    state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), empty)._replace(params=params, batch_stats=stats)
+    state = networks.state(c, networks.network(c))
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": rng.integers(0, 8, 16, np.int32),
@@ -172,33 +170,32 @@ def test_a_training_step_and_an_evaluation_run(without):
     assert int(counts.sum()) == 16
 
 
-@pytest.mark.parametrize("without", ["cnnfe1", "cnnfe2,resnet", "moe_cnn", "cnnfe2,moe_cnn,moe_expression"])
+@pytest.mark.parametrize("without", ["cnnfe1", "cnnfe2,resnet", "cnnfe2,moe_cnn"])
 def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
     c = config(without, ("model.convolution", "auto"), ("model.cnnfe1.kernels", "15,9"))
-    model = network(c)
+    model = networks.network(c)
     weights = canonical.to_canonical(model)
     pictures = compare.random_pictures(0, 3, 20, 24)
     expected = jax.jit(lambda images: artifact.answer(c)(model, images))(pictures)
     assert set(expected) == set(artifact.outputs(c))
     onnx_format.write(tmp_path / "model.onnx", c, weights)
-    savedmodel.write(tmp_path / "saved_model", c, weights)
-    prepared = inference.prepare(network(c), c)
-    runs = [onnx_format.load(tmp_path / "model.onnx"), savedmodel.load(tmp_path / "saved_model")]
-    for run in [*runs, jax.jit(lambda images: artifact.answer(c)(prepared, images))]:
+    prepared = inference.prepare(networks.network(c), c)
+    runs = [onnx_format.load(tmp_path / "model.onnx"), jax.jit(lambda images: artifact.answer(c)(prepared, images))]
+    for run in runs:
         found = run(pictures)
         assert set(found) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, atol=1e-5 * float(np.abs(value).max()), err_msg=name)
     safetensors_format.write(tmp_path / "model.safetensors", weights, "float32", artifact.about_weights(c))
-    other = artifact.filled(c, {name: np.zeros_like(value) for name, value in weights.items()})
+    other = networks.filled(c, {name: np.zeros_like(value) for name, value in weights.items()})
     report = weight_import.apply(other, weight_import.load(tmp_path / "model.safetensors", c))
     assert not report.left and canonical.digest(canonical.to_canonical(other)) == canonical.digest(weights)
-    whole = network(config())
+    whole = networks.network(config())
     with pytest.raises(WeightsError, match=r"does not fit: .*init\.strict=false"):
         weight_import.apply(whole, weight_import.load(tmp_path / "model.safetensors", config()))
 
 
-@pytest.mark.parametrize("without", REMOVED)
+@pytest.mark.parametrize("without", ["cnnfe1", "cnnfe2,resnet", "moe_cnn,moe_expression"])
 def test_a_plan_counts_what_is_left(without):
     c = config(without)
     params, stats = jax.eval_shape(lambda: nnx.split(expressnet.create(c), nnx.Param, nnx.BatchStat)[1:])
