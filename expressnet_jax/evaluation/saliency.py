@@ -134,7 +134,7 @@ def saliency_figure(
     if not 1 <= n <= MAX_PICTURES or len(names) != n or any(values.shape[0] != n for values in found.values()):
         sizes = [values.shape[0] for values in found.values()]
         raise ValueError(f"{n} pictures, {len(names)} names, maps of {sizes}: one of each, 1 to {MAX_PICTURES}")
-    side, caption, header = 1.5, 0.25, 0.75  # inches
+    side, caption, header = 1.5, 0.25, 0.6  # inches
     width, height = (1 + len(found)) * side + 0.2, n * (side + caption) + header
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(n, 1 + len(found), squeeze=False)

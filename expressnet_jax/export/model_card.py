@@ -79,8 +79,10 @@ def text(meta: Mapping[str, Any], sizes: Mapping[str, int], outputs: tuple[str, 
     """The card. meta: config.json; sizes: bytes of each file; outputs: names of what the graphs return."""
     run, config = meta["run"], meta["config"]
     network = {"expressnet": "ExpressNet-MoE", "backbone": "its ResNet alone, with a linear head"}
+    gone = ", ".join(config["model"]["without"])
     parts = [
-        f"# {_flat(run['name'])}: facial expressions, {network[config['model']['network']]}\n",
+        f"# {_flat(run['name'])}: facial expressions, {network[config['model']['network']]}"
+        f"{f' without {gone}' if gone else ''}\n",
         f"Names the perceived expression of a face, one of {len(meta['classes'])}: {', '.join(meta['classes'])}.\n"
         f"Preset {config['model']['preset']}, {config['model']['image_size']} pixels, weights in {meta['dtype']}, "
         f"{'averaged over steps (EMA)' if meta['weights'] == 'ema' else 'as trained (not averaged)'}, "

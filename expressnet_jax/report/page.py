@@ -14,7 +14,7 @@ from typing import Any
 from data_pipelines.audit import LONG
 from expressnet_jax.config import ConfigError
 from expressnet_jax.report import sections_run, sections_study
-from expressnet_jax.report.markup import Html, bullets, get, join, paragraph, span, text
+from expressnet_jax.report.markup import Html, bullets, get, join, label, paragraph, span, text
 from expressnet_jax.report.style import SCRIPT, STYLE
 from expressnet_jax.train.run_folder import write_text
 
@@ -96,5 +96,5 @@ def _state(report: dict[str, Any]) -> Html:
 def _notes(report: dict[str, Any]) -> Html:
     """The notes, less those that `_state` says already."""
     said = [f"{run.get('name')}: {run.get('state')}" for run in report.get("runs") or [] if run.get("state") != "done"]
-    notes = [note for note in report.get("notes") or [] if not note.startswith(tuple(said))]
+    notes = [note for note in report.get("notes") or [] if not label(note).startswith(tuple(said))]
     return bullets(text(note, LONG) for note in notes)

@@ -94,7 +94,7 @@ def _calibration(found: dict[str, Any], key: str) -> Html:
     bins: list[list[Cell]] = []
     for name, one in states.items():
         decimals = [Number(one.get(score), "decimal") for score in ("nll", "brier")]
-        figures.append([f"{name} temperature scaling", Number(one.get("ece"), "percent"), *decimals])
+        figures.append([f"{name} scaling", Number(one.get("ece"), "percent"), *decimals])
         for each in one.get("bins") or []:
             shares = [Number(each.get(end), "percent") for end in ("low", "high")]
             means = [Number(each.get(mean), "percent") for mean in ("confidence", "accuracy")]
@@ -109,7 +109,11 @@ def _calibration(found: dict[str, Any], key: str) -> Html:
             heading(5, "Calibration"),
             temperature if calibration.get("temperature") is not None else "",
             table(
-                f"{key}-calibration", "Scores.", ["", "ECE, %", "negative log likelihood", "Brier score"], figures, ""
+                f"{key}-calibration",
+                "Scores.",
+                ["logits", "ECE, %", "negative log likelihood", "Brier score"],
+                figures,
+                "",
             ),
             f'<div class="charts">\n{drawn}</div>\n' if drawn else "",
             folded("The bins as a table", table(f"{key}-bins", "Bins of confidence.", head, bins)),
@@ -143,7 +147,7 @@ def _flip(found: dict[str, Any], key: str) -> Html:
     ):
         figures = [Number(get(one, name), "percent") for name in ("accuracy", "mean_class_accuracy", "macro_f1")]
         rows.append([title, figures[0], interval(between, "percent"), *figures[1:]])
-    head = ["", "accuracy, %", "95 % interval, %", "mean class accuracy, %", "macro F1, %"]
+    head = ["answer", "accuracy, %", "95 % interval, %", "mean class accuracy, %", "macro F1, %"]
     p_value = span(flip.get("mcnemar_p"), "p")
     words = f"Difference in accuracy {span(flip.get('difference'), 'points')} points; McNemar's p {p_value}."
     caption = "Probabilities of a picture and of its mirror image."
@@ -195,7 +199,7 @@ def _robustness(found: dict[str, Any], key: str) -> Html:
         for name, one in corruptions.items():
             values = [get(one, measure, place) for place in range(len(strengths))]
             rows.append([name, *(heat(Number(value, "percent"), value) for value in values)])
-        head = ["corruption", *(f"strength {strength}" for strength in strengths)]
+        head = ["corruption", *(f"strength {label(strength)}" for strength in strengths)]
         tables.append(table(f"{key}-robustness-{measure}", f"{title}, %.", head, rows, "matrix"))
     panels = join(
         _panel(f"{key}-corruption-{n}", name, one, strengths) for n, (name, one) in enumerate(corruptions.items())
@@ -214,8 +218,9 @@ def _robustness(found: dict[str, Any], key: str) -> Html:
 def _panel(key: str, name: str, one: dict[str, Any], strengths: list[Any]) -> Html:
     drawn = []
     for look, (measure, title) in enumerate((("accuracy", "accuracy"), ("macro_f1", "macro F1"))):
-        pairs = [(strength, finite(get(one, measure, place))) for place, strength in enumerate(strengths)]
-        drawn.append(charts.Line(title, [(x, 100 * y) for x, y in pairs if y is not None], look))
+        pairs = [(finite(strength), finite(get(one, measure, place))) for place, strength in enumerate(strengths)]
+        points = [(x, 100 * y) for x, y in pairs if x is not None and y is not None]
+        drawn.append(charts.Line(title, points, look))
     return charts.panel(key, name, drawn)
 
 

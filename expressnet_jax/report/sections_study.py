@@ -34,7 +34,10 @@ _NO_VERDICT = "no verdict"
 def study(found: dict[str, Any]) -> Html:
     """The study: its question and conclusion first, then what they rest on."""
     about = {key: found.get(key) for key in ("config", "split", "baseline")}
-    about |= {"seeds": ", ".join(map(str, found.get("seeds") or [])), "common settings": settings(found.get("common"))}
+    about |= {
+        "seeds": ", ".join(map(label, found.get("seeds") or [])),
+        "common settings": settings(found.get("common")),
+    }
     conclusion = bullets(text(sentence, LONG) for sentence in found.get("conclusion") or [])
     parts = [
         heading(2, f"Study: {found.get('name') or 'without a name'}", "study"),

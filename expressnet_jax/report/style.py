@@ -70,7 +70,7 @@ svg .one { color: var(--one); } svg .two { color: var(--two); } svg .three { col
 img { display: block; max-width: 100%; height: auto; background: #fff; }
 @media (max-width: 30rem) { table { font-size: .875rem; } th + th, td { padding-left: .7rem; }
   th:first-child { max-width: 8.5rem; } td.text { max-width: 14rem; } .bar { width: 5rem; }
-  svg text { font-size: 15px; } }
+  svg text { font-size: 15px; } figcaption { font-size: .875rem; } }
 @media print { .skip, nav { display: none; } .wide { overflow: visible; } }
 """
 

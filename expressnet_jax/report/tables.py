@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.audit import LONG, shown
+from data_pipelines.audit import shown
 from expressnet_jax.config import ConfigError
 from expressnet_jax.report.markup import MISSING, get, number
 from expressnet_jax.report.sections_study import METRICS, settings
@@ -66,8 +66,8 @@ def write_csv(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[Pa
     """
     files = {}
     for name, (head, rows) in _TABLES.items():
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
+        stream = io.StringIO(newline="")
+        writer = csv.writer(stream)
         writer.writerow(head)
         writer.writerows([_plain(value) for value in row] for row in rows(report))
         files[f"{name}.csv"] = stream.getvalue()
@@ -343,4 +343,4 @@ def _latex_table(caption: str, head: list[str], rows: list[list[str]]) -> str:
 
 def _latex(value: Any) -> str:
     """Any text as LaTeX."""
-    return MISSING if value is None else "".join(_LATEX.get(c, c) for c in shown(str(value), LONG))
+    return MISSING if value is None else "".join(_LATEX.get(c, c) for c in shown(str(value)))

@@ -93,7 +93,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a whole file or none of it."""
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     except OSError:
         part.unlink(missing_ok=True)

@@ -21,6 +21,14 @@ SMALL = {
 BRANCHES = ("cnnfe1", "cnnfe2", "resnet")
 
 
+@pytest.fixture(autouse=True)
+def quickly_compiled():
+    """What takes the time here is the compiler, of programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @functools.cache
 def made(without=""):
     """A config and a network of its; soft routing, so that nothing jumps."""
@@ -46,9 +54,10 @@ def of_three():
     return maps(*made(), pictures(), [1, 4, 1], [7, 2, 100])
 
 
-def test_each_branch_has_its_finite_differences():
+def test_each_branch_has_its_finite_differences(monkeypatch):
+    monkeypatch.setattr(saliency, "_NOISE", 0.0)  # a difference is that of one picture
     c, model = made()
-    levels, predicted = flat(80, 200), [3, 5]
+    levels, predicted = pictures(2), [3, 5]
     found = maps(c, model, levels, predicted, [0, 1])
 
     @jax.jit
@@ -64,12 +73,12 @@ def test_each_branch_has_its_finite_differences():
             step = 0.05 * along[..., None]
             up, down = (logits(same | {name: jnp.asarray(same[name] + s, jnp.float32)}) for s in (step, -step))
             change = (np.asarray(up) - np.asarray(down))[[0, 1], predicted] / 0.1
-            np.testing.assert_allclose((found[name] * along).sum((1, 2)), change, rtol=0.03)
+            np.testing.assert_allclose((found[name] * along).sum((1, 2)), change, rtol=0.01)
 
 
 def test_the_branches_add_up_to_the_gradient_of_the_whole_network():
     c, model = made()
-    levels, predicted = flat(30, 120, 230, channels=1), np.array([0, 6, 7])
+    levels, predicted = flat(30, 120, 230), np.array([0, 6, 7])
     found = maps(c, model, levels, predicted, [0, 1, 2])
 
     @jax.jit
@@ -77,26 +86,19 @@ def test_the_branches_add_up_to_the_gradient_of_the_whole_network():
     def whole(x):
         return model(preprocess.preprocess(x, 16, c.preprocess)).logits[jnp.arange(3), predicted].sum()
 
-    wanted = np.asarray(whole(jnp.asarray(levels, jnp.float32)))[..., 0]
+    wanted = np.asarray(whole(jnp.asarray(levels, jnp.float32))).sum(-1)  # one grey level in all channels
     np.testing.assert_allclose(sum(found.values()), wanted, atol=1e-5 * np.abs(wanted).max())
-    # A grey picture and the same in colour: one grey level of all channels is one grey level.
-    coloured = maps(c, model, flat(30, 120, 230), predicted, [0, 1, 2])
-    for name, values in found.items():
-        np.testing.assert_allclose(coloured[name], values, atol=1e-5 * np.abs(values).max())
 
 
 def test_a_picture_has_the_same_map_in_any_company_and_noise_of_its_own():
-    c, model = made()
-    alone = maps(c, model, pictures()[1:2], [4], [2])
-    assert set(alone) == set(BRANCHES)
+    # Again and again the second of three, more often than is computed at once; the last one with its own number.
+    again = maps(*made(), np.repeat(pictures()[1:2], 10, 0), [4] * 10, [*range(10, 19), 2])
+    assert set(again) == set(of_three()) == set(BRANCHES)
     for name, values in of_three().items():
-        assert values.shape == (3, 12, 20) and values.dtype == np.float32
-        np.testing.assert_allclose(values[1], alone[name][0], atol=1e-5 * np.abs(alone[name]).max())
-    many = maps(c, model, np.repeat(pictures()[1:2], 9, 0), [4] * 9, [2, *range(10, 18)])  # more than at once
-    for name, values in many.items():
-        np.testing.assert_allclose(values[0], alone[name][0], atol=1e-5 * np.abs(alone[name]).max())
-        assert len(values) == 9
-        assert all(np.abs(values[0] - values[i]).max() > 1e-3 * np.abs(values).max() for i in range(1, 9))
+        assert values.shape == (3, 12, 20) and again[name].shape == (10, 12, 20) and values.dtype == np.float32
+        np.testing.assert_allclose(again[name][9], values[1], atol=1e-5 * np.abs(values[1]).max())
+        differences = np.abs(again[name][:9] - values[1]).max((1, 2))
+        assert (differences > 1e-2 * np.abs(values[1]).max()).all(), differences
 
 
 def test_the_mean_over_noise_is_that_of_noise_a_tenth_as_wide_as_the_picture():
@@ -124,16 +126,12 @@ def test_the_mean_over_noise_is_that_of_noise_a_tenth_as_wide_as_the_picture():
 def test_a_branch_that_the_head_does_not_read_has_no_saliency():
     c, model = made()
     weights = canonical.to_canonical(model)
-    cut = dict(weights)
-    cut["head/kernel"] = np.concatenate([np.zeros((16, 8), np.float32), weights["head/kernel"][16:]])  # of moe_cnn
-    found = maps(c, networks.filled(c, cut), pictures(), [1, 4, 1], [7, 2, 100])
-    assert not found["cnnfe1"].any() and saliency.shares(found)["cnnfe1"] == 0
-    for name in ("cnnfe2", "resnet"):
-        np.testing.assert_allclose(found[name], of_three()[name], atol=1e-5 * np.abs(found[name]).max())
-    cut = dict(weights)
-    cut["fuse/dense/kernel"] = np.concatenate([np.zeros((8, 16), np.float32), weights["fuse/dense/kernel"][8:]])
-    found = maps(c, networks.filled(c, cut), pictures(), [1, 4, 1], [7, 2, 100])
-    assert not found["cnnfe2"].any() and found["cnnfe1"].any() and found["resnet"].any()
+    weights["head/kernel"] = np.concatenate([np.zeros((16, 8), np.float32), weights["head/kernel"][16:]])  # of moe_cnn
+    weights["fuse/dense/kernel"] = np.concatenate([np.zeros((8, 16), np.float32), weights["fuse/dense/kernel"][8:]])
+    found = maps(c, networks.filled(c, weights), pictures(), [1, 4, 1], [7, 2, 100])
+    assert not found["cnnfe1"].any() and not found["cnnfe2"].any() and found["resnet"].any()
+    assert saliency.shares(found) == {"cnnfe1": 0, "cnnfe2": 0, "resnet": 1}
+    assert all(values.any() for values in of_three().values())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +140,7 @@ def test_a_branch_that_the_head_does_not_read_has_no_saliency():
 def test_a_branch_that_is_not_there_has_no_map(without, left):
     change = ("model.network", "backbone") if without == "backbone" else ("model.without", without)
     c = config_files.load(TINY, [*SMALL.items(), change])
-    found = maps(c, networks.network(c), pictures(1), [0], [0])
+    found = maps(c, networks.network(c), pictures(1, channels=1), [0], [0])
     assert set(found) == left and all(values.any() for values in found.values())
     assert sum(saliency.shares(found).values()) == pytest.approx(1)
 
