@@ -63,18 +63,17 @@ def run(study: Study, flops: dict[str, float], rate: float | None, data_dir: str
     """
     with _signals() as told:
         for one in study.runs:
-            if studies.state(study, one)[0] == "done":
+            state = studies.state(study, one)[0]
+            if state == "done":
                 continue
             if studies.busy(study.workdir(one)):
                 say(f"run {one.number} ({one.arm}, seed {one.seed}) is being trained by another process; left to it")
                 continue
             began = time.monotonic()
-            if (study.workdir(one) / "summary.json").exists():
-                began = 0.0  # only evaluated: no measure of a training
             _one(study, one, data_dir, told)
             if told["signal"]:
                 raise Interrupted(told["signal"], f"run {one.number}")
-            if began:
+            if state == "missing" and studies.state(study, one)[0] == "done":  # a whole one: a measure of the others
                 rate = flops[one.arm] / (time.monotonic() - began)
             say(_line(study, one, flops, rate))
     return counts(study)

@@ -88,13 +88,17 @@ def _numbered(wanted: list[tuple[str, int]]) -> list[Run]:
 
 
 def write(study: Study) -> None:
-    """Writes study.json, and sweep.txt for arrays of jobs."""
+    """Writes study.json, and sweep.txt for arrays of jobs, whose words are split at blanks: lists have none."""
     (study.folder / "runs").mkdir(parents=True, exist_ok=True)
     facts = study._asdict() | {"folder": None, "runs": [run._asdict() for run in study.runs]}
     del facts["folder"]
     run_folder.write_text(study.folder / "study.json", json.dumps(facts, indent=2) + "\n")
-    lines = [" ".join(f"--config.{key}={value}" for key, value in study.settings(run)) for run in study.runs]
+    lines = [" ".join(f"--config.{key}={_word(value)}" for key, value in study.settings(run)) for run in study.runs]
     run_folder.write_text(study.folder / "sweep.txt", "\n".join(lines) + "\n")
+
+
+def _word(value: str) -> str:
+    return "".join(value.split()) if value.startswith(("(", "[")) else value
 
 
 def read(folder: Path) -> Study:

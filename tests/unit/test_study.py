@@ -3,12 +3,13 @@
 import fcntl
 import json
 import shlex
+import subprocess
 
 import pytest
 
 from expressnet_jax.ablation import study, sweep
 from expressnet_jax.config import ConfigError
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
 FACTS = {"name": "s", "question": "?", "config": TINY, "common": [("total", "2steps")], "split": "held_out",
          "baseline": "num_experts=2"}  # fmt: skip
@@ -39,6 +40,19 @@ def test_a_line_of_the_sweep_file_trains_its_run(tmp_path):
         words = shlex.split(line)
         own = [f"--config.moe.num_experts={run.arm[-1]}", f"--config.seed={run.seed}"]
         assert words == ["--config.total=2steps", *own]
+
+
+def test_slurm_would_train_each_run_in_its_folder_with_its_settings(tmp_path):
+    made = planned(tmp_path / "s", "model.cnnfe1.kernels=(5, 3),(3, 3)", baseline="kernels=(5, 3)")
+    command = ["bash", str(ROOT / "launch" / "slurm.sbatch"), "--dry-run", "--sweep", str(tmp_path / "s" / "sweep.txt")]
+    command += ["train", f"--config={TINY}", "--workdir", str(tmp_path / "s" / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    jobs = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("srun")]
+    assert len(jobs) == len(made.runs)
+    for run, words in zip(made.runs, jobs, strict=True):
+        assert words[words.index("--workdir") + 1] == str(made.workdir(run))
+        kernels = made.arms[run.arm]["model.cnnfe1.kernels"].replace(" ", "")
+        assert {f"--config.model.cnnfe1.kernels={kernels}", f"--config.seed={run.seed}"} <= set(words)
 
 
 def test_arms_and_seeds_can_be_added_and_known_runs_keep_their_numbers(tmp_path):
