@@ -39,6 +39,8 @@ def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: S
     from expressnet_jax.ablation import runner, study, sweep
     from expressnet_jax.report import collect, page, terminal
 
+    if options.seeds is not None and options.seeds < 1:
+        raise_usage(f"--seeds={options.seeds} must be at least 1")
     on_cpu()
     if options.config is None and options.study is None and not (options.sweep or options.list):
         if overrides:
@@ -50,8 +52,6 @@ def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: S
         seeds = options.seeds or len(before.seeds)
     else:
         facts, found, seeds = _asked(options, overrides)
-    if seeds < 1:
-        raise_usage(f"--seeds={seeds} must be at least 1")
     flops = runner.work(found.arms, options.data_dir)
     planned = study.planned(options.out, facts, found.arms, found.left_out, seeds)
     study.write(planned)

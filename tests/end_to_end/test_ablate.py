@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import TINY, expressnet, start
 
 SWEEP = "optimizer.learning_rate=1e-3,1e30"  # the second one's gradients stop being finite
-SETTINGS = ("--config.total=12steps", "--config.optimizer.max_nonfinite=2", "--config.log_every=1steps")
+SETTINGS = ("--config.total=60steps", "--config.optimizer.max_nonfinite=2", "--config.log_every=1steps")
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,9 @@ def study(tmp_path_factory, data_dir):
     process = start(*command, "--json")
     deadline = time.monotonic() + 300
     records = out / "runs" / "0" / "metrics.jsonl"
-    while not records.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.2)
+    # It has taken a step, and so has something to save.
+    while not (records.exists() and records.stat().st_size) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=300)
     stopped = {"code": process.returncode, "said": said, "left": (out / "runs" / "1").exists()}

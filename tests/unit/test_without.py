@@ -192,9 +192,10 @@ def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
         assert set(found) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, atol=1e-5 * float(np.abs(value).max()), err_msg=name)
+    facts = model_card.facts(c, tmp_path, {}, 1, "raw", str(tmp_path))
     meta = {
-        "run": model_card.facts(c, tmp_path, {}, 1, "raw", str(tmp_path)), "config": to_dict(c), "classes": c.data.classes,
-        "dtype": "float32", "weights": "raw", "step": 1, "digest": "0", "compared": {}, "quantized": {},
+        "run": facts, "config": to_dict(c), "classes": c.data.classes, "dtype": "float32", "weights": "raw",
+        "step": 1, "digest": "0", "compared": {}, "quantized": {},
         "real_pictures": 1, "faces": None,
     }  # fmt: skip
     assert f"ExpressNet-MoE without {without.replace(',', ', ')}\n" in model_card.text(meta, {}, artifact.outputs(c))
