@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = T
     compared = paper.against(runs) if against else None
     if against and compared is None:
         raise ConfigError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
-    return {"title": title, "runs": runs, "study": found, "against": compared, "notes": notes}
+    report = {"title": title, "runs": runs, "study": found, "against": compared, "notes": notes}
+    plain: dict[str, Any] = json.loads(run_folder.json_line(report))  # what --json prints is what the page shows
+    return plain
 
 
 def of_study(study: Study, pictures: bool, say: Say) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -58,6 +58,8 @@ def test_the_page_of_a_study_with_failed_runs_says_so(study):
     out, *_ = study
     page = (out / "report.html").read_text()
     assert "not finite" in page and "failed" in page
+    low, high = json.loads(study[3].stdout)["arms"][0]["metrics"]["accuracy"]["interval"]
+    assert f'data-value="{low!r}"' in page and f'data-value="{high!r}"' in page
     assert "http://" not in page and "https://" not in page
 
 
