@@ -7,8 +7,8 @@ grow with the number of experts, and the operations that count with the number t
 may win by its size alone: experts_flop_matched.py keeps that equal. 1 expert of which 2 answer is no network.
 
 For any config. Hardware: 2 CPU cores with fer2013_small. Time: 9 settings x 3 seeds = 27 runs of an hour.
-Measured: with a short training at 32 pixels, 82 minutes: one answering expert of 8 or 16 is worse than two of 4, for the
-others no difference is shown (docs/ablations.md). Not yet run with whole trainings.
+Measured: with a short training at 32 pixels, 82 minutes: one answering expert of 8 or 16 is worse than two of 4; for
+the others no difference is shown (docs/ablations.md). Not yet run with whole trainings.
 """
 
 
