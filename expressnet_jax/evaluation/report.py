@@ -75,7 +75,8 @@ def evaluate_run(
     text = f"{examples.name}, checkpoint of step {at} of {workdir}{_left_out(examples)}\n\n{_describe(found.summary)}"
     if distributed.is_first():
         _write(folder, found, text, config)
-    return found.summary, f"{text.rstrip()}\n\nwritten to {folder}"
+    more = "; accuracy by what the faces were drawn with is in summary.txt there" if found.summary["factors"] else ""
+    return found.summary, f"{text.rstrip()}\n\nwritten to {folder}{more}"
 
 
 def _own(config: Config, data_dir: str | None) -> datas.TrainingData | None:
@@ -136,8 +137,6 @@ def _describe(summary: dict[str, Any]) -> str:
     parts = [metrics.describe(summary), depth.describe(summary["depth"])]
     if summary["experts"]:
         parts.append(experts.describe(summary["experts"], summary["classes"]))
-    if summary["factors"]:
-        parts.append(factors.describe(summary["factors"]))
     if summary["robustness"]:
         parts.append(robustness.describe(summary["robustness"]))
     return "\n\n".join(part.rstrip() for part in parts)
@@ -146,7 +145,8 @@ def _describe(summary: dict[str, Any]) -> str:
 def _write(folder: Path, found: _Found, text: str, config: Config) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     answering.save(found.answers, folder / "answers.npz")
-    run_folder.write_text(folder / "summary.txt", text.rstrip() + "\n")
+    drawn = f"\n\n{factors.describe(found.summary['factors'])}" if found.summary["factors"] else ""
+    run_folder.write_text(folder / "summary.txt", f"{text.rstrip()}{drawn}\n")
     _draw(folder, found, config)
     # Last: it says that all is there.
     run_folder.write_text(folder / "summary.json", run_folder.json_line(found.summary))
