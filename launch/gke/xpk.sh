@@ -6,8 +6,8 @@
 # such as my-run my-cluster v5litepod-16 2 REGION-docker.pkg.dev/PROJECT/REPOSITORY/expressnet:tpu. Before, once:
 #   xpk cluster create --cluster=my-cluster --tpu-type=v5litepod-16 --num-slices=2 --spot \
 #       --enable-gcpfilestore-csi-driver
-#   xpk storage create expressnet-work --cluster=my-cluster --type=gcpfilestore --auto-mount=false --mount-point=/shared \
-#       --size=1024 --tier=BASIC_HDD --access-mode=ReadWriteMany --vol=work \
+#   xpk storage create expressnet-work --cluster=my-cluster --type=gcpfilestore --auto-mount=false \
+#       --mount-point=/shared --size=1024 --tier=BASIC_HDD --access-mode=ReadWriteMany --vol=work \
 #       --readonly=false
 # Follow:  xpk inspector --cluster=my-cluster --workload=my-run
 # Stop:    xpk workload delete --cluster=my-cluster --workload=my-run
@@ -31,8 +31,9 @@ if [[ ! $4 =~ ^[1-9][0-9]{0,3}$ ]]; then fail "'$4' is not a number of slices"; 
 if [[ ! $5 =~ ^[a-z0-9][A-Za-z0-9._/:@-]*$ ]]; then fail "'$5' is not an image"; fi
 
 words=("${@:7}" --distributed)
+# exec: the shell of XPK passes SIGTERM on to us
 command=(xpk workload create "--workload=$1" "--cluster=$2" "--tpu-type=$3" "--num-slices=$4" "--docker-image=$5"
     --storage=expressnet-work --max-restarts=20 --restart-on-exit-codes=75 --termination-grace-period-seconds=300
-    --env=TFDS_DATA_DIR=/shared/data "--command=exec expressnet ${words[*]@Q}") # exec: its shell passes SIGTERM on to us
+    --env=TFDS_DATA_DIR=/shared/data "--command=exec expressnet ${words[*]@Q}")
 if [ -n "$dry" ]; then printf '%q ' "${command[@]}" && echo && exit; fi
 exec "${command[@]}"
