@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -20,25 +19,22 @@ from expressnet_jax.train import program
 from expressnet_jax.train.state import State
 
 
-def measure(
-    config: Config, state: State, split: Split, mesh: jax.sharding.Mesh, *, count: int | None = None
-) -> dict[str, Any]:
+def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Accuracy and macro F1 on a split under every corruption at every strength, ready for JSON.
 
-    Pictures are corrupted on the device as they are stored, before all that the network does to them. `count` takes so
-    many examples, spread evenly over the split. All processes have to call this, under `jax.set_mesh(mesh)`.
+    Pictures are corrupted on the device as they are stored, before all that the network does to them. All processes
+    have to call this, under `jax.set_mesh(mesh)`.
 
     Returns {"strengths": 0..5, "examples", "corruptions": {name: {"accuracy", "macro_f1"}}, each a list over the
     strengths, of which 0 is the pictures as they are; "mean_accuracy" over the corruptions and the strengths 1..5;
     "relative", which is that divided by the accuracy at strength 0 (0 where that is 0)}.
-    Raises ValueError for a `count` below 1, and DataError where the number of examples counted is not theirs.
+    Raises DataError where the number of examples counted is not the split's.
     """
-    few = split if count is None else _spread_evenly(split, count)
-    counts = _confusions(config, state, few, mesh)
+    counts = _confusions(config, state, split, mesh)
     for (name, strength), confusion in counts.items():
-        if confusion.sum() != len(few):
-            raise DataError(f"{name} {strength}: evaluated {confusion.sum()} of {len(few)} examples of {few.name}")
-    shared = np.flatnonzero(few.known)
+        if confusion.sum() != len(split):
+            raise DataError(f"{name} {strength}: evaluated {confusion.sum()} of {len(split)} examples of {split.name}")
+    shared = np.flatnonzero(split.known)
     names = [config.data.classes[i] for i in shared]
     found = {key: metrics.summarize(confusion[np.ix_(shared, shared)], names) for key, confusion in counts.items()}
     table = {
@@ -48,7 +44,7 @@ def measure(
     plain = found["", 0]["accuracy"]
     mean = float(np.mean([row["accuracy"][1:] for row in table.values()]))
     return {
-        "strengths": list(STRENGTHS), "examples": len(few), "corruptions": table,
+        "strengths": list(STRENGTHS), "examples": len(split), "corruptions": table,
         "mean_accuracy": mean, "relative": mean / plain if plain else 0.0,
     }  # fmt: skip
 
@@ -66,13 +62,6 @@ def describe(result: dict[str, Any]) -> str:
         lines.append(f"{name:16}{cells}{100 * np.mean(accuracy[1:]):>17.1f}  {what}")
     lines.append(f"mean {100 * result['mean_accuracy']:.1f} %, {result['relative']:.3f} of the accuracy at strength 0")
     return "\n".join(lines)
-
-
-def _spread_evenly(split: Split, count: int) -> Split:
-    if count < 1:
-        raise ValueError(f"{count} examples to measure robustness on: at least 1")
-    positions = np.linspace(0, len(split) - 1, min(count, len(split))).astype(int)
-    return dataclasses.replace(split, numbers=split.numbers[positions])
 
 
 def _confusions(
