@@ -60,7 +60,8 @@ def _answers(study: Study, runs: list[dict[str, Any]]) -> tuple[dict[Run, Answer
             dropped.append(f"run {run.number} is not counted: {error}")
             continue
         first = next(iter(found.values()), answers)
-        if answers.classes != first.classes or not np.array_equal(answers.index, first.index):
+        same = all(np.array_equal(getattr(answers, column), getattr(first, column)) for column in ("index", "label"))
+        if answers.classes != first.classes or not same:
             dropped.append(f"run {run.number} is not counted: it was evaluated on other examples than the first run")
             continue
         found[run] = answers

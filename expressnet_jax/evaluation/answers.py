@@ -84,8 +84,8 @@ def collect(config: Config, step: Any, state: states.State, split: Split, mesh: 
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
     if len(whole["label"]) != len(split):
         raise DataError(f"evaluated {len(whole['label'])} of the {len(split)} examples of {split.name}")
-    wrong = int((~np.isfinite(whole["logits"][:, split.known])).any(1).sum())
-    if wrong:
+    both = np.concatenate([whole["logits"][:, split.known], whole["flipped"][:, split.known]], axis=1)
+    if wrong := int((~np.isfinite(both)).any(1).sum()):
         raise DataError(f"the network's answers to {wrong} of {len(split)} examples of {split.name} are not finite")
     return Answers(split.classes, **whole)
 
@@ -103,7 +103,11 @@ def _rows(
 
 
 def summarize(answers: Answers, label_smoothing: float) -> dict[str, Any]:
-    """The summary of `metrics.summarize`, with `loss`: the mean cross-entropy with smoothed labels, as in training."""
+    """The summary of `metrics.summarize`, with `loss`: the mean cross-entropy with smoothed labels.
+
+    It is over the classes that the data set has, of which one is predicted; the validation loss of training is over all
+    of the network's classes, and so is larger where the data set lacks some.
+    """
     shared, count = answers.shared, len(answers.label)
     names = [answers.classes[i] for i in shared]
     places = np.full(len(answers.classes), -1)

@@ -29,7 +29,7 @@ def of(
         fitted: answers on other examples of the same network; the temperature must not see the examples it is
             judged by.
         fitted_on: the name of their split.
-        leaked: (N,) bool, true for an example that is in another split too.
+        leaked: (N,) bool, true for an example whose picture is in the training data too.
 
     Raises ValueError: `fitted` is the evaluated split or has no name, `leaked` of another length, or answers that
     `calibration.scores` refuses.
@@ -61,7 +61,7 @@ def describe(depth: dict[str, Any]) -> str:
     lines = [*_calibration_lines(depth["calibration"]), _flip_line(depth["flip"])]
     if found := depth["duplicates"]:
         lines.append(
-            f"duplicates           {found['leaked']:,} examples are in another split too: accuracy "
+            f"duplicates           {found['leaked']:,} examples are in the training data too: accuracy "
             f"{_percent(found['accuracy_leaked'])} of them, {_percent(found['accuracy_without'])} without them"
         )
     if found := depth["votes"]:

@@ -25,7 +25,8 @@ def of(answers: Answers, surest: int = 8) -> dict[str, Any]:
     """Every routed layer of a network's answers, ready for JSON; nothing for a network without experts.
 
     experts, selected               E and K
-    load                            (E,) share of the N K selections
+    load                            (E,) share of the N K selections; where all experts answer (K = E), all of these
+                                    would be equal: there load, dead and classes are of the first choices alone
     importance                      (E,) share of the probability
     entropy                         mean entropy of the probabilities, in nats
     dead                            how many experts nobody selected
@@ -100,8 +101,8 @@ def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -
         raise ValueError(f"{len(label)} labels, {n} probabilities, {len(chosen)} choices: need as many of each")
     if chosen.min() < 0 or chosen.max() >= e:
         raise ValueError(f"choices from {chosen.min()} to {chosen.max()}, but {e} experts")
-    classes = _counts(chosen.ravel(), np.repeat(label, k), (e, c))
     first = _counts(chosen[:, 0], label, (e, c))
+    classes = first if k == e else _counts(chosen.ravel(), np.repeat(label, k), (e, c))
     information, class_entropy = mutual_information(first), _entropy(first.sum(axis=0))
     load = classes.sum(axis=1)
     return {
@@ -156,13 +157,14 @@ def _entropy(counts: NDArray[Any]) -> float:
 
 def _lines(layer: str, found: dict[str, Any], classes: Sequence[str]) -> list[str]:
     share = found["normalized_mutual_information"]
+    everyone = found["selected"] == found["experts"]
     lines = [
         f"{layer}: {found['experts']} experts, {found['selected']} selected, {found['dead']} dead, "
         f"entropy {found['entropy']:.3f} of at most {math.log(found['experts']):.3f} nats",
         f"the first choice tells {found['mutual_information']:.3f} bits of the class "
         f"({found['mutual_information_by_chance']:.3f} by chance)"
         + ("" if share is None else f", {100 * share:.1f} % of all there are"),
-        "expert      load  importance  selected most for",
+        f"expert      load  importance  {'first choice' if everyone else 'selected most'} for",
     ]
     for i, counts in enumerate(found["classes"]):
         total, most = sum(counts), sorted(range(len(counts)), key=lambda c: -counts[c])[:3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,10 @@ from expressnet_jax.train import hooks, restore, run_folder, state
 
 _SHOWN = 40  # pictures of predictions.png
 _SALIENT = 8  # pictures of saliency.png
+_CHOSEN = 0.05  # part of a split that is validated on; FER-2013's splits have about 1 % of equal pictures
+
+#: Parts of a summary that are there where they were asked for, and the pictures of each.
+_OPTIONAL = {"robustness": ("robustness.png", "corruptions.png"), "saliency": ("saliency.png",)}
 
 
 class _Found(NamedTuple):
@@ -67,12 +72,17 @@ def evaluate_run(
     with distributed.together():
         examples = datas.open_for_evaluation(config, data or config.data.name, asked, data_dir)
         own = _own(config, data_dir)
+    own = own if distributed.all_agree(own is not None) else None
     restored, at = restore.restore_best(config, workdir, mesh)
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
         found = _evaluate(config, restored, examples, own, mesh, robust=robust, salient=salient)
-    found = found._replace(summary={"workdir": str(workdir), "step": at, "asked": asked, **found.summary})
+    # A study finds its runs' evaluations by what was asked for, of the runs' own data set.
+    ours = asked if data in (None, config.data.name) else None
+    found = found._replace(summary={"workdir": str(workdir), "step": at, "asked": ours, **found.summary})
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
+    found = found._replace(summary=found.summary | _kept(folder, found.summary))
     text = f"{examples.name}, checkpoint of step {at} of {workdir}{_left_out(examples)}\n\n{_describe(found.summary)}"
+    distributed.barrier("read what is kept")
     if distributed.is_first():
         _write(folder, found, text, config)
     more = "; accuracy by what the faces were drawn with is in summary.txt there" if found.summary["factors"] else ""
@@ -99,15 +109,13 @@ def _evaluate(
 ) -> _Found:
     step = answering.program(config, mesh)
     found = answering.collect(config, step, restored, examples, mesh)
-    # A temperature must come from other examples than those it is judged on.
-    other = own.validation if own is not None and own.validation.name != examples.name else None
+    other, chosen_on = (None, None) if own is None else _validated(own.validation, examples)
     fitted = None if other is None else answering.collect(config, step, restored, other, mesh)
-    leaked = None if own is None else splits.repeated(examples, [own.train, *(split for split, _ in own.also)])
     summary = {
         "split": examples.name,
-        "chosen_on": own is not None and own.validation.name == examples.name,  # by its best accuracy there
+        "chosen_on": chosen_on,
         **answering.summarize(found, config.label_smoothing),
-        "depth": depth.of(found, fitted=fitted, fitted_on=other.name if other else None, leaked=leaked),
+        "depth": depth.of(found, fitted=fitted, fitted_on=other.name if other else None, leaked=_leaked(examples, own)),
         "experts": experts.of(found),
         "factors": factors.by_factor(examples, found.index, found.right),
         "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
@@ -123,6 +131,24 @@ def _evaluate(
     return _Found(summary, found, examples, maps)
 
 
+def _validated(validation: Split, examples: Split) -> tuple[Split | None, bool]:
+    """What a temperature can be fitted on, which is not what it is judged by; and whether these are examples on which
+    the run's best checkpoint was chosen. Pictures are told by their pixels: splits overlap, and data sets too."""
+    judged = splits.repeated(validation, [examples])
+    chosen_on = bool(splits.repeated(examples, [validation]).mean() > _CHOSEN)
+    if not judged.any():
+        return validation, chosen_on
+    rest = validation.part(~judged, f"without {judged.sum():,} evaluated pictures")
+    return (rest if len(rest) else None), chosen_on
+
+
+def _leaked(examples: Split, own: datas.TrainingData | None) -> np.ndarray | None:
+    """(N,) bool: which pictures the run was trained on too; None where they could not be equal, having other sizes."""
+    trained = [] if own is None else [own.train, *(split for split, _ in own.also)]
+    alike = [split for split in trained if split.shape[:2] == examples.shape[:2]]
+    return splits.repeated(examples, alike) if alike else None
+
+
 def _spread(n: int, count: int) -> np.ndarray:
     """At most `count` positions, spread evenly over n."""
     return np.linspace(0, n - 1, min(count, n)).astype(int)
@@ -133,22 +159,41 @@ def _left_out(examples: Split) -> str:
     return f"\nonly the classes that both have; not in this data set: {', '.join(names)}" if names else ""
 
 
+def _kept(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier evaluation of the same checkpoint found and this one was not asked for: it took long."""
+    try:
+        before = json.loads((folder / "summary.json").read_text())
+        same = all(before[key] == summary[key] for key in ("step", "split", "examples", "accuracy"))
+        return {key: before[key] for key in _OPTIONAL if same and summary[key] is None}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
 def _describe(summary: dict[str, Any]) -> str:
     parts = [metrics.describe(summary), depth.describe(summary["depth"])]
+    if summary["chosen_on"]:
+        parts.insert(0, "the best checkpoint was chosen by its accuracy on these examples: new ones will have less")
     if summary["experts"]:
         parts.append(experts.describe(summary["experts"], summary["classes"]))
     if summary["robustness"]:
         parts.append(robustness.describe(summary["robustness"]))
+    if summary["saliency"]:
+        branches = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["saliency"]["shares"].items())
+        count = summary["saliency"]["examples"]
+        parts.append(f"what would change the answer, by branch: {branches} (mean of {count} pictures)")
     return "\n\n".join(part.rstrip() for part in parts)
 
 
 def _write(folder: Path, found: _Found, text: str, config: Config) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)  # it comes back last, and says that all is there
+    for key, pictures in _OPTIONAL.items():
+        for name in pictures if found.summary[key] is None else ():
+            (folder / name).unlink(missing_ok=True)
     answering.save(found.answers, folder / "answers.npz")
     drawn = f"\n\n{factors.describe(found.summary['factors'])}" if found.summary["factors"] else ""
     run_folder.write_text(folder / "summary.txt", f"{text.rstrip()}{drawn}\n")
     _draw(folder, found, config)
-    # Last: it says that all is there.
     run_folder.write_text(folder / "summary.json", run_folder.json_line(found.summary))
 
 

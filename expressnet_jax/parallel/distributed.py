@@ -115,6 +115,11 @@ def stop_agreed(step: int) -> int:
     return int(signal.SIGTERM) if multihost_utils.reached_preemption_sync_point(step) else 0
 
 
+def all_agree(here: bool) -> bool:
+    """Whether something is true in every process. All have to ask."""
+    return bool(np.all(multihost_utils.process_allgather(np.array(here)))) if several() else here
+
+
 def table() -> list[str]:
     """Which process is where and has which devices: a header and a row each, the first ones of many."""
     local = jax.local_devices()

@@ -82,6 +82,8 @@ def _comparable(published: Published, evaluation: dict[str, Any]) -> tuple[bool,
     split, examples = evaluation["split"], evaluation["examples"]
     if split not in _THEIR_SPLITS[published.data_set] or examples != published.examples:
         return False, f"other pictures: {split} has {examples:,}, theirs were {published.examples:,}"
-    if evaluation.get("chosen_on"):
+    if evaluation.get("chosen_on") is None:
+        return True, "the same pictures; theirs chose the epoch, and whether they did here too is not known"
+    if evaluation["chosen_on"]:
         return True, "the same pictures, and the epoch was chosen on them, as theirs was: neither is an honest estimate"
     return True, "the same pictures; their epoch was chosen on them, this one was not, which favours theirs"

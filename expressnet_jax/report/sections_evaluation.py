@@ -248,10 +248,12 @@ def _experts(found: dict[str, Any], key: str) -> Html:
 
 
 def _layer(name: str, layer: dict[str, Any], labels: list[Any], key: str) -> Html:
+    # Where all experts answer, what is counted is whom the router puts first.
+    word = "first choice" if layer.get("selected") == layer.get("experts") else "selection"
     pairs: list[tuple[str, Cell]] = [
         ("experts", Number(layer.get("experts"), "count")),
         ("selected for a picture", Number(layer.get("selected"), "count")),
-        ("never selected", Number(layer.get("dead"), "count")),
+        (f"without a {word}", Number(layer.get("dead"), "count")),
         ("mean entropy of the router, nats", Number(layer.get("entropy"), "decimal")),
         ("mutual information of first choice and class, bits", Number(layer.get("mutual_information"), "decimal")),
         ("the same by chance alone, bits", Number(layer.get("mutual_information_by_chance"), "decimal")),
@@ -269,7 +271,7 @@ def _layer(name: str, layer: dict[str, Any], labels: list[Any], key: str) -> Htm
     ]
     title = Html(f"<p><strong>{text(name)}</strong></p>\n")
     even = f" An even share is {100 / len(loads):.2f} %." if loads else ""
-    head = ["expert", "share of the selections, %", "importance, %"]
+    head = ["expert", f"share of the {word}s, %", "importance, %"]
     counts = layer.get("classes") or []  # of each expert, by class
     by_class = [[true, *_heated([get(row, place) for row in counts])] for place, true in enumerate(labels)]
     columns = ["class \\ expert", *map(str, range(len(counts)))]
@@ -277,10 +279,10 @@ def _layer(name: str, layer: dict[str, Any], labels: list[Any], key: str) -> Htm
         [
             title,
             facts(pairs),
-            table(f"{key}-load", f"{name}: how often each expert is selected.{even}", head, rows),
+            table(f"{key}-load", f"{name}: {word}s of each expert.{even}", head, rows),
             table(
                 f"{key}-map",
-                f"{name}: selections by true class; below each its share of the row.",
+                f"{name}: {word}s by true class; below each its share of the row.",
                 columns,
                 by_class if counts else [],
                 "matrix",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -53,15 +54,18 @@ def also_of(data: Data) -> list[tuple[str, float]]:
 
 
 def open_for_evaluation(config: Config, name: str, split: str, data_dir: str | None) -> Split:
-    """A split to evaluate on; "held_out" is the part of the training split that the config holds out.
+    """A split to evaluate on, with people's votes where the data set has them.
 
-    So is "validation" where the data set has no split of that name.
+    "held_out" is the part of the training split that the config holds out; so is "validation" where the data set has no
+    split of that name.
     """
-    if name == config.data.name:
-        own = prepare.read_info(name, data_dir).info.splits
-        if split == "held_out" or (split == "validation" and split not in own):
-            return open_data(config, data_dir).validation
-    return splits.open_split(name, split, config.data.classes, data_dir=data_dir)
+    info = prepare.read_info(name, data_dir).info
+    held_out = split == "held_out" or (split == "validation" and split not in info.splits)
+    if name == config.data.name and held_out:
+        found = open_data(config, data_dir).validation
+    else:
+        found = splits.open_split(name, split, config.data.classes, data_dir=data_dir)
+    return dataclasses.replace(found, votes="votes" in info.features)
 
 
 def batches(config: Config, data: TrainingData, start: int = 0) -> Iterator[Batch]:

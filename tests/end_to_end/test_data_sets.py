@@ -102,5 +102,6 @@ def test_from_a_layout_on_disk_to_an_evaluation(config, make, evaluated, example
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["split"], result["examples"], result["classes"]) == (evaluated, examples, classes)
+    assert (result["depth"]["votes"] is not None) == (name == "ferplus")
     record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert 0 <= record["data_wait"] <= 1

@@ -115,11 +115,20 @@ def test_a_checkpoint_goes_from_eight_devices_to_one(tmp_path, data_dir, finishe
     np.testing.assert_allclose(mine, theirs, rtol=1e-2)
 
 
-def test_evaluate_writes_text_json_and_pictures(finished, data_dir):
-    workdir, _ = finished
-    done = expressnet("evaluate", "--workdir", workdir, "--data_dir", data_dir, "--json")
+@pytest.fixture(scope="module")
+def evaluated(finished, data_dir):
+    """The summary of the test split, with all that can be asked for."""
+    parts = ["--robustness", "--saliency"]
+    done = expressnet("evaluate", "--workdir", finished[0], "--data_dir", data_dir, "--json", *parts)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    assert all(
+        f"\n{word}" in done.stderr for word in ("occlusion ", "mean ", "what would change the answer, by branch: ")
+    )
+    return json.loads(done.stdout)
+
+
+def test_evaluate_writes_text_json_and_pictures(finished, evaluated):
+    workdir, result = finished[0], evaluated
     promised = {"accuracy", "mean_class_accuracy", "macro_f1", "examples", "classes", "confusion", "per_class"}
     assert promised <= set(result)
     confusion = np.array(result["confusion"])
@@ -128,8 +137,18 @@ def test_evaluate_writes_text_json_and_pictures(finished, data_dir):
     (folder,) = (workdir / "evaluation").glob("*test")
     assert json.loads((folder / "summary.json").read_text()) == result
     assert "accuracy" in (folder / "summary.txt").read_text()
-    for name in ("confusion.png", "predictions.png"):
+    assert result["asked"] == "test" and result["chosen_on"] is False
+    for name in ("confusion.png", "predictions.png", "robustness.png", "corruptions.png", "saliency.png"):
         assert min(Image.open(folder / name).size) > 200
+
+
+def test_what_took_long_is_kept_for_the_same_checkpoint_alone(finished, evaluated, data_dir):
+    command = ["evaluate", "--workdir", finished[0], "--data_dir", data_dir, "--json"]
+    assert json.loads(expressnet(*command).stdout) == evaluated
+    (folder,) = (finished[0] / "evaluation").glob("*test")
+    (folder / "summary.json").write_text(json.dumps(evaluated | {"step": evaluated["step"] + 1}))
+    assert json.loads(expressnet(*command).stdout) == evaluated | {"robustness": None, "saliency": None}
+    assert {path.stem for path in folder.glob("*.png")} & {"robustness", "corruptions", "saliency"} == set()
 
 
 def test_evaluating_the_held_out_part_repeats_the_run_s_own_figure(finished, data_dir):
@@ -140,6 +159,16 @@ def test_evaluating_the_held_out_part_repeats_the_run_s_own_figure(finished, dat
     best = next(r for r in records(workdir, "validation") if r["step"] == result["step"])
     assert result["accuracy"] == best["accuracy"] == max(accuracies.values())
     assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
+    assert "chosen by its accuracy on these examples" in done.stderr
+    assert result["chosen_on"] is True and result["depth"]["calibration"]["temperature"] is None
+
+
+def test_a_temperature_is_fitted_on_none_of_the_pictures_that_it_is_judged_by(finished, data_dir):
+    command = ["evaluate", "--workdir", finished[0], "--data_dir", data_dir, "--json", "--split"]
+    both = json.loads(expressnet(*command, "test+validation").stdout)
+    assert both["chosen_on"] is True and both["depth"]["calibration"]["temperature"] is None
+    apart = json.loads(expressnet(*command, "test").stdout)
+    assert apart["chosen_on"] is False and apart["depth"]["calibration"]["fitted_on"].endswith("/validation")
 
 
 def test_evaluating_on_another_data_set_goes_by_name_and_by_shared_classes(finished, data_dir, tmp_path):
@@ -156,6 +185,8 @@ def test_evaluating_on_another_data_set_goes_by_name_and_by_shared_classes(finis
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert "not in this data set: contempt" in done.stderr
+    assert result["asked"] is None  # by the run's own study
+    assert result["chosen_on"] is None  # the run's own data are not in this folder
     assert result["classes"] == ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
     truths = dict(zip(result["classes"], np.sum(result["confusion"], axis=1), strict=True))
     assert {name: count for name, count in truths.items() if count} == {"sadness": 4, "anger": 4, "happiness": 4}

@@ -81,6 +81,13 @@ def test_answers_that_are_not_finite_are_refused(network):
     with pytest.raises(DataError, match=f"to {len(split)} of {len(split)} examples"):
         answering.collect(config, answering.program(config, mesh), broken, split, mesh)
 
+    def mirrored(*batch):
+        rows = answering.program(config, mesh)(*batch)
+        return rows | {"flipped": rows["flipped"].at[0].set(np.nan)}
+
+    with pytest.raises(DataError, match="are not finite"):
+        answering.collect(config, mirrored, state, split, mesh)
+
 
 def test_the_summary_is_scikit_learns_and_the_loss_optaxs():
     found = made_up(without=(2,))

@@ -66,6 +66,15 @@ def test_figures_of_random_routing(seed):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_where_all_experts_answer_the_first_choices_are_counted():
+    answers = random_case(0, e=3, k=3)
+    found = experts.of(answers)["moe"]
+    first = answers.routing["moe"][1][:, 0]
+    assert found["load"] == pytest.approx(np.bincount(first, minlength=3) / len(first))
+    assert np.sum(found["classes"]) == len(first) and len(set(found["load"])) > 1
+    assert "first choice for" in experts.describe({"moe": found}, CLASSES)
+
+
 @quick
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 6), st.integers(1, 6))
 def test_information_and_its_expectation_are_those_of_scikit_learn(seed, n, rows, columns):

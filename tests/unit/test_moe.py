@@ -196,6 +196,16 @@ def test_the_bias_balances_by_selection_and_never_enters_a_gate():
     )
 
 
+def test_the_likeliest_of_the_chosen_comes_first_whatever_bias_chose_it():
+    logits = jax.random.normal(jax.random.key(0), (200, 4))
+    found = route(logits, k=3, bias=jnp.array([-0.3, 0.1, 0.2, 0.1]))
+    assert (np.diff(found.gates) <= 0).all()
+    np.testing.assert_array_equal(found.gates, np.take_along_axis(np.asarray(found.probabilities), found.chosen, 1))
+    biased = np.asarray(found.probabilities) + np.array([-0.3, 0.1, 0.2, 0.1])
+    assert (np.sort(found.chosen) == np.sort(np.argsort(-biased)[:, :3])).all()
+    assert (found.chosen[:, 0] != biased.argmax(1)).any()
+
+
 def test_the_gradient_reaches_router_and_chosen_experts_only():
     made, x = layer(4, 1), jnp.ones((1, 6))
     graph, params = nnx.split(made)
