@@ -285,7 +285,10 @@ def _explained(error: Exception) -> int:
 
 
 def _failed(code: int, message: object) -> int:
-    print(f"expressnet: {message}", file=sys.stderr, flush=True)
+    from data_pipelines.audit import LONG, shown
+
+    # It may quote a stranger's file, which must neither steer the terminal nor look like a second line.
+    print(f"expressnet: {shown(str(message), LONG)}", file=sys.stderr, flush=True)
     return code
 
 

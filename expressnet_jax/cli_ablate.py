@@ -20,11 +20,12 @@ def add(commands: Any, command: Any, config: str, data_dir: str, path: Callable[
     ablate.add_argument("--list", type=path, metavar="FILE", help="or one setting a line: KEY=VALUE KEY2=VALUE")
     ablate.add_argument("--study", metavar="NAME|FILE", help="or a ready-made study of configs/ablations")
     ablate.add_argument("--seeds", type=int, metavar="N", help="runs of each setting, with seeds 0, 1, ... (default 3)")
-    ablate.add_argument("--baseline", metavar="ARM", help="compare with this one (default: the config unchanged)")
     ablate.add_argument(
-        "--split", default="held_out", help="compare on it (default: the validation examples, so that no test is spent)"
+        "--baseline", metavar="ARM", help="compare with it (default: the config unchanged, or the first)"
     )
+    ablate.add_argument("--split", help="compare on it (default: the validation examples, so that no test is spent)")
     ablate.add_argument("--plan", action="store_true", help="write and print the plan, with its time; run nothing")
+    ablate.add_argument("--evaluate_only", action="store_true", help="train nothing: jobs of a cluster have, or will")
     ablate.add_argument("--data_dir", help=data_dir)
     report = command(commands, "report", "One page about runs or a study: figures, intervals, pictures; no network.")
     report.add_argument("path", nargs="+", type=path, help="folders of runs, or of one study")
@@ -36,7 +37,7 @@ def add(commands: Any, command: Any, config: str, data_dir: str, path: Callable[
 
 def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: Say) -> tuple[dict[str, Any], int]:
     """Plans a study, runs what is missing, and makes its page: what --json prints, and the exit code."""
-    from expressnet_jax.ablation import runner, study, sweep
+    from expressnet_jax.ablation import runner, study
     from expressnet_jax.report import collect, page, terminal
 
     if options.seeds is not None and options.seeds < 1:
@@ -45,22 +46,21 @@ def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: S
     if options.config is None and options.study is None and not (options.sweep or options.list):
         if overrides:
             raise_usage("--config.KEY=VALUE goes with --config or --study; without them the study goes on as planned")
-        before = study.read(options.out)
-        settings = before.arms
-        facts = {key: getattr(before, key) for key in ("name", "question", "config", "common", "split", "baseline")}
-        found = sweep.resolve(before.config, before.common, settings)
-        seeds = options.seeds or len(before.seeds)
+        facts, found, seeds = _as_before(options)
     else:
         facts, found, seeds = _asked(options, overrides)
-    flops = runner.work(found.arms, options.data_dir)
-    planned = study.planned(options.out, facts, found.arms, found.left_out, seeds)
-    study.write(planned)
-    say(terminal.plan(planned, flops))
-    rate = runner.speed(planned) if runner.counts(planned)["missing"] else None
-    say(runner.left(planned, flops, rate) + ("" if rate else " (its time could not be estimated)"))
-    if options.plan:
-        return {"study": collect.plan(planned), "counts": runner.counts(planned)}, 0
-    counts = runner.run(planned, flops, rate, options.data_dir, say)
+    flops = runner.work(found.arms, facts["split"], options.data_dir)
+    with study.locked(options.out):
+        planned = study.planned(options.out, facts, found.arms, found.left_out, seeds)
+        study.check(planned, found.arms)
+        study.write(planned)
+        say(terminal.plan(planned, flops))
+        counts = runner.counts(planned)
+        rate = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
+        say(runner.left(planned, flops, rate))
+        if options.plan:
+            return {"study": collect.plan(planned), "counts": counts}, 0
+        counts = runner.run(planned, flops, rate, options.data_dir, say, training=not options.evaluate_only)
     report = collect.document([options.out], say=say)
     page.write(report, options.out / "report.html")
     say(terminal.study(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
@@ -87,6 +87,22 @@ def report(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     return found
 
 
+def _as_before(options: argparse.Namespace) -> tuple[dict[str, Any], Any, int]:
+    """(facts, arms, number of seeds) of the study that is in the folder; its split and baseline may be others now."""
+    from expressnet_jax.ablation import study, sweep
+
+    if options.random is not None:
+        raise_usage("--random N draws from --sweep")
+    before = study.read(options.out)
+    found = sweep.resolve(before.config, before.common, before.arms)
+    found = found._replace(left_out=[*before.left_out, *found.left_out])
+    facts: dict[str, Any] = {key: getattr(before, key) for key in ("name", "question", "config", "common")}
+    wanted = options.baseline or before.baseline
+    facts["baseline"] = sweep.baseline(found.arms, before.config, before.common, wanted)
+    facts["split"] = options.split or before.split
+    return facts, found, options.seeds or len(before.seeds)
+
+
 def _asked(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> tuple[dict[str, Any], Any, int]:
     """(facts, arms, number of seeds) of the study that the command line describes."""
     from expressnet_jax.ablation import sweep
@@ -99,6 +115,7 @@ def _asked(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> tup
     if options.random is not None and (options.sweep is None or options.random < 2):
         raise_usage("--random N draws from --sweep, with N at least 2")
     facts: dict[str, Any] = {"question": "", "name": options.out.name}
+    repeated: list[dict[str, str]] = []
     if options.study is not None:
         made = sweep.ready_made(options.study)
         facts = {"question": made["question"], "name": made["name"]}
@@ -116,8 +133,13 @@ def _asked(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> tup
         else:
             drawn = sweep.draws(options.sweep, options.random) if options.random else sweep.grid(options.sweep)
             settings = sweep.named(drawn)
+            if len(settings) < len(drawn):
+                repeated.append({"arm": f"{len(drawn) - len(settings)} settings", "why": "equal to another one"})
+            if options.random and wanted is None:  # of random settings none is the one to compare with
+                settings = {"unchanged": {}} | settings
     found = sweep.resolve(config, overrides, settings)
-    facts |= {"config": config, "common": overrides, "split": options.split}
+    found = found._replace(left_out=[*repeated, *found.left_out])
+    facts |= {"config": config, "common": overrides, "split": options.split or "held_out"}
     return facts | {"baseline": sweep.baseline(found.arms, config, overrides, wanted)}, found, seeds
 
 

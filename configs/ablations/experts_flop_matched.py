@@ -3,9 +3,10 @@
     expressnet ablate --study=experts_flop_matched --out DIR
 
 In all arms but the last one, top_k x hidden is 512: as many operations by the experts that answer, whatever their
-number ("FLOP-matched"; a machine that computes all answers anyway, as a CPU does, saves nothing by it). `hidden` is
-also the width of a layer's output: the head reads 2 x 64 numbers of 16 experts and 2 x 1,024 of the widest dense layer,
-which is part of what is compared. Parameters against the baseline's 3,237,967, by `expressnet inspect`:
+number ("FLOP-matched"; a machine that computes all answers anyway, as a CPU does, saves nothing by it, and the plan and
+the page count the operations of all experts). `hidden` is also the width of a layer's output: the head reads 2 x 64
+numbers of 16 experts and 2 x 1,024 of the widest dense layer, which is part of what is compared. Parameters against the
+baseline's 3,237,967, by `expressnet inspect`:
 
     2 experts, top 1: +2,556     8 experts, top 4: +264     16 experts, top 8: +3,480     (0.11 % at most)
     dense, same parameters (1 expert of 4 x 256): +9,210 (0.28 %), with twice the baseline's operations

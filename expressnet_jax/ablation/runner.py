@@ -1,7 +1,7 @@
 """Runs what is missing of a study, one run after another, each as the commands `train` and `evaluate`.
 
 A run is a process of its own: what kills it (memory, a bug, NaN) is recorded, and the next one starts. Clusters run the
-same commands as independent jobs (launch/slurm.sbatch --sweep OUT/sweep.txt); then this only evaluates.
+same commands as independent jobs (launch/slurm.sbatch --sweep OUT/sweep.txt); `--evaluate_only` then evaluates them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from expressnet_jax import config_files, inspection
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.ablation.sweep import Arm
+from expressnet_jax.config import ConfigError
 from expressnet_jax.train import data as datas
 from expressnet_jax.train import loop, run_folder
 from expressnet_jax.train.hooks import span
@@ -29,18 +32,28 @@ Say = Callable[[str], None]
 _STOPPED = (75, 130)  # exit codes of a training that was told to stop
 
 
-def work(arms: list[Arm], data_dir: str | None) -> dict[str, float]:
+def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
     """What a run of each arm asks for: forward FLOPs of all its training pictures. Touches no device.
 
-    Raises DataError where the data are not there: before anything has run.
+    Raises DataError where the data or the split are not there, and ConfigError where arms would be evaluated on
+    different examples: before anything has run.
     """
     examples: dict[Any, int] = {}
-    found = {}
+    found, judged = {}, {}
     for arm in arms:
-        if arm.config.data not in examples:
-            examples[arm.config.data] = datas.open_data(arm.config, data_dir).examples
+        data = arm.config.data
+        if data not in examples:
+            examples[data] = datas.open_data(arm.config, data_dir).examples
+            judged[arm.name] = datas.open_for_evaluation(arm.config, data.name, split, data_dir)
         steps = loop.clock_of(arm.config, examples[arm.config.data]).total_steps
         found[arm.name] = float(steps) * arm.config.batch_size * inspection.flops_per_image(arm.config)
+    (first, its), *others = judged.items()
+    for name, one in others:
+        if one.name != its.name or not np.array_equal(one.numbers, its.numbers):
+            raise ConfigError(
+                f"{first} is evaluated on {its.name}, {name} on {one.name}: not the same examples, so that nothing "
+                "could be compared; give --split a split that all have"
+            )
     return found
 
 
@@ -56,15 +69,17 @@ def speed(study: Study) -> float | None:
     return images_per_second * inspection.flops_per_image(config_files.load(study.config, pairs))
 
 
-def run(study: Study, flops: dict[str, float], rate: float | None, data_dir: str | None, say: Say) -> dict[str, int]:
-    """Runs whatever is missing, and counts what has become of all runs.
+def run(
+    study: Study, flops: dict[str, float], rate: float | None, data_dir: str | None, say: Say, *, training: bool = True
+) -> dict[str, int]:
+    """Runs whatever is missing, and counts what has become of all runs. Without `training`, evaluates alone.
 
     Raises Interrupted after SIGTERM or SIGINT, once the training that was under way has saved its state.
     """
     with _signals() as told:
         for one in study.runs:
             state = studies.state(study, one)[0]
-            if state == "done":
+            if state == "done" or not (training or (study.workdir(one) / "summary.json").exists()):
                 continue
             if studies.busy(study.workdir(one)):
                 say(f"run {one.number} ({one.arm}, seed {one.seed}) is being trained by another process; left to it")
@@ -99,6 +114,8 @@ def _one(study: Study, run: Run, data_dir: str | None, told: dict[str, Any]) -> 
         code = _child(command, log, told)
         if told["signal"] or code in _STOPPED:
             told["signal"] = told["signal"] or (signal.SIGTERM if code == 75 else signal.SIGINT)
+            return
+        if code and studies.busy(workdir):  # it was begun elsewhere while this one started
             return
         if code:
             why = {"command": command[0], "exit_code": code, "why": _last_words(log, command[0], code)}
@@ -156,13 +173,13 @@ def _last_words(log: Path, command: str, code: int) -> str:
 def _line(study: Study, run: Run, flops: dict[str, float], rate: float | None) -> str:
     """One line about a run that has ended, with the time that those still to come will take."""
     state, why = studies.state(study, run)
-    found = studies.evaluation(study.workdir(run), study.split)
+    found = studies.evaluation(study, run)
     said = f"accuracy {found['accuracy']:.2%}" if found else f"{state}: {why}"
     return f"[{run.number + 1}/{len(study.runs)}] {run.arm}, seed {run.seed}: {said}; {left(study, flops, rate)}"
 
 
 def left(study: Study, flops: dict[str, float], rate: float | None) -> str:
     """How many runs are still to be done, and how long they will take."""
-    waiting = [run for run in study.runs if studies.state(study, run)[0] in ("missing", "unfinished")]
+    waiting = [run for run in study.runs if not (study.workdir(run) / "summary.json").exists()]
     text = f"{len(waiting)} of {len(study.runs)} to train"
     return f"{text}, about {span(sum(flops[run.arm] for run in waiting) / rate)}" if rate and waiting else text

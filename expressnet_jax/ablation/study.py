@@ -2,22 +2,28 @@
 
 OUT/study.json      question, config, arms, seeds, runs          OUT/runs/7/        the folder of run 7
 OUT/sweep.txt       the settings of run 7 in line 7 (from 0)     OUT/runs/7.log     what it printed
-OUT/report.html, report.json      made at the end                OUT/runs/7.failed  how it failed last
+OUT/report.html     made at the end                              OUT/runs/7.failed  how it failed last
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import fcntl
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from expressnet_jax.ablation.sweep import Arm, Settings
 from expressnet_jax.config import ConfigError
-from expressnet_jax.train import run_folder
+from expressnet_jax.train import restore, run_folder
 
-#: What cannot change once runs exist; arms and seeds may be added.
-_FIXED = ("config", "common", "split")
+#: What cannot change once runs exist; arms and seeds may be added, and another split evaluated.
+_FIXED = ("config", "common")
+#: What a plan that was stopped while it was written has left.
+_BEGUN = ("study.json.part", ".lock")
 
 
 class Run(NamedTuple):
@@ -64,9 +70,8 @@ def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list
     settings = {arm.name: arm.settings for arm in arms}
     before = read(folder) if (folder / "study.json").exists() else None
     wanted = [(name, seed) for seed in range(seeds) for name in settings]  # seed by seed: each arm has one run early
+    _refuse_foreign(folder)
     if before is None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"{folder} is not empty and holds no study; choose another --out")
         return Study(folder, **facts, arms=settings, left_out=left_out, runs=_numbered(wanted))
     other = [key for key in _FIXED if getattr(before, key) != facts[key]]
     gone = [
@@ -83,16 +88,54 @@ def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list
     return Study(folder, **facts, arms=settings, left_out=left_out, runs=runs)
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Raises ConfigError where the folder is somebody's, and not a study's."""
+    if (folder / "study.json").exists() or not folder.exists():
+        return
+    if not folder.is_dir() or any(path.name not in _BEGUN for path in folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty and holds no study; choose another --out")
+
+
 def _numbered(wanted: list[tuple[str, int]]) -> list[Run]:
     return [Run(number, name, seed) for number, (name, seed) in enumerate(wanted)]
 
 
+def check(study: Study, arms: list[Arm]) -> None:
+    """Raises ConfigError where a run that has begun is not of its arm's config: trained by hand with another one, or
+    before the study's config file was changed."""
+    configs = {arm.name: arm.config for arm in arms}
+    for run in study.runs:
+        workdir = study.workdir(run)
+        if not (workdir / "config.json").exists():
+            continue
+        config = dataclasses.replace(configs[run.arm], seed=run.seed)
+        if changed := run_folder.changes(workdir, restore.expected_config(config, workdir)):
+            raise ConfigError(
+                f"{workdir} holds a run of another config than the study's ({'; '.join(changed)}); remove that folder, "
+                "or choose another --out"
+            )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second `ablate` from planning and running in the same folder. Raises ConfigError where one does."""
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another ablate is at work in {folder}; wait for it, or stop it") from None
+        yield
+
+
 def write(study: Study) -> None:
     """Writes study.json, and sweep.txt for arrays of jobs, whose words are split at blanks: lists have none."""
-    (study.folder / "runs").mkdir(parents=True, exist_ok=True)
+    study.folder.mkdir(parents=True, exist_ok=True)
     facts = study._asdict() | {"folder": None, "runs": [run._asdict() for run in study.runs]}
     del facts["folder"]
     run_folder.write_text(study.folder / "study.json", json.dumps(facts, indent=2) + "\n")
+    (study.folder / "runs").mkdir(exist_ok=True)
     lines = [" ".join(f"--config.{key}={_word(value)}" for key, value in study.settings(run)) for run in study.runs]
     run_folder.write_text(study.folder / "sweep.txt", "\n".join(lines) + "\n")
 
@@ -109,13 +152,18 @@ def read(folder: Path) -> Study:
         runs = [Run(int(run["number"]), str(run["arm"]), int(run["seed"])) for run in facts.pop("runs")]
         common = [(str(key), str(value)) for key, value in facts.pop("common")]
         study = Study(folder=folder, runs=runs, common=common, **facts)
-        if any(run.arm not in study.arms for run in runs):
-            raise ValueError("a run's arm is not among the arms")
+        pairs = [(key, value) for settings in study.arms.values() for key, value in settings.items()]
+        left_out = [(one["arm"], one["why"]) for one in study.left_out]
+        texts = [study.name, study.question, study.config, study.split, study.baseline]
+        if not all(isinstance(text, str) for text in itertools.chain(texts, *pairs, *left_out)):
+            raise ValueError("a name or a setting is no text")
+        if any(name not in study.arms for name in [study.baseline, *(run.arm for run in runs)]):
+            raise ValueError("an arm is not among the arms")
         return study
     except FileNotFoundError:
         how = "give --config and --sweep, or --study"
         raise ConfigError(f"no study in {folder} (it has no study.json); {how}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
@@ -126,20 +174,27 @@ def state(study: Study, run: Run) -> tuple[str, str | None]:
     last try), "missing".
     """
     workdir = study.workdir(run)
-    if evaluation(workdir, study.split) is not None:
+    if evaluation(study, run) is not None:
         return "done", None
     try:
         return "failed", json.loads(failure(study, run).read_text())["why"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     if (workdir / "summary.json").exists():
         return "not evaluated", None
     return ("unfinished" if (workdir / "config.json").exists() else "missing"), None
 
 
-def evaluation(workdir: Path, split: str) -> dict[str, Any] | None:
-    """The run's evaluation that `evaluate --split SPLIT` has left, if it is there and whole."""
-    return next((found for found in evaluations(workdir) if found.get("asked") == split), None)
+def evaluation(study: Study, run: Run) -> dict[str, Any] | None:
+    """What `evaluate --split SPLIT` has left of the run's best checkpoint, if training has ended and it is there and
+    whole. One that somebody made while the run was still being trained is not it."""
+    workdir = study.workdir(run)
+    try:
+        best = run_folder.read_summary(workdir)["best_step"]
+    except (ConfigError, KeyError, TypeError, RecursionError):
+        return None
+    made = [one for one in evaluations(workdir) if one.get("asked") == study.split and one.get("step") == best]
+    return made[0] if made else None
 
 
 def evaluations(workdir: Path) -> list[dict[str, Any]]:
@@ -149,7 +204,7 @@ def evaluations(workdir: Path) -> list[dict[str, Any]]:
         try:
             summary = json.loads(path.read_text())
             found.append({**summary, "folder": str(path.parent)})
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             continue  # half of one, or another's: as if it were not there
     return found
 
@@ -163,7 +218,7 @@ def busy(workdir: Path) -> bool:
     """Whether another process is training in the folder."""
     try:
         with (workdir / ".lock").open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two may look at the same moment
             return False
     except BlockingIOError:
         return True

@@ -15,7 +15,7 @@ from data_pipelines.errors import DataError
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.evaluation import answers as answering
-from expressnet_jax.evaluation import experts, statistics
+from expressnet_jax.evaluation import calibration, experts, statistics
 from expressnet_jax.evaluation.answers import Answers
 
 Say = Callable[[str], None]
@@ -51,7 +51,7 @@ def _answers(study: Study, runs: list[dict[str, Any]]) -> tuple[dict[Run, Answer
     found: dict[Run, Answers] = {}
     dropped = []
     for run, state in zip(study.runs, (run["state"] for run in runs), strict=True):
-        evaluation = studies.evaluation(study.workdir(run), study.split)
+        evaluation = studies.evaluation(study, run)
         if state != "done" or evaluation is None:
             continue
         try:
@@ -75,13 +75,16 @@ def _of_arm(study: Study, name: str, found: dict[Run, Answers]) -> dict[int, Ans
 
 def _arm(study: Study, name: str, runs: list[dict[str, Any]], found: dict[Run, Answers]) -> dict[str, Any]:
     mine = [run for run in runs if run["arm"] == name]
-    answers = list(_of_arm(study, name, found).values())
+    counted = [run for run in study.runs if run.arm == name and run in found]
+    answers = [found[run] for run in counted]
     metrics: dict[str, Any] = dict.fromkeys(_FIGURES)
     if answers:
         shared = answers[0].shared
         predictions = np.stack([np.searchsorted(shared, one.predicted) for one in answers])  # (S, N)
         metrics |= statistics.mean_intervals(predictions, np.searchsorted(shared, answers[0].label), len(shared))
-        metrics["ece"] = _plain([_calibration_error(study, run) for run in mine if run["state"] == "done"])
+        errors = [calibration.scores(one.logits, one.label)["ece"] for one in answers]
+        std = float(np.std(errors, ddof=1)) if len(errors) > 1 else None
+        metrics["ece"] = {"values": errors, "mean": float(np.mean(errors)), "std": std, "interval": None, "over": None}
     speeds = [run["training"]["images_per_second"] for run in mine if run["training"] and run["state"] == "done"]
     return {
         "name": name, "settings": study.arms[name], "runs": [run["name"] for run in mine], "done": len(answers),
@@ -89,17 +92,6 @@ def _arm(study: Study, name: str, runs: list[dict[str, Any]], found: dict[Run, A
            for key in ("parameters", "flops_per_image")},
         "metrics": metrics, "images_per_second": float(np.median(speeds)) if speeds else None,
     }  # fmt: skip
-
-
-def _calibration_error(study: Study, run: dict[str, Any]) -> float:
-    evaluation = next(one for one in run["evaluations"] if one.get("asked") == study.split)
-    return float(evaluation["depth"]["calibration"]["before"]["ece"])
-
-
-def _plain(values: list[float]) -> dict[str, Any]:
-    """Mean and deviation of values that have no interval here."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"values": values, "mean": float(np.mean(values)), "std": std, "interval": None, "over": None}
 
 
 def _comparisons(study: Study, found: dict[Run, Answers]) -> list[dict[str, Any]]:
@@ -124,8 +116,9 @@ def _comparisons(study: Study, found: dict[Run, Answers]) -> list[dict[str, Any]
 
 def _agreement(answers: dict[int, Answers]) -> dict[str, float | None]:
     """How far the seeds of a setting divide the examples among experts alike, by layer."""
-    layers = next(iter(answers.values())).routing if answers else {}
-    return {layer: experts.agreement([one.routing[layer][1][:, 0] for one in answers.values()]) for layer in layers}
+    runs = list(answers.values())
+    layers = [layer for layer in runs[0].routing if all(layer in one.routing for one in runs)] if runs else []
+    return {layer: experts.agreement([one.routing[layer][1][:, 0] for one in runs]) for layer in layers}
 
 
 def conclusion(study: Study, compared: list[dict[str, Any]], found: dict[Run, Answers]) -> list[str]:

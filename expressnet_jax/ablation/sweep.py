@@ -75,10 +75,26 @@ def ready_made(name: str) -> dict[str, Any]:
     if path is None:
         raise ConfigError(f"no study {name!r}{config_files.nearest(name, known)}; packaged: {', '.join(known)}")
     found: dict[str, Any] = config_files.call(path, "get_study", what="study")
+    if not isinstance(found, dict):
+        raise ConfigError(f"study {path}: get_study gives no dict but {type(found).__name__}")
     missing = [key for key in ("question", "config", "baseline", "arms") if key not in found]
     if missing:
         raise ConfigError(f"study {path}: get_study gives no {', '.join(missing)}")
-    return {"name": path.stem, **found}
+    texts = [found[key] for key in ("question", "config", "baseline")]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(found.get("seeds", 3), int):
+        raise ConfigError(f"study {path}: question, config and baseline are text, and seeds a number")
+    needs, arms = found.get("needs", {}), found["arms"]
+    if not isinstance(needs, dict) or not isinstance(arms, dict) or not all(isinstance(a, dict) for a in arms.values()):
+        raise ConfigError(f"study {path}: arms is {{name: {{key: value}}}}, and needs {{key: what}}")
+    arms = {str(name): {str(key): _as_text(value) for key, value in one.items()} for name, one in arms.items()}
+    return {"name": path.stem, **found, "arms": arms}
+
+
+def _as_text(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, (list, tuple)):
+        return f"({','.join(map(_as_text, value))})"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def named(settings: Sequence[Settings]) -> dict[str, Settings]:

@@ -155,9 +155,28 @@ def load(path: Path) -> Answers:
         raise DataError(f"{path} cannot be read as answers ({error}); evaluate the run again") from error
     except Exception as error:  # zipfile and zlib have their own ways of saying that a file is damaged
         raise DataError(f"{path} is damaged ({error}); evaluate the run again") from error
-    n, c = len(answers.label), len(classes)
-    shapes = {"index": (n,), "label": (n,), "logits": (n, c), "flipped": (n, c)}
-    wrong = [name for name, shape in shapes.items() if getattr(answers, name).shape != shape]
-    if wrong or not n or answers.label.min() < 0 or answers.label.max() >= c:
-        raise DataError(f"{path} holds no answers of {n} examples and {c} classes; evaluate the run again")
+    if wrong := _misfit(answers):
+        raise DataError(f"{path} holds no answers of a network ({wrong}); evaluate the run again")
     return answers
+
+
+def _misfit(answers: Answers) -> str:
+    """What makes arrays from a file no answers; empty where they fit together."""
+    n, c = answers.label.size, len(answers.classes)
+    votes = {} if answers.votes is None else {"votes": ("f", (n, c))}
+    expected = {"index": ("i", (n,)), "label": ("i", (n,)), "logits": ("f", (n, c)), "flipped": ("f", (n, c)), **votes}
+    for name, (kind, shape) in expected.items():
+        array = getattr(answers, name)
+        if array.dtype.kind != kind or array.shape != shape:
+            return f"{name} is {array.dtype} {array.shape}"
+    if not n or not np.isin(answers.label, answers.shared).all():
+        return f"{n} examples, or labels that are never predicted"
+    if not all(np.isfinite(values[:, answers.shared]).all() for values in (answers.logits, answers.flipped)):
+        return "not finite"
+    for layer, (probabilities, chosen) in answers.routing.items():
+        kinds, shapes = probabilities.dtype.kind + chosen.dtype.kind, (probabilities.shape, chosen.shape)
+        if kinds != "fi" or any(len(shape) != 2 or shape[0] != n or not shape[1] for shape in shapes):
+            return f"{layer} is {probabilities.dtype} {shapes[0]}, {chosen.dtype} {shapes[1]}"
+        if not np.isfinite(probabilities).all() or chosen.min() < 0 or chosen.max() >= shapes[0][1]:
+            return f"{layer} has probabilities or choices of no expert"
+    return ""

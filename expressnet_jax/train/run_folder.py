@@ -25,8 +25,7 @@ def open_folder(workdir: Path, config: Config) -> None:
     """Makes the folder, or checks that the run in it is one of this config. Raises ConfigError naming what differs."""
     path = workdir / "config.json"
     if path.is_file():
-        changed = [d for d in config_files.differences(read_config(workdir), config) if not d.startswith(_FREE)]
-        if changed:
+        if changed := changes(workdir, config):
             what = "; ".join(changed)
             raise ConfigError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
         return
@@ -34,6 +33,11 @@ def open_folder(workdir: Path, config: Config) -> None:
         raise ConfigError(f"{workdir} is not empty and holds no run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def changes(workdir: Path, config: Config) -> list[str]:
+    """What makes the run in a folder another one than this config's, as "key: old -> new"."""
+    return [d for d in config_files.differences(read_config(workdir), config) if not d.startswith(_FREE)]
 
 
 def check_shared(workdir: Path) -> None:
@@ -51,7 +55,7 @@ def read_config(workdir: Path) -> Config:
         return config
     except FileNotFoundError:
         raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training") from None
-    except (ValueError, OSError, ConfigError) as error:
+    except (ValueError, RecursionError, OSError, ConfigError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
@@ -121,7 +125,7 @@ def read_summary(workdir: Path) -> dict[str, Any]:
         return found
     except FileNotFoundError:
         raise ConfigError(f"the training in {workdir} has not ended; the same train command goes on") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{workdir / 'summary.json'} cannot be read: {error}") from error
 
 

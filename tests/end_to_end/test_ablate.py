@@ -65,10 +65,42 @@ def test_the_page_of_a_study_with_failed_runs_says_so(study):
 
 def test_another_study_is_not_mixed_in(study, data_dir):
     out, command, *_ = study
-    done = expressnet(*command, "--split", "test")
+    done = expressnet(*command, "--config.total=50steps")
     assert done.returncode == 2 and "holds another study" in done.stderr and len(done.stderr.splitlines()) == 1
-    done = expressnet("ablate", "--out", out, "--plan", "--data_dir", data_dir)  # without its settings: as planned
-    assert done.returncode == 0 and "2 of 4 to train" not in done.stdout
+    # Without its settings: as planned. On another split nothing is evaluated yet.
+    done = expressnet("ablate", "--out", out, "--plan", "--split", "test", "--data_dir", data_dir, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and "2 of 4 to train" in done.stderr
+    assert found["counts"]["not evaluated"] == 2 and found["study"]["split"] == "test"
+
+
+def test_only_what_is_trained_is_evaluated_where_nothing_may_be_trained(study, data_dir):
+    out, *_ = study
+    (out / "runs" / "1.failed").unlink(missing_ok=True)
+    more = ("--data_dir", data_dir, "--evaluate_only", "--split", "test", "--json")
+    done = expressnet("ablate", "--out", out, *more)
+    assert json.loads(done.stdout)["counts"]["done"] == 2, done.stderr
+    assert not (out / "runs" / "1.failed").exists() and not (out / "runs" / "1" / "summary.json").exists()
+    assert all((out / "runs" / n / "evaluation" / "synthetic_faces_tiny_test").is_dir() for n in ("0", "2"))
+
+
+def test_runs_of_another_config_are_not_taken_for_the_studys(study, data_dir):
+    out, *_ = study
+    path = out / "runs" / "2" / "config.json"
+    before = path.read_text()
+    path.write_text(before.replace('"batch_size": 16', '"batch_size": 8'))
+    done = expressnet("ablate", "--out", out, "--plan", "--data_dir", data_dir)
+    path.write_text(before)
+    assert done.returncode == 2 and "batch_size: 8 -> 16" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_split_that_is_not_there_is_said_before_anything_is_trained(tmp_path, data_dir):
+    command = ("ablate", f"--config={TINY}", "--sweep", SWEEP, "--out", tmp_path / "s", "--data_dir", data_dir)
+    done = expressnet(*command, "--split", "validatoin")
+    assert done.returncode == 1 and "no split 'validatoin'" in done.stderr and not (tmp_path / "s").exists()
+    other = ("--sweep", "data.validation_split=validation,test")
+    done = expressnet(*command[:2], *other, *command[4:])
+    assert done.returncode == 2 and "not the same examples" in done.stderr and not (tmp_path / "s").exists()
 
 
 def test_report_of_runs_and_its_tables(study, tmp_path):

@@ -27,6 +27,7 @@ def test_the_published_figures_agree_with_each_other():
     [
         ("fer2013/test", 7178, SEVEN, True, "favours theirs"),
         ("fer2013/public_test+private_test", 7178, SEVEN, True, "favours theirs"),
+        ("fer2013/private_test+public_test", 7178, SEVEN, True, "favours theirs"),
         ("fer2013/public_test", 3589, SEVEN, False, "theirs were 7,178"),
         ("fer2013/train (held out)", 7178, SEVEN, False, "other pictures"),
         ("rafdb/test", 3068, SEVEN, True, "favours theirs"),

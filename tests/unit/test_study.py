@@ -67,18 +67,33 @@ def test_arms_and_seeds_can_be_added_and_known_runs_keep_their_numbers(tmp_path)
 def test_another_study_in_the_folder_is_refused_with_what_differs(tmp_path):
     planned(tmp_path / "s")
     for words, changes in [
-        ("split", {"split": "test"}), ("common", {"common": []}), ("seed 1", {"seeds": 1}),
+        ("common", {"common": []}), ("seed 1", {"seeds": 1}),
         ("no num_experts=2", {"text": "moe.num_experts=4,8"}),
     ]:  # fmt: skip
         with pytest.raises(ConfigError, match=words):
             planned(tmp_path / "s", **changes)
+    assert planned(tmp_path / "s", split="test").split == "test"  # training does not depend on it
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
     with pytest.raises(ConfigError, match="holds no study"):
         planned(tmp_path / "full")
+    with pytest.raises(ConfigError, match="holds no study"), study.locked(tmp_path / "full"):
+        pass
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"runs": 3}', '{"runs": [], "common": [], "more": 1}'])
+def test_a_plan_that_was_stopped_while_it_was_written_is_written_again(tmp_path):
+    with study.locked(tmp_path / "s"):
+        (tmp_path / "s" / "study.json.part").write_text("{")
+        assert len(planned(tmp_path / "s").runs) == 4
+        with pytest.raises(ConfigError, match="another ablate"), study.locked(tmp_path / "s"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", pytest.param("[" * 100_000, id="deep"), '{"runs": 3}', '{"runs": [], "common": [], "more": 1}'],
+)
 def test_a_damaged_plan_is_one_line(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     with pytest.raises(ConfigError, match=r"study\.json cannot be read"):
@@ -100,14 +115,19 @@ def test_the_state_of_a_run_is_what_its_folder_holds(tmp_path):
     study.failure(made, run).unlink()
     (workdir / "summary.json").write_text("{}")
     assert study.state(made, run) == ("not evaluated", None)
+    (workdir / "summary.json").write_text(json.dumps({"best_step": 8}))
     folder = workdir / "evaluation" / "x"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text('{"asked": "te')  # cut off
     assert study.state(made, run) == ("not evaluated", None)
     (folder / "summary.json").write_text(json.dumps({"asked": "test"}))  # of another split
     assert study.state(made, run) == ("not evaluated", None)
-    (folder / "summary.json").write_text(json.dumps({"asked": "held_out"}))
+    (folder / "summary.json").write_text(json.dumps({"asked": "held_out", "step": 4}))  # while it was being trained
+    assert study.state(made, run) == ("not evaluated", None)
+    (folder / "summary.json").write_text(json.dumps({"asked": "held_out", "step": 8}))
     assert study.state(made, run) == ("done", None)
+    (workdir / "summary.json").unlink()
+    assert study.state(made, run) == ("unfinished", None)
 
 
 def test_a_folder_that_somebody_trains_in_is_busy(tmp_path):

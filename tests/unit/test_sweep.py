@@ -110,7 +110,15 @@ def test_a_study_file_of_ones_own_and_its_mistakes(tmp_path):
     facts = {"question": "?", "config": "x", "baseline": "a", "arms": {"a": {}}}
     path.write_text(f"def get_study():\n    return {facts}\n")
     assert sweep.ready_made(str(path))["name"] == "mine"
+    facts["arms"] = {"a": {"moe.top_k": 1, "augment.flip": True, "model.cnnfe1.kernels": (5, 3)}}
+    path.write_text(f"def get_study():\n    return {facts}\n")
+    written = {"moe.top_k": "1", "augment.flip": "true", "model.cnnfe1.kernels": "(5,3)"}  # as on the command line
+    assert sweep.ready_made(str(path))["arms"] == {"a": written}
     for text, words in [
+        ("def get_study():\n    return None\n", "no dict but NoneType"),
+        (f"def get_study():\n    return {facts | {'arms': ['a']}}\n", "arms is"),
+        (f"def get_study():\n    return {facts | {'arms': {'a': 'x'}}}\n", "arms is"),
+        (f"def get_study():\n    return {facts | {'seeds': 'three'}}\n", "seeds a number"),
         ("def get_study():\n    return {'arms': {}}\n", "gives no question, config, baseline"),
         ("def get_study():\n    return 1 / 0\n", "ZeroDivisionError"),
         ("", "get_study"),
