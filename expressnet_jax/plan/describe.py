@@ -148,13 +148,13 @@ def sweep(rows: Iterable[dict[str, Any]], b: int) -> str:
     """What `search.sweep` found: one line a topology."""
     lines = [f"compiled, not run; {b} pictures a chip; images/s: a bound"]
     lines += [f"  {'machine':<16}{'chips':>6}{'batch':>9}{'memory':>11}{'fits':>6}{'GFLOP/image':>13}{'MB/image':>10}"
-              f"{'sent':>11}{'images/s at most':>28}{'compiled in':>13}"]  # fmt: skip
+              f"{'collectives':>13}{'images/s at most':>28}{'compiled in':>13}"]  # fmt: skip
     for row in rows:
         speed, moved = row["bound"]["images_per_second"], sum(row["collectives"].values())
         lines.append(
             f"  {row['machine']:<16}{row['chips']:>6}{row['batch_size']:>9,}{_bytes(row['total']):>11}"
             f"{'yes' if row['fits'] else 'NO':>6}{row['flops_per_image'] / 1e9:>13.2f}"
-            f"{row['bytes_per_image'] / 1e6:>10.0f}{_bytes(moved):>11}"
+            f"{row['bytes_per_image'] / 1e6:>10.0f}{_bytes(moved):>13}"
             f"{speed['not_overlapped']:>14,.0f} to {speed['overlapped']:<10,.0f}{row['compile_seconds']:>11.0f} s"
         )
     return "\n".join(lines)

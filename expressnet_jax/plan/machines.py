@@ -18,7 +18,7 @@ class Chip(NamedTuple):
     """One accelerator."""
 
     name: str
-    kind: str  # how JAX's name for it starts (Device.device_kind)
+    kinds: tuple[str, ...]  # JAX's names for it (Device.device_kind)
     platform: str  # "tpu" or "gpu"
     bfloat16: float  # FLOP/s of matrix products of bfloat16 numbers
     float32: float  # of float32 numbers at JAX's default precision, and how that computes them:
@@ -32,42 +32,41 @@ class Chip(NamedTuple):
     source: str
 
 
-def _tpu(name: str, kind: str, peak: float, memory: float, bandwidth: float, link: float, network: float, host: int,
-         source: str) -> Chip:  # fmt: skip
+def _tpu(name: str, kinds: tuple[str, ...], peak: float, memory: float, bandwidth: float, link: float, network: float,
+         host: int, source: str) -> Chip:  # fmt: skip
     """A TPU multiplies in bfloat16 alone: float32 once rounded by default, in six products of parts where exact."""
     return Chip(
-        name, kind, "tpu", peak, peak, "rounded to bfloat16, one pass", peak / 6, memory * _GIB, bandwidth * _GB,
+        name, kinds, "tpu", peak, peak, "rounded to bfloat16, one pass", peak / 6, memory * _GIB, bandwidth * _GB,
         link * _GB, network * _GB, host, source,
     )  # fmt: skip
 
 
-def _gpu(name: str, kind: str, peaks: tuple[float, float, float], memory: float, bandwidth: float, link: float,
-         network: float, source: str) -> Chip:  # fmt: skip
+def _gpu(name: str, kinds: tuple[str, ...], peaks: tuple[float, float, float], memory: float, bandwidth: float,
+         link: float, network: float, source: str) -> Chip:  # fmt: skip
     bfloat16, tf32, float32 = peaks
     return Chip(
-        name, kind, "gpu", bfloat16, tf32, "TF32", float32, memory * _GB, bandwidth * _GB, link * _GB, network * _GB,
+        name, kinds, "gpu", bfloat16, tf32, "TF32", float32, memory * _GB, bandwidth * _GB, link * _GB, network * _GB,
         8, source,
     )  # fmt: skip
 
 
 _CLOUD = "cloud.google.com/tpu/docs"
-#: The first whose `kind` fits is taken, so longer names come first.
 CHIPS = (
-    _tpu("v4", "TPU v4", 275e12, 32, 1228, 300, 6.25, 4,
+    _tpu("v4", ("TPU v4",), 275e12, 32, 1228, 300, 6.25, 4,
          f"{_CLOUD}/v4: 275 TFLOP/s, 32 GiB, 1,228 GB/s, 6 ICI links of 50 GB/s; assumed: 50 Gbit/s of network a chip"),
-    _tpu("v5e", "TPU v5 lite", 197e12, 16, 819, 200, 3.125, 8,
+    _tpu("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16, 819, 200, 3.125, 8,
          f"{_CLOUD}/v5e: 197 TFLOP/s, 16 GB, 819 GB/s, ICI 1,600 Gbit/s; network 6.4 Tbit/s for 256 chips"),
-    _tpu("v5p", "TPU v5", 459e12, 95, 2765, 600, 6.25, 4,
+    _tpu("v5p", ("TPU v5", "TPU v5p"), 459e12, 95, 2765, 600, 6.25, 4,
          f"{_CLOUD}/v5p: 459 TFLOP/s, 95 GB, 2,765 GB/s, ICI 4,800 Gbit/s, network 50 Gbit/s a chip"),
-    _tpu("v6e", "TPU v6 lite", 918e12, 32, 1638, 400, 12.5, 8,
+    _tpu("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32, 1638, 400, 12.5, 8,
          f"{_CLOUD}/v6e: 918 TFLOP/s, 32 GB, 1,638 GB/s, ICI 3,200 Gbit/s; network 25.6 Tbit/s for 256 chips"),
-    _gpu("h200", "NVIDIA H200", (989e12, 494e12, 67e12), 141, 4800, 450, 50,
+    _gpu("h200", ("NVIDIA H200",), (989e12, 494e12, 67e12), 141, 4800, 450, 50,
          "NVIDIA's data sheet of the H200 SXM: 989 (TF32 494, float32 67) TFLOP/s, 141 GB, 4.8 TB/s, NVLink 900 GB/s "
          "both ways; network as in a DGX H200: 400 Gbit/s a GPU"),
-    _gpu("h100", "NVIDIA H100", (989e12, 494e12, 67e12), 80, 3350, 450, 50,
+    _gpu("h100", ("NVIDIA H100 80GB HBM3",), (989e12, 494e12, 67e12), 80, 3350, 450, 50,
          "NVIDIA's data sheet of the H100 SXM: 989 (TF32 494, float32 67) TFLOP/s, 80 GB, 3.35 TB/s, NVLink 900 GB/s "
          "both ways; network as in a DGX H100: 400 Gbit/s a GPU"),
-    _gpu("a100", "NVIDIA A100", (312e12, 156e12, 19.5e12), 80, 2039, 300, 25,
+    _gpu("a100", ("NVIDIA A100-SXM4-80GB",), (312e12, 156e12, 19.5e12), 80, 2039, 300, 25,
          "NVIDIA's data sheet of the A100 SXM 80 GB: 312 (TF32 156, float32 19.5) TFLOP/s, 80 GB, 2.0 TB/s, NVLink "
          "600 GB/s both ways; network as in a DGX A100: 200 Gbit/s a GPU"),
 )  # fmt: skip
@@ -90,9 +89,8 @@ class Machine(NamedTuple):
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that JAX calls so; None for one that is not in the table."""
-    longest = sorted(CHIPS, key=lambda chip: -len(chip.kind))
-    return next((chip for chip in longest if device_kind.startswith(chip.kind)), None)
+    """The chip that JAX calls so; None for one that is not in the table, such as a slower card of the same family."""
+    return next((chip for chip in CHIPS if device_kind in chip.kinds), None)
 
 
 def topology(name: str, slices: int = 1) -> Machine:

@@ -41,7 +41,7 @@ def of_step(
     """The plan of a step that the compiler made, refused, or was not asked for."""
     data, expert = mesh
     chips, chip = data * expert, machine.chip
-    slices = max(1, min(machine.slices, chips * machine.slices // machine.chips))
+    slices = -(-chips * machine.slices // machine.chips)  # that the devices in use lie in
     expected = predicted(config, machine, data, expert)
     made = isinstance(found, compiled.Compiled)
     plan: dict[str, Any] = {
@@ -79,9 +79,9 @@ def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[
     held = compiled.held(config, data, expert)
     weights = held["parameters"]
     whole = sum(held[name] for name in ("parameters", "BatchNorm statistics", "optimizer", "averaged weights"))
-    # What must be read and written at least: arrays that the gradient needs, weights forward and backward, their
-    # gradients, and the state before and after.
-    moved = 2 * kept + 4 * weights + 2 * whole + held["batch"]
+    # What must be read and written at least: for each part of the batch arrays that the gradient needs, weights forward
+    # and backward and their gradients; once the state before and after.
+    moved = config.optimizer.accumulate * (2 * kept + 4 * weights) + 2 * whole + held["batch"]
     by_layer = {"convolutions": work.convolutions, "matrix products": work.products, "elementwise": work.elementwise}
     return {
         "memory": held | {"activations kept for gradients": kept, "gradients": weights},
@@ -135,7 +135,9 @@ def _speed(config: Config, machine: Machine, plan: dict[str, Any], slices: int) 
     computing = roofline.arithmetic(
         chip, plan["predicted"]["arithmetic"]["by_precision"], plan["arithmetic"]["flops_per_step"]
     )
-    reading = plan["arithmetic"]["bytes_per_step"] / chip.bandwidth
+    # The compiler counts a loop's body once; no program moves less than what was predicted.
+    moved = max(one["arithmetic"]["bytes_per_step"] for one in (plan, plan["predicted"]))
+    reading = moved / chip.bandwidth
     # Compiled for several slices, what crosses between them is no collective any more: transfers by the runtime.
     crossing = plan["predicted"]["collectives"] if slices > 1 else plan["collectives"]
     sent = roofline.communication(chip, crossing, slices)

@@ -172,15 +172,17 @@ def sweep(
     config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], int]:
     """One row for each topology, compiled at the same batch a chip, that of the first one; and that batch."""
-    rows, b = [], 0
-    for shape in shapes:
-        machine = machines.topology(shape, slices)
-        if not b:
-            data, expert = meshes.sizes(config, machine.chips)
-            b = config.batch_size // (data * expert)
+    chosen = [machines.topology(shape, slices) for shape in shapes]
+    data, expert = meshes.sizes(config, chosen[0].chips)
+    b, asked = config.batch_size // (data * expert), []
+    for machine in chosen:  # all that can be wrong is said before hours of compiling
         changed = with_batch(config, b * machine.chips if config.mesh.data == -1 else config.batch_size)
+        meshes.sizes(changed, machine.chips)
+        asked.append((machine, changed, compiled.devices(machine)))
+    rows = []
+    for machine, changed, devices in asked:
         say(f"compiling for {machine.name}")
-        made = plan.make(changed, machine, compiled.devices(machine))
+        made = plan.make(changed, machine, devices)
         row = {"machine": machine.name, "chips": made["config"]["devices"], "batch_size": changed.batch_size}
         row |= {key: made["memory"][key] for key in ("total", "capacity", "fits")}
         row |= {key: made["arithmetic"][key] for key in ("flops_per_image", "bytes_per_image")}

@@ -55,17 +55,23 @@ def _row(what: str, kind: str, mesh: dict[str, int], axes: tuple[str, ...], size
 
 
 def _gradients(config: Config, params: Any, mesh: dict[str, int], platform: str) -> list[Traffic]:
-    """Summed over the devices that have a copy; with a split optimizer, its results are then gathered."""
+    """Summed over the devices that have a copy; with a split optimizer, its results are then gathered.
+
+    For a batch in several parts a CPU sums after each of them. Other compilers sum once, but for BatchNorm's gradients:
+    those of the layers before need these sums at once.
+    """
     shared, own, split, norms = [], [], [], 0
+    turns = config.optimizer.accumulate
     wide = _transformed(config, params, platform)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         if any(getattr(key, "key", None) == "experts" for key in path):
             size, norms = size // mesh["expert"], norms + 1
-            own.append(size)
+            own += [size] * (turns if platform == "cpu" else 1)
         else:
             names = tuple(key.key for key in path)
-            shared.append(size if names in wide else size * _narrowed(config, names, platform))
+            summed = size if names in wide else size * _narrowed(config, names, platform)
+            shared += [summed] * (turns if platform == "cpu" or "bn" in names[-2] else 1)
         if config.mesh.shard_optimizer and "data" in meshes.spec(path, leaf.shape, mesh["data"]):
             split.append(size)
     return [

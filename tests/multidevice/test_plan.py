@@ -49,7 +49,8 @@ def test_the_predicted_ratio_of_two_meshes_is_that_of_their_programs(planned):
 
 
 def test_the_command_compiles_for_cpus_and_says_where_the_memory_goes():
-    done = expressnet("plan", f"--config={TINY}", "--cpus=2", "--config.batch_size=8", "--json")
+    parts = ["--config.batch_size=16", "--config.optimizer.accumulate=4"]
+    done = expressnet("plan", f"--config={TINY}", "--cpus=2", *parts, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     own = found["memory"]["compiler"]
@@ -58,6 +59,11 @@ def test_the_command_compiles_for_cpus_and_says_where_the_memory_goes():
     assert found["memory"]["total"] == sum(found["memory"]["parts"].values())
     assert {row["axis"] for row in found["collectives"]} == {"data"} and "bound" not in found
     assert "DOES NOT FIT" not in done.stderr and "all-reduce" in done.stderr
+    # The gradients of a batch in parts are summed in a loop, whose turns count.
+    compiled, predicted = (sum(row["bytes"] for row in rows) for rows in (
+        found["collectives"], found["predicted"]["collectives"]))  # fmt: skip
+    assert any(row["loop"] == "4 turns" for row in found["collectives"])
+    assert compiled == pytest.approx(predicted, abs=64)
 
 
 #: Sizes whose arithmetic is nearly all in convolutions and matrix products, and small enough to compile in seconds.

@@ -28,7 +28,9 @@ def test_machines_by_name():
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v5p", "v5p"), ("TPU v6 lite", "v6e"), ("TPU v4", "v4"),
-     ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100"), ("cpu", None)],
+     ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100"), ("cpu", None),
+     ("TPU v5e", "v5e"), ("TPU v6e", "v6e"), ("TPU v4 lite", None),
+     ("NVIDIA H100 PCIe", None), ("NVIDIA H100 NVL", None), ("NVIDIA A100-SXM4-40GB", None)],  # with peaks of their own
 )  # fmt: skip
 def test_chips_by_the_name_that_jax_gives_them(kind, name):
     chip = machines.chip_of(kind)
@@ -115,6 +117,21 @@ def test_the_search_finds_the_last_batch_that_fits(limit, bent):
     assert len(tried) <= 12 and best >= (limit if not bent else 0.7 * limit)
 
 
+def test_a_batch_in_parts_moves_no_less_and_is_no_faster():
+    machine = machines.gpus("h100:8")
+    whole, parts = (plan.make(load(batch_size=256, optimizer__accumulate=n), machine, None) for n in (1, 4))
+    assert parts["arithmetic"]["bytes_per_step"] >= whole["arithmetic"]["bytes_per_step"]
+    assert parts["bound"]["memory_ms"] >= whole["bound"]["memory_ms"]
+    kept = [one["memory"]["parts"]["activations kept for gradients"] for one in (whole, parts)]
+    assert kept[1] < 0.3 * kept[0]  # which is what parts are for
+
+
+def test_a_host_that_is_used_in_part_is_reached_by_the_network_too():
+    made = plan.make(load(mesh__data=12, batch_size=48), machines.gpus("h100:16"), None)
+    assert made["scaling"][-1]["slices"] == 2
+    assert made["bound"]["communication_ms"] == pytest.approx(made["scaling"][-1]["communication_ms"])
+
+
 def test_splits_are_those_that_divide_experts_and_host_and_the_best_has_a_reason():
     found = search.splits(load(moe__num_experts=12, batch_size=48), machines.gpus("h100:16"))
     assert [row["expert"] for row in found["rows"]] == [1, 2, 4]
@@ -148,6 +165,7 @@ def test_gpus_are_predicted_drawn_and_never_called_measured(tmp_path):
         (["--gpus", "h100:8", "--plot", "no/such/folder/x.png"], "there is no folder"),
         (["--sweep", "v5e:2x2", "--splits"], "go with one machine"),
         (["--topology", "v5e:2x2", "--slices", "0"], "must be at least 1"),
+        (["--sweep", "v5e:2x2,v9:2x2"], "v9:2x2"),  # before anything is compiled
     ],
 )
 def test_a_wrong_call_is_one_line(arguments, said):
