@@ -3,7 +3,7 @@
 #
 #   bash launch/local.sh N [OPTIONS] -- train --config=fer2013_small --workdir runs/small
 #
-#   --devices M    fake CPU devices of each process (default 1)        --gpus      one GPU each instead
+#   --devices M    fake CPU devices of each process (1)    --gpus   one GPU each instead, of $CUDA_VISIBLE_DEVICES
 #   --restarts R   after a crash, the whole job again, at most R times (default 3); it resumes
 #   --chaos        kills one process, once, after the first new checkpoint, to show that
 #   --dry-run      prints the commands and runs nothing
@@ -33,6 +33,8 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 if [ $# -lt 2 ]; then fail "what expressnet is to do goes behind --"; fi
 if ((processes < 1 || devices < 1)); then fail "at least one process and one device"; fi
+IFS=, read -ra visible <<<"${CUDA_VISIBLE_DEVICES-$(seq -s, 0 $((processes - 1)))}"
+if [ -n "$gpus" ] && ((${#visible[@]} < processes)); then fail "CUDA_VISIBLE_DEVICES has only ${#visible[@]}"; fi
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then fail "bash 5.1 is needed, this is $BASH_VERSION"; fi
 arguments=("${@:2}" --distributed)
 for ((i = 0; i < $# - 1; i++)); do
@@ -47,10 +49,10 @@ command -v "$program" >/dev/null || fail "no $program: activate its environment,
 command_of() { # command_of I PORT: sets `command` to what process I runs
     command=(env JAX_COORDINATOR_ADDRESS="127.0.0.1:$2" JAX_NUM_PROCESSES="$processes" JAX_PROCESS_ID="$1")
     if [ -n "$gpus" ]; then
-        command+=(CUDA_VISIBLE_DEVICES="$1")
+        # By itself JAX takes the CPU where CUDA does not start.
+        command+=("JAX_PLATFORMS=cuda,cpu" CUDA_VISIBLE_DEVICES="${visible[$1]}")
     else
-        command+=(JAX_PLATFORMS=cpu)
-        command+=(XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices")
+        command+=(JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices")
         # Read back from the cache, a CPU program has lost the order of its collectives.
         if ((processes * devices > 1)); then command+=(JAX_ENABLE_COMPILATION_CACHE=false); fi
     fi
@@ -107,6 +109,7 @@ strike() { # strike BEFORE: once there is another newest checkpoint, SIGKILL to 
 }
 
 if [ -n "$dry" ]; then start && exit; fi
+if [ -n "$gpus" ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ]; then fail "there is no NVIDIA GPU here"; fi
 mkdir -p "$workdir.logs"
 # A signal to this script is for all processes.
 trap 'if [ -n "$asked" ]; then end 0; fi; asked=75 && ask' TERM HUP
@@ -114,10 +117,7 @@ trap 'if [ -n "$asked" ]; then end 0; fi; asked=130 && ask' INT
 trap 'pids+=(${watch-}) && end 0' EXIT
 for ((attempt = 1; ; attempt++)); do
     start
-    if [ -n "$chaos" ]; then
-        strike "$(newest)" &
-        watch=$! chaos=''
-    fi
+    if [ -n "$chaos" ]; then strike "$(newest)" & watch=$! chaos=''; fi
     if [ -n "$asked" ]; then ask; fi
     follow
     if ((code == 0)); then break; fi

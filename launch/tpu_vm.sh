@@ -9,11 +9,14 @@
 #   run              queue, install, start, wait, delete; after a preemption again, until the training has ended
 #
 #   --zone Z (us-west4-a)   --type T (v5litepod-16)   --version V (v2-alpha-tpuv5-lite)   --spot
-#   --image IMAGE   of launch/container/Dockerfile.tpu        --nfs HOST:/SHARE   a Filestore, mounted at /shared
-#   --dry-run       prints the commands, runs none
+#   --image IMAGE   of launch/container/Dockerfile with --build-arg EXTRAS=[tpu]
+#   --nfs HOST:/SHARE   a Filestore, mounted at /shared      --dry-run   prints the commands, runs none
 #
 # /shared outlives the TPU: so the same command resumes on the next one. Data and runs belong there.
-# Needs gcloud, with a project set, and rights to TPUs. The flags were checked against gcloud 528. Not yet run on a TPU.
+# `run` deletes the TPU too when it gives up: after 20 restarts, or 5 failures in a row of gcloud, install or start.
+# Where it is itself ended, by Ctrl-C or with its terminal, the TPU stays and is paid for: `run` again, or `delete`.
+# Needs gcloud, with a project set, and rights to TPUs. The flags were checked against gcloud 528. Run here: all verbs,
+# with a stand-in for gcloud. Not yet run on a TPU.
 set -euo pipefail
 
 say() { printf 'tpu_vm.sh: %s\n' "$1" >&2; }
@@ -86,29 +89,9 @@ start() { # where it runs already, it is left alone
 }
 stop() { on all 'sudo docker stop -t 300 expressnet'; }
 follow() { on 0 'sudo docker logs --follow --tail 50 expressnet'; }
-ended() { on 0 'sudo docker wait expressnet'; } # prints the exit code, once there is one
 
-run() {
-    local code restarts=0
-    if [ -n "$dry" ]; then queue && status && install && start && ended && stop && delete && return; fi
-    while ((restarts < 20)); do
-        case $(status || true) in
-        ACTIVE | READY) ;;
-        '') queue ;;&
-        SUSPENDED | FAILED | PREEMPTED | TERMINATED) say "the TPU is gone; asking for another" && delete ;;&
-        *) sleep 30 && continue ;;
-        esac
-        if install && start && code=$(ended); then
-            say "the training ended with exit code $code"
-            case $code in
-            0 | 1 | 2 | 126 | 127) on 0 'sudo docker logs --tail 50 expressnet' && delete && exit "$code" ;;
-            esac
-            restarts=$((restarts + 1))
-        fi
-        stop || true # the other hosts may wait for one that is gone
-    done
-    fail "20 restarts were not enough; the TPU is still there: delete it"
-}
+# shellcheck source=launch/tpu_run.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tpu_run.sh"
 
 case $verb in
 queue | create | status | delete | stop | follow) ;;

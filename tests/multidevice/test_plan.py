@@ -13,6 +13,14 @@ MESHES = ["1x1", "2x1", "4x1", "8x1", "2x4", "4x2,mesh.shard_optimizer=true", "1
           "4x1,model.convolution=dft"]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optimized():
+    """What is planned is the program as users compile it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "false")
+        yield
+
+
 @pytest.fixture(scope="module")
 def planned():
     done = subprocess.run(

@@ -14,11 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.rglob("*.sh"), *LAUNCH.rglob("*.sbatch")])
-LAUNCHERS = [path for path in SCRIPTS if path.name not in ("common.sh", "quickstart.sh", "test.sh")]
+OTHERS = ("common.sh", "quickstart.sh", "test.sh", "tpu_run.sh")
+LAUNCHERS = [path for path in SCRIPTS if path.name not in OTHERS]
 ODD = ["train", "--workdir", '/w/it\'s a "run"', "--config.x=$(touch /tmp/no) `no` ${HOME} \\n & ; *"]
 
-#: A program that notes how it was called, says what it is told to say (a line a call), and fails where there is none.
-RECORDER = """#!{python}
+#: A program that notes how it was called, says what it is told to say (a line a call; "!..." is an error, and where
+#: "always" is said too, it stays), and fails where there is none. Nobody has to tell sleep and date anything.
+RECORDER = """#!{python} -IS
 import json, os, pathlib, sys
 folder = pathlib.Path(os.environ["CALLS"])
 with (folder / "calls").open("a") as file:
@@ -26,16 +28,17 @@ with (folder / "calls").open("a") as file:
 text = sys.stdin.read() if os.path.basename(sys.argv[0]) == "kubectl" else ""
 (folder / "stdin").write_text(text)
 answers = folder / "answers"
-if answers.exists():
-    for wanted, answer in json.loads(answers.read_text()):
+if answers.exists() and os.path.basename(sys.argv[0]) != "sleep":
+    left = json.loads(answers.read_text())
+    for i, (wanted, answer, *always) in enumerate(left):
         if wanted in " ".join(sys.argv):
-            left = json.loads(answers.read_text())
-            left.remove([wanted, answer])
+            if not always:
+                del left[i]
             answers.write_text(json.dumps(left))
-            print(answer)
+            sys.exit(answer[1:]) if answer.startswith("!") else print(answer)
             break
     else:
-        sys.exit(1)
+        print(0) if os.path.basename(sys.argv[0]) == "date" else sys.exit(1)
 """
 
 
@@ -48,7 +51,7 @@ def world(tmp_path):
     """world(script, *arguments, answers=...) -> the ended script, and the calls that it made."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("gcloud", "kubectl", "xpk", "srun", "scontrol", "sudo", "expressnet", "sleep"):
+    for name in ("gcloud", "kubectl", "xpk", "srun", "scontrol", "sudo", "expressnet", "sleep", "date"):
         (programs / name).write_text(RECORDER.format(python=sys.executable))
         (programs / name).chmod(0o755)
 
@@ -60,7 +63,7 @@ def world(tmp_path):
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         environment = {**kept, "PATH": path, "CALLS": str(tmp_path), **variables}
         command = ["bash", str(script) if isinstance(script, Path) else str(LAUNCH / script), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=240)
         return done, [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
 
     return run
@@ -198,26 +201,132 @@ def test_tpu_vm_starts_the_command_that_it_was_given(world, tmp_path):
     assert len(calls) == 1  # it runs already
 
 
-def test_tpu_vm_run_asks_for_another_tpu_after_a_preemption(world):
-    ok = [["create", ""], ["delete", ""], ["nfs-common", ""], ["docker run", ""], ["docker stop", ""], ["sleep", ""]]
-    states = [["describe", state] for state in ("WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "ACTIVE", "ACTIVE")]
-    codes = [["docker wait", code] for code in ("75", "137", "0")]
-    done, calls = world(
-        "tpu_vm.sh", "run", *TPU, "--", *ODD, answers=[*states, *codes, *ok * 6, ["docker logs", "end"]]
-    )
-    assert done.returncode == 0, done.stderr
-    known = ("describe", "delete", "docker wait", "docker run", "docker stop", "logs", " ")
-    steps = [next(word for word in known if word in " ".join(call)) for call in calls if call[0] == "gcloud"]
-    assert steps.count("docker run") == 3 and steps.count("docker wait") == 3 and steps.count("docker stop") == 2
-    assert steps[-2:] == ["logs", "delete"] and steps.count("delete") == 2
+NONE = ["describe", "!ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Resource 'my-run' was not found."]
+OK = [[word, "", "always"] for word in ("create", "delete", "nfs-common", "docker run", "docker stop", "docker logs")]
 
 
-@pytest.mark.parametrize("code", ["1", "2"])
-def test_tpu_vm_run_gives_up_where_starting_again_does_not_help(world, code):
-    ok = [["delete", ""], ["nfs-common", ""], ["docker run", ""], ["docker logs", "why"]]
-    answers = [["describe", "ACTIVE"], ["docker wait", code], *ok]
+def states(*names):
+    """What gcloud describes in turn; a TPU that is not there is looked for in two places."""
+    return [answer for name in names for answer in ([NONE, NONE] if name == "none" else [["describe", name]])]
+
+
+def ends(*codes):
+    """How trainings end in turn: each a code of all hosts, or one of each, in the order in which they ended."""
+    found = []
+    for each in codes:
+        each = each if isinstance(each, tuple) else (each, each)
+        lines = [f"2026-01-01T00:00:{9 - i}.{i}5Z {code}" for i, code in enumerate(reversed(each))]
+        found += [["worker=0 --command=sudo docker wait", "?"], ["FinishedAt", "\n".join(["Updates!", *lines])]]
+    return found
+
+
+def steps(calls):
+    """What was asked of gcloud, in short."""
+    known = ("describe", "create", "delete", "nfs-common", "docker run", "FinishedAt", "docker wait", "stop", "logs")
+    return [next(word for word in known if word in " ".join(call)) for call in calls if call[0] == "gcloud"]
+
+
+@pytest.fixture
+def tpu_run(world):
+    """tpu_run(*answers) -> the ended `tpu_vm.sh run`, its steps, and the seconds that it would have slept."""
+
+    def run(*answers):
+        done, calls = world("tpu_vm.sh", "run", *TPU, "--", *ODD, answers=answers)
+        return done, steps(calls), [int(call[1]) for call in calls if call[0] == "sleep"]
+
+    return run
+
+
+def test_tpu_vm_run_prints_what_it_runs_where_all_goes_well(world):
+    dry, calls = world("tpu_vm.sh", "run", *TPU, "--dry-run", "--", *ODD)
+    assert not calls
+    answers = [*states("none", "ACTIVE"), *ends(0), *OK]
     done, calls = world("tpu_vm.sh", "run", *TPU, "--", *ODD, answers=answers)
-    assert done.returncode == int(code) and "delete" in calls[-1] and "why" in done.stdout
+    assert done.returncode == 0, done.stderr
+    asked = [call for call in calls if call[0] == "gcloud"]
+    assert steps(asked[:2]) == ["describe"] * 2 and asked[2:] == printed(dry)  # first it looks whether one is there
+
+
+def test_tpu_vm_run_asks_for_another_tpu_after_a_preemption(tpu_run):
+    seen = states("none", "WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "none", *["ACTIVE"] * 3)
+    done, found, _ = tpu_run(["docker wait", "!ssh: it is gone"], *seen, *ends(75, 137, 0), *OK)
+    assert done.returncode == 0, done.stderr
+    assert found.count("docker run") == 4 and found.count("create") == 2 and found.count("stop") == 3
+    assert found[-2:] == ["logs", "delete"] and found.count("delete") == 2
+
+
+@pytest.mark.parametrize("minutes, goes_on", [(11, True), (9, False)])
+def test_tpu_vm_run_goes_on_after_any_number_of_preemptions_if_it_trains_between_them(tpu_run, minutes, goes_on):
+    seen = states(*["none", "ACTIVE", "SUSPENDED"] * 6, "none", "ACTIVE")
+    times = [["date", str(60 * minutes * i)] for i in range(12)]  # of a start and an end, in turn
+    done, found, _ = tpu_run(*[["docker wait", "!ssh: it is gone"]] * 6, *times, *seen, *ends(0), *OK)
+    assert done.returncode == (0 if goes_on else 1)
+    assert found.count("docker run") == (7 if goes_on else 5) and found[-1] == "delete"
+
+
+@pytest.mark.parametrize("code", [1, 2, 126])
+@pytest.mark.parametrize("others", ["same", "later"])
+def test_tpu_vm_run_gives_up_where_starting_again_does_not_help(tpu_run, code, others):
+    end = code if others == "same" else (0, code, 75, 134)
+    done, found, _ = tpu_run(["docker logs", "why"], *states("ACTIVE"), *ends(end), *OK)
+    assert done.returncode == code and found[-2:] == ["logs", "delete"] and "why" in done.stdout
+    assert found.count("docker run") == 1 and "stop" not in found
+
+
+def test_tpu_vm_run_starts_again_where_a_crash_made_others_fail(tpu_run):
+    done, found, _ = tpu_run(*states("ACTIVE", "ACTIVE"), *ends((137, 1), 0), *OK)
+    assert done.returncode == 0 and found.count("docker run") == 2
+
+
+def test_tpu_vm_run_restarts_come_to_an_end(tpu_run):
+    done, found, _ = tpu_run(["describe", "ACTIVE", "always"], *ends(*[75] * 21), *OK)
+    assert done.returncode == 1 and "after 20 restarts" in done.stderr
+    assert found.count("docker run") == 20 and found[-1] == "delete"
+
+
+@pytest.mark.parametrize("broken", ["nfs-common", "docker run", "docker wait", "FinishedAt"])
+def test_tpu_vm_run_gives_up_where_no_training_starts(tpu_run, broken):
+    always = [["describe", "ACTIVE", "always"], ["docker wait", "?", "always"]]
+    done, found, slept = tpu_run([broken, "!denied", "always"], *always, *OK)
+    assert done.returncode == 1 and "failure 5 of 5" in done.stderr and "denied" in done.stderr
+    assert found.count("nfs-common") == 5 and found[-1] == "delete" and slept == [60, 90, 120, 150, 180]
+
+
+def test_tpu_vm_run_gives_up_where_every_tpu_fails(tpu_run):
+    why = [["yaml(state)", "quota is exceeded"] for _ in range(9)]
+    done, found, slept = tpu_run(*why, *states(*["none", "FAILED"] * 9), *OK)
+    assert done.returncode == 1 and done.stderr.count("quota is exceeded") == 5 and "failure 5 of 5" in done.stderr
+    assert found.count("create") == 5 and found[-1] == "delete" and sum(slept) > 600
+
+
+def test_tpu_vm_run_gives_up_where_no_tpu_can_be_asked_for(tpu_run):
+    done, found, _ = tpu_run(["create", "!no quota", "always"], [*NONE, "always"], *OK)
+    assert done.returncode == 1 and found.count("create") == 5 and found[-1] == "delete"
+
+
+def test_tpu_vm_run_goes_on_where_gcloud_fails_for_a_while(tpu_run):
+    blip = ["describe", "!ERROR: Max retries exceeded"]
+    seen = [*states("none"), *[blip] * 2, *states("ACTIVE"), *[blip] * 6, *states("ACTIVE")]
+    done, found, _ = tpu_run(*seen, *ends(75, 0), *OK)
+    assert done.returncode == 0, done.stderr
+    assert found.count("create") == 1 and done.stderr.count("Max retries") == 1 + 3
+    assert found[-2:] == ["logs", "delete"]
+
+
+def test_tpu_vm_run_says_so_where_it_cannot_delete_the_tpu(tpu_run):
+    done, found, _ = tpu_run(["delete", "!no network", "always"], *states("ACTIVE"), *ends(0), *OK)
+    assert done.returncode == 1 and found.count("delete") == 20
+    assert "tpu_vm.sh delete my-run --zone us-east5-b" in done.stderr.splitlines()[-1]
+
+
+def test_tpu_vm_run_waits_for_the_other_hosts_and_stops_those_that_hang(world, tmp_path):
+    dry, _ = world("tpu_vm.sh", "run", *TPU, "--dry-run", "--", *ODD)
+    (call,) = (call for call in printed(dry) if "FinishedAt" in " ".join(call))
+    (tmp_path / "remote.sh").write_text(call[-1].removeprefix("--command="))
+    done, calls = world(tmp_path / "remote.sh", answers=[["docker wait", "75"], ["docker inspect", "2026 75"]])
+    assert done.stdout == "2026 75\n" and not any("stop" in call for call in calls)
+    done, calls = world(tmp_path / "remote.sh", answers=[["docker stop", "it"], ["docker inspect", "2026 137"]])
+    assert done.stdout == "2026 137\n" and [call[1:3] for call in calls][1] == ["docker", "stop"]
 
 
 XPK = ["my-run", "my-cluster", "v5litepod-16", "2", "gcr.io/p/e:tpu", "--", *ODD]

@@ -132,6 +132,11 @@ def test_gpu_pods_find_the_first_one():
     assert main["resources"]["limits"] == {"nvidia.com/gpu": 8}
 
 
+def test_gpu_pods_find_the_driver_or_fail():
+    variables = {entry["name"]: entry.get("value") for entry in container(manifest(*KINDS["GPUs"]))[2]["env"]}
+    assert variables["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64" and variables["JAX_PLATFORMS"] == "cuda,cpu"
+
+
 def test_what_is_submitted_is_what_a_dry_run_prints(tmp_path):
     stand_in = tmp_path / "kubectl"
     stand_in.write_text(f'#!/usr/bin/env bash\necho "$*" >"{tmp_path}/call"\ncat >"{tmp_path}/document"\n')

@@ -98,9 +98,37 @@ def test_each_process_is_told_who_it_is_and_where_the_others_are(job, tmp_path):
     assert not (tmp_path / "a run").exists(), "expressnet refuses a folder that holds anything before its run"
 
 
-def test_one_gpu_each(job, tmp_path):
-    assert ended(job("exit 0", "2", "--gpus"))[0] == 0
-    assert [row[5:9] for row in sorted(starts(tmp_path))] == [["", "", "", "0"], ["", "", "", "1"]]
+@pytest.mark.parametrize(
+    "visible, given",
+    [
+        (None, ["0", "1"]),
+        ("4,5", ["4", "5"]),
+        ("7,3,GPU-8932f937", ["7", "3"]),
+        ("MIG-1f,MIG-2e", ["MIG-1f", "MIG-2e"]),
+    ],
+)
+def test_one_gpu_each_of_those_that_are_visible(job, tmp_path, visible, given):
+    told = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    code, out, err = ended(job("exit 0", "2", "--gpus", "--dry-run", **told))
+    assert code == 0 and not err
+    (tmp_path / "a run.logs").mkdir()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "CUDA_"))}
+    environment = {**kept, "LOG": str(tmp_path / "log")}
+    subprocess.run(["bash", "-c", out + "wait"], env=environment, check=True, capture_output=True)
+    assert [row[5:9] for row in sorted(starts(tmp_path))] == [["", "cuda,cpu", "", gpu] for gpu in given]
+
+
+@pytest.mark.parametrize("visible, number", [("3", 1), ("", 0)])
+def test_more_processes_than_visible_gpus_are_a_mistake(job, visible, number):
+    code, out, err = ended(job("exit 0", "2", "--gpus", "--dry-run", CUDA_VISIBLE_DEVICES=visible))
+    assert (code, out) == (2, "") and f"CUDA_VISIBLE_DEVICES has only {number}" in err and err.count("\n") == 1
+    assert ended(job("exit 0", "2", CUDA_VISIBLE_DEVICES=visible))[0] == 0  # without --gpus it does not matter
+
+
+@pytest.mark.skipif(any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))), reason="there is one")
+def test_without_a_gpu_nothing_trains_on_cpus_instead(job, tmp_path):
+    code, _, err = ended(job("exit 0", "2", "--gpus"))
+    assert code == 2 and "no NVIDIA GPU" in err and err.count("\n") == 1 and not starts(tmp_path)
 
 
 def test_one_process_with_one_device_keeps_the_compilation_cache(job, tmp_path):

@@ -35,7 +35,7 @@ def world(tmp_path):
 
     def run(*arguments, codes=(0, 0), **variables):
         (tmp_path / "calls").write_text("")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "EXPRESSNET"))}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "JAX_", "EXPRESSNET"))}
         path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
         told = {"CALLS": str(tmp_path / "calls"), "CODES": " ".join(map(str, codes))}
         done = subprocess.run(
@@ -76,7 +76,7 @@ def test_every_task_runs_the_command(world, tmp_path):
         ((2, 75), 0, 2, False),
         ((137, 143), 0, 137, True),
         ((139, 1), 2, 139, True),
-        ((137, 143), 3, 137, False),
+        ((137, 143), 40, 137, True),  # nor does one of them make a crash worse
         ((127, 127), 0, 127, False),
     ],
 )
@@ -85,6 +85,27 @@ def test_the_first_failure_decides_whether_the_job_is_queued_again(world, tmp_pa
     done, calls = world(*train(tmp_path), codes=codes, SLURM_JOB_ID="7", **count)
     assert done.returncode == result and f"job 7 ended with exit code {result}" in done.stdout
     assert ([call for call in calls if call.startswith("scontrol")] == ["scontrol requeue 7"]) == again
+
+
+@pytest.mark.parametrize(
+    "codes, again",
+    [
+        ([137, 139, 134, 137], [True, True, True, False]),
+        ([75, 75, 75, 75, 137, 137, 137, 137], [True] * 7 + [False]),
+        ([137, 137, 137, 75, 137, 137, 137, 137], [True] * 7 + [False]),  # in a row
+        ([137, 137, 0], [True, True, False]),
+        ([137, 137, 1], [True, True, False]),
+    ],
+)
+def test_crashes_are_counted_apart_from_other_restarts(world, tmp_path, codes, again):
+    (tmp_path / "a run.crashes").write_text("3\n")  # left behind by an earlier job
+    queued = []
+    for restarts, code in enumerate(codes):
+        count = {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
+        _, calls = world(*train(tmp_path), codes=(code, 143 if code else 0), SLURM_JOB_ID="7", **count)
+        queued.append("scontrol requeue 7" in calls)
+    assert queued == again
+    assert not (tmp_path / "a run.crashes").exists()
 
 
 def test_a_step_that_never_started_is_told_by_srun_alone(world, tmp_path):
@@ -119,12 +140,24 @@ def test_a_dry_run_prints_the_headers_and_what_srun_is_given(world, tmp_path):
     headers = [line for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH")]
     assert done.returncode == 0 and not calls and lines[: len(headers)] == headers
     (tmp_path / "bin" / "srun").write_text(
-        '#!/usr/bin/env python3\nimport json, os, sys\nopen(os.environ["CALLS"], "a").write(json.dumps(sys.argv[1:]))\n'
+        "#!/usr/bin/env python3\nimport json, os, sys\n"
+        'open(os.environ["CALLS"], "a").write(json.dumps([os.environ["JAX_PLATFORMS"], *sys.argv[1:]]))\n'
     )
-    for index, line in enumerate(lines[len(headers) :]):
-        _, calls = world(*arguments, SLURM_JOB_ID="9", SLURM_ARRAY_TASK_ID=str(index))
-        assert shlex.split(line) == ["srun", *json.loads(calls[0])]
-    assert len(lines) == len(headers) + 3
+    (cpus,) = (line.partition("=")[2] for line in headers if "--cpus-per-task" in line)
+    platforms, *commands = lines[len(headers) :]
+    for index, line in enumerate(commands):
+        job = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": str(index), "SLURM_CPUS_PER_TASK": cpus}
+        _, calls = world(*arguments, **job)
+        told, *given = json.loads(calls[0])
+        assert shlex.split(line) == ["srun", *given] and platforms == f"export JAX_PLATFORMS={told}"
+    assert len(commands) == 3 and cpus != "1"
+
+
+@pytest.mark.parametrize("own, told", [(None, "cuda,cpu"), ("cpu", "cpu"), ("", "")])
+def test_a_gpu_that_is_missing_is_an_error_unless_cpus_are_asked_for(world, tmp_path, own, told):
+    (tmp_path / "bin" / "expressnet").write_text('#!/usr/bin/env bash\necho "told $JAX_PLATFORMS" >>"$CALLS"\n')
+    _, calls = world(*train(tmp_path), SLURM_JOB_ID="7", **({} if own is None else {"JAX_PLATFORMS": own}))
+    assert calls[1:] == [f"told {told}"] * 2
 
 
 @pytest.mark.parametrize(
