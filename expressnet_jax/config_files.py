@@ -93,7 +93,10 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
             raise ConfigError(f"{key}={value!r} is not a list; write ({value},)")
         return tuple(_convert(item, typing.get_args(kind)[0], key) for item in value)
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{key} is too large a number") from None
     if type(value) is not kind:
         raise ConfigError(f"{key}={value!r} is not {_ARTICLES[kind]}")
     return value

@@ -163,7 +163,7 @@ def read(folder: Path) -> Study:
     except FileNotFoundError:
         how = "give --config and --sweep, or --study"
         raise ConfigError(f"no study in {folder} (it has no study.json); {how}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 

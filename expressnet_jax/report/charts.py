@@ -63,7 +63,8 @@ class _Axis:
     def __init__(self, values: Iterable[float], start: float, end: float, margin: float = 0.06) -> None:
         known = list(values)
         low, high = min(known), max(known)
-        room = (high - low) * margin or abs(high) * margin or 1.0
+        rooms = ((high - low) * margin, abs(high) * margin)
+        room = next((room for room in rooms if room > 1e-300), 1.0)  # of less, a sixth could be 0
         self._low, self._high = (low - room, high + room) if margin else (low, high)
         self._start, self._end = start, end
         self._step = _round_step((self._high - self._low) / 6)

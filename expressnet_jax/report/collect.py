@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation import summary
 from expressnet_jax.ablation.study import Study
 from expressnet_jax.config import PRESETS, Config, ConfigError
-from expressnet_jax.report import paper
+from expressnet_jax.report import paper, picture_files, shapes
 from expressnet_jax.train import hooks, run_folder
 
 Say = Callable[[str], None]
 _PICTURED = 3  # runs whose pictures are on the page: of many, they would make it too large to load
+_PARTS = 2000  # blocks and layers of experts of a network whose size is counted: each takes its time
 #: Pictures of an evaluation that hold what no table of the page does.
 _PICTURES = {
     "predictions.png": "Predictions",
@@ -35,38 +36,64 @@ _PICTURES = {
 def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = True, say: Say) -> dict[str, Any]:
     """The document of some runs, or of one study.
 
-    `against` adds the published figures, `pictures` photographs from the evaluations. Raises ConfigError where a folder
-    holds neither a run nor a study, or a study comes with something else.
+    `against` adds the published figures, `pictures` photographs from the evaluations. What cannot be read of a run is
+    left out, and named in `notes`. Raises ConfigError where a folder holds neither a run nor a study, or a study comes
+    with something else.
     """
     in_study = [path for path in paths if (path / "study.json").exists()]
     if in_study and len(paths) > 1:
         raise ConfigError(f"{in_study[0]} is a study; it goes on a page of its own, without other folders")
+    notes: list[str] = []
     if in_study:
-        study = studies.read(paths[0])
-        found, runs = of_study(study, pictures, say)
+        study = _study(paths[0])
+        found, runs = of_study(study, pictures, say, notes)
         title = f"Study: {study.name}"
     else:
-        found, runs = None, [_of_folder(path, pictures and number < _PICTURED) for number, path in enumerate(paths)]
+        found, runs = None, _of_folders(paths, pictures, notes)
         title = f"Run: {runs[0]['name']}" if len(runs) == 1 else f"{len(runs)} runs"
-    notes = _notes(runs, found, pictures)
     compared = paper.against(runs) if against else None
     if against and compared is None:
         raise ConfigError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
+    if not pictures:
+        notes.append("Photographs were left out of this page on request.")
     report = {"title": title, "runs": runs, "study": found, "against": compared, "notes": notes}
     plain: dict[str, Any] = json.loads(run_folder.json_line(report))  # what --json prints is what the page shows
     return plain
 
 
-def of_study(study: Study, pictures: bool, say: Say) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The study and its runs. What is not there, or failed, is said in each run's `state` and `why`."""
+def _study(folder: Path) -> Study:
+    study = studies.read(folder)
+    if [run.number for run in study.runs] != list(range(len(study.runs))):
+        raise ConfigError(f"{folder / 'study.json'} cannot be read: its runs are not numbered 0, 1, 2, ...")
+    return study
+
+
+def of_study(study: Study, pictures: bool, say: Say, notes: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The study and its runs. What is not there, or failed, is said in each run's `state` and `why`; `notes` gets what
+    else a reader should know."""
     runs = []
-    pictured = next((run for run in study.runs if run.arm == study.baseline and _is_done(study, run)), None)
+    baseline = [run for run in study.runs if run.arm == study.baseline] if pictures else []
+    pictured = next((run for run in baseline if studies.state(study, run)[0] == "done"), None)
     for run in study.runs:
-        state, why = studies.state(study, run)
-        found = _run(study.workdir(run), f"run {run.number}", pictures and run == pictured)
+        found = _run(study.workdir(run), f"run {run.number}", run == pictured, notes)
+        state, why = _state(study, run, found)
         found |= {"arm": run.arm, "seed": run.seed, "state": state, "why": why, "settings": study.arms[run.arm]}
         runs.append(found)
-    return summary.of(study, runs, say), runs
+    summarized = summary.of(study, runs, say)
+    notes += summarized["dropped"]
+    if pictured is not None and len(runs) > 1:
+        notes.append(f"Pictures of run {pictured.number} only: the first of the baseline that is done.")
+    return summarized, runs
+
+
+def _state(study: Study, run: studies.Run, found: dict[str, Any]) -> tuple[str, str | None]:
+    """What has become of a run: of one that is there and cannot be read, that it has failed."""
+    state, why = studies.state(study, run)
+    if state not in ("missing", "failed") and found["why"]:
+        return "failed", found["why"]
+    if state == "done" and not any(one.get("asked") == study.split for one in found["evaluations"]):
+        return "failed", "its evaluation cannot be read; evaluate it again"
+    return state, why if why is None or isinstance(why, str) else "why cannot be read"
 
 
 def plan(study: Study) -> dict[str, Any]:
@@ -74,17 +101,31 @@ def plan(study: Study) -> dict[str, Any]:
     return study._asdict() | {"folder": str(study.folder), "runs": [run._asdict() for run in study.runs]}
 
 
-def _is_done(study: Study, run: studies.Run) -> bool:
-    return studies.state(study, run)[0] == "done"
+def _of_folders(paths: Sequence[Path], pictures: bool, notes: list[str]) -> list[dict[str, Any]]:
+    """Runs that stand alone, each once."""
+    folders = list({os.path.realpath(path): path for path in paths}.values())
+    runs = []
+    for number, (path, name) in enumerate(zip(folders, _names(folders), strict=True)):
+        config = run_folder.read_config(path)
+        found = _run(path, name, pictures and number < _PICTURED, notes)
+        trained = (path / "summary.json").exists()
+        state = ("done" if found["evaluations"] else "not evaluated") if trained else "unfinished"
+        notes += [f"{name}: {state}"] if state != "done" else []
+        runs.append(found | {"state": state, "seed": config.seed, "settings": _settings(config)})
+    if pictures and len(runs) > _PICTURED:
+        notes.append(f"Pictures of the first {_PICTURED} runs only.")
+    return runs
 
 
-def _of_folder(path: Path, pictures: bool) -> dict[str, Any]:
-    """A run that stands alone."""
-    config = run_folder.read_config(path)
-    found = _run(path, path.name, pictures)
-    trained = (path / "summary.json").exists()
-    state = ("done" if found["evaluations"] else "not evaluated") if trained else "unfinished"
-    return found | {"state": state, "seed": config.seed, "settings": _settings(config)}
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, with as many of the folders above as tell them apart."""
+    parts = [Path(os.path.realpath(folder)).parts for folder in folders]
+    names = []
+    for one in parts:
+        lengths = range(1, len(one))
+        length = next((n for n in lengths if sum(other[-n:] == one[-n:] for other in parts) == 1), len(one))
+        names.append(str(Path(*one[-length:])))
+    return names
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -95,68 +136,97 @@ def _settings(config: Config) -> dict[str, Any]:
     return {key: value.split(" -> ", 1)[1] for key, _, value in (line.partition(": ") for line in changed)}
 
 
-def _run(path: Path, name: str, pictures: bool) -> dict[str, Any]:
-    """What the folder of a run holds; a run that has not begun has nothing."""
+def _run(path: Path, name: str, pictures: bool, notes: list[str]) -> dict[str, Any]:
+    """What the folder of a run holds; of one without a config that can be read, only `why`."""
     found: dict[str, Any] = {
         "name": name, "path": str(path), "arm": None, "seed": None, "state": "missing", "why": None, "settings": {},
         "parameters": None, "flops_per_image": None, "training": None, "evaluations": [], "pictures": [],
     }  # fmt: skip
     try:
         config = run_folder.read_config(path)
-    except ConfigError:
-        return found
-    cost = _cost(dataclasses.replace(config, seed=0))
-    found |= {key: cost[key] for key in ("parameters", "flops_per_image")}
-    evaluations = studies.evaluations(path)
-    if pictures:
-        found["pictures"] = [picture for one in evaluations for picture in _pictures(Path(one["folder"]), one["split"])]
-    found["evaluations"] = [{key: value for key, value in one.items() if key != "folder"} for one in evaluations]
-    return found | {"training": _training(path)}
+    except ConfigError as error:
+        return found | {"why": str(error)}
+    for folder, one in _evaluations(path, name, notes):
+        found["evaluations"].append(one)
+        found["pictures"] += _pictures(folder, path, one["split"]) if pictures else []
+    return found | _cost(dataclasses.replace(config, seed=0)) | {"training": _training(path, name, notes)}
+
+
+def _evaluations(path: Path, name: str, notes: list[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """The evaluations of a run, each with its folder."""
+    found = [(Path(one.pop("folder")), one) for one in studies.evaluations(path)]
+    unread = {file.parent for file in path.glob("evaluation/*/summary.json")} - {folder for folder, _ in found}
+    wrong = dict.fromkeys(unread, "it is no JSON object")
+    wrong |= {folder: misfit for folder, one in found if (misfit := shapes.evaluation(one))}
+    for folder, why in sorted(wrong.items()):
+        notes.append(f"{name}: {folder.relative_to(path) / 'summary.json'} cannot be read: {why}")
+    return [(folder, one) for folder, one in found if folder not in wrong]
 
 
 @functools.lru_cache(maxsize=64)
 def _cost(config: Config) -> dict[str, Any]:
-    return inspection.of_config(config)
-
-
-def _training(path: Path) -> dict[str, Any] | None:
-    """How a run was trained; None before its first record."""
-    records = hooks.read_records(path)
-    train = [record for record in records if record["kind"] == "train"]
-    validation = [record for record in records if record["kind"] == "validation"]
-    if not train:
-        return None
+    """The network's size; null for sizes that no network can have."""
+    keys = ("parameters", "flops_per_image")
     try:
-        done = run_folder.read_summary(path)
-    except ConfigError:
-        done = {}
-    kept = train[:: max(1, len(train) // 400)]  # a chart has no more pixels
+        large = sum(config.model.resnet.blocks) + config.moe.num_experts * config.moe.layers > _PARTS
+        cost = {} if large else inspection.of_config(config)
+    except (ArithmeticError, MemoryError, TypeError, ValueError):  # all of them say that no array can be so large
+        cost = {}
+    return {key: cost.get(key) for key in keys}
+
+
+def _training(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
+    """How a run was trained; None before its first record."""
+    records = _records(path, name, notes)
+    if not records["train"]:
+        return None
+    done = _summary(path, name, notes)
     return {
-        "steps": train[-1]["step"],
+        "steps": records["train"][-1]["step"],
         **{key: done.get(key) for key in ("result", "best_step", "best_epoch", "training_time", "devices", "jax")},
-        "images_per_second": float(np.median([record["images_per_second"] for record in train])),
-        "train": [[record[key] for key in ("epoch", "loss", "accuracy")] for record in kept],
-        "validation": [[record[key] for key in ("epoch", "loss", "accuracy", "macro_f1")] for record in validation],
+        "images_per_second": float(np.median([record["images_per_second"] for record in records["train"]])),
+        **{kind: [[record.get(key) for key in _KEPT[kind]] for record in found] for kind, found in records.items()},
     }
 
 
-def _pictures(folder: Path, split: str) -> list[dict[str, str]]:
-    found = []
-    for file, title in _PICTURES.items():
-        try:
-            data = (folder / file).read_bytes()
-        except OSError:
-            continue
-        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        found.append({"title": f"{title}: {split}", "alt": f"{title}, from {split}", "src": source})
+#: Of a record, by its kind.
+_KEPT = {"train": ("epoch", "loss", "accuracy"), "validation": ("epoch", "loss", "accuracy", "macro_f1")}
+
+
+def _records(path: Path, name: str, notes: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The records of each kind."""
+    try:
+        records = hooks.read_records(path)
+    except OSError as error:
+        notes.append(f"{name}: metrics.jsonl cannot be read: {error.strerror or error}")
+        records = []
+    found = {}
+    for kind in _KEPT:
+        mine = [(one, shapes.misfit(one, shapes.RECORDS[kind])) for one in records if one["kind"] == kind]
+        if wrong := [bad for _, bad in mine if bad]:
+            count = f"{len(wrong):,} of {len(mine):,} {kind} records in metrics.jsonl"
+            notes.append(f"{name}: {count} cannot be read; of the first, {wrong[0]}")
+        found[kind] = [one for one, bad in mine if not bad]
     return found
 
 
-def _notes(runs: list[dict[str, Any]], study: dict[str, Any] | None, pictures: bool) -> list[str]:
-    notes = [f"{run['name']}: {run['state']}{': ' + run['why'] if run['why'] else ''}"
-             for run in runs if run["state"] != "done" and study is None]  # fmt: skip
-    if study and (dropped := study["dropped"]):
-        notes += dropped
-    if not pictures:
-        notes.append("Photographs were left out of this page on request.")
-    return notes
+def _summary(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
+    """The summary of a training; nothing where it has not ended."""
+    try:
+        done = run_folder.read_summary(path)
+    except ConfigError as error:
+        notes += [f"{name}: {error}"] if (path / "summary.json").exists() else []
+        return {}
+    if wrong := shapes.misfit(done, shapes.SUMMARY):
+        notes.append(f"{name}: summary.json cannot be read: {wrong}")
+        return {}
+    return done
+
+
+def _pictures(folder: Path, run: Path, split: str) -> list[dict[str, str]]:
+    found = []
+    for file, title in _PICTURES.items():
+        source = picture_files.as_uri(folder / file, run)
+        if source is not None:
+            found.append({"title": f"{title}: {split}", "alt": f"{title}, from {split}", "src": source})
+    return found

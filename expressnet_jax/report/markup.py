@@ -7,7 +7,6 @@ on the page carries the value that it was rounded from, in the attribute data-va
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from data_pipelines.audit import LONG, SHORT, shown
 
 MISSING = "-"
+_LARGEST = 1e300  # of numbers; larger ones leave no room for a percentage or for the range of an axis
 
 #: How numbers are rounded: percent and points are fractions shown times 100, giga in units of 1e9.
 _FORMS: dict[str, Callable[[float], str]] = {
@@ -61,10 +61,10 @@ def get(value: Any, *keys: str | int) -> Any:
 
 
 def finite(value: Any) -> float | None:
-    """A number as it is; None for anything else, and for what JSON has no number for."""
+    """A number as it is; None for anything else, for what JSON has no number for, and for what no figure can be."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= _LARGEST else None
 
 
 def number(value: Any, form: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.audit import LONG
@@ -29,8 +31,9 @@ from expressnet_jax.report.sections_evaluation import evaluation
 from expressnet_jax.report.sections_study import settings
 
 _PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
-_MOST_POINTS = 300  # of a training curve
-_MOST_ROWS = 60  # of its table, where there was no validation
+_MOST_POINTS = 300  # of a curve
+_MOST_VALIDATIONS = 200  # rows of the curves' table
+_MOST_RECORDS = 60  # its rows where there was no validation
 
 
 def runs(found: list[dict[str, Any]]) -> Html:
@@ -39,6 +42,13 @@ def runs(found: list[dict[str, Any]]) -> Html:
         return Html("")
     each = join(_run(run, place, len(found) > 1) for place, run in enumerate(found))
     return Html(f'<section aria-labelledby="runs">\n{heading(2, "Runs", "runs")}{_overview(found)}{each}</section>\n')
+
+
+def all_evaluations(report: dict[str, Any]) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """([run, split], evaluation) of every evaluation."""
+    for run in report.get("runs") or []:
+        for one in run.get("evaluations") or []:
+            yield [run.get("name"), one.get("split")], one
 
 
 def states(found: list[dict[str, Any]]) -> list[Html]:
@@ -93,7 +103,10 @@ def _about(run: dict[str, Any]) -> Html:
         ("seed", None if run.get("seed") is None else Number(run["seed"], "plain")),
         ("folder", run.get("path")),
         ("parameters", None if run.get("parameters") is None else Number(run["parameters"], "count")),
-        ("GFLOP an image", None if run.get("flops_per_image") is None else Number(run["flops_per_image"], "giga")),
+        (
+            "GFLOP an image, all experts computed",
+            None if run.get("flops_per_image") is None else Number(run["flops_per_image"], "giga"),
+        ),
         ("settings", settings(run.get("settings"))),
     ]
     if not any(run.get(key) for key in ("parameters", "flops_per_image", "settings", "training", "evaluations")):
@@ -126,10 +139,10 @@ def _training(found: dict[str, Any] | None, key: str) -> Html:
 def _curve(key: str, train: list[list[Any]], validation: list[list[Any]], column: int, best: float | None) -> Html:
     """The loss (column 1) or the accuracy in % (2) over epochs."""
     scale, what = (1, "loss") if column == 1 else (100, "accuracy")
-    points, mean_of = _thin(_points(train, column, scale))
+    (points, mean_of), (validated, also) = (_thin(_points(found, column, scale)) for found in (train, validation))
     training = "training" if mean_of == 1 else f"training (mean of {mean_of} records)"
-    drawn = [charts.Line(training, points), charts.Line("validation", _points(validation, column, scale), look=1)]
-    title = "Loss" if column == 1 else "Accuracy, %"
+    drawn = [charts.Line(training, points), charts.Line("validation", validated, look=1)]
+    title = ("Loss" if column == 1 else "Accuracy, %") + (f"; validation: mean of {also}" if also > 1 else "")
     return charts.lines(f"{key}-{what}", title, drawn, "epoch", best=best)
 
 
@@ -147,16 +160,18 @@ def _thin(points: list[tuple[float, float]]) -> tuple[list[tuple[float, float]],
 
 def _epochs(train: list[list[Any]], validation: list[list[Any]], key: str) -> Html:
     """A row for each validation, beside the last training record before it; without any, some training records."""
-    caption = "Each validation, and the last training record before it."
     pairs: list[tuple[Any, Any]] = []
-    for record in validation:
-        earlier = [one for one in train if get(one, 0) is not None and one[0] <= (get(record, 0) or 0)]
-        pairs.append((record, earlier[-1] if earlier else None))
-    if not validation:
-        step = -(-len(train) // _MOST_ROWS) or 1
-        caption = "Training records" if step == 1 else f"Every {step}th training record"
-        caption += "; this run has not been validated."
-        pairs = [(None, record) for record in train[::step]]
+    if validation:
+        shown, which = _spread(validation, _MOST_VALIDATIONS, "validation")
+        caption = f"{which}, and the last training record before it."
+        known = [one for one in train if finite(get(one, 0)) is not None]
+        for record in shown:
+            earlier = bisect.bisect_right(known, finite(get(record, 0)) or 0, key=lambda one: one[0])
+            pairs.append((record, known[earlier - 1] if earlier else None))
+    else:
+        shown, which = _spread(train, _MOST_RECORDS, "training record")
+        caption = f"{which}; this run has not been validated."
+        pairs = [(None, record) for record in shown]
     rows: list[list[Cell]] = []
     for validated, trained in pairs:
         epoch = get(validated, 0) if validated else get(trained, 0)
@@ -165,6 +180,18 @@ def _epochs(train: list[list[Any]], validation: list[list[Any]], key: str) -> Ht
         rows.append([Number(epoch, "plain"), *values, Number(get(validated, 3), "percent")])
     head = ["epoch", "training loss", "training accuracy, %", "validation loss", "validation accuracy, %"]
     return table(f"{key}-epochs", caption, [*head, "validation macro F1, %"], rows, "")
+
+
+def _spread(records: list[list[Any]], most: int, kind: str) -> tuple[list[list[Any]], str]:
+    """At most so many of the records, in even steps up to the last, and which they are in words."""
+    step = -(-len(records) // most) or 1
+    shown = records[::-1][::step][::-1]
+    return shown, f"Each {kind}" if step == 1 else f"Every {_ordinal(step)} {kind} up to the last"
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number}{ending}"
 
 
 def _pictures(found: list[dict[str, Any]]) -> Html:

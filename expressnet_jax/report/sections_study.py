@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.audit import LONG
@@ -83,7 +84,7 @@ def _arms(arms: list[dict[str, Any]]) -> Html:
     head = ["arm", "settings", "parameters", "GFLOP an image", "seeds done", *percents, "images/s"]
     note = (
         "Mean ± standard deviation over seeds; below them the 95 % interval of the mean, which for one seed is that "
-        "over examples alone."
+        "over examples alone. GFLOP an image are those of computing all experts, however many are selected."
     )
     return join(
         [
@@ -141,7 +142,10 @@ def _comparisons(found: dict[str, Any]) -> Html:
     if not rows:
         return Html("")
     head = ["arm", "baseline", "difference, points", "interval, points", "p", "verdict"]
-    caption = f"Accuracy of each arm less that of the baseline, over the seeds that both have, with {_level(found)}."
+    caption = (
+        "Accuracy of each arm less that of the baseline, each the mean over all of its seeds that are done, with "
+        f"{_level(found)}. Examples are paired, seeds are not."
+    )
     return join([heading(3, "Differences from the baseline"), table("comparisons", caption, head, rows)])
 
 
@@ -161,7 +165,10 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> Html:
     if not rows:
         return Html("")
     head = ["arm", "baseline", "seed", "right only in the arm", "right only in the baseline", "p"]
-    caption = "McNemar's test of two networks of one seed: the examples that only one of them gets right."
+    caption = (
+        "McNemar's test of two networks of one seed: the examples that only one of them gets right. Each p is of its "
+        "own test alone, not corrected for the number of these tests, which is that of arms times seeds."
+    )
     return join([heading(3, "Seed by seed"), table("mcnemar", caption, head, rows)])
 
 
@@ -196,6 +203,13 @@ def against(papers: list[dict[str, Any]] | None) -> Html:
     title = heading(2, "Beside the published figures", "against")
     each = join(_paper(paper, f"published-{place}") for place, paper in enumerate(papers))
     return Html(f'<section aria-labelledby="against">\n{title}{each}</section>\n')
+
+
+def published_rows(report: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """(data set, row): the authors' figures, then those beside them."""
+    for paper in report.get("against") or []:
+        authors = {"run": "published", **(paper.get("published") or {}), "per_class_f1": paper.get("per_class_f1")}
+        yield from ((paper.get("data_set"), row) for row in [authors, *(paper.get("rows") or [])])
 
 
 def _paper(paper: dict[str, Any], key: str) -> Html:

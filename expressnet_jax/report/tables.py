@@ -5,25 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.audit import shown
 from expressnet_jax.config import ConfigError
-from expressnet_jax.report.markup import MISSING, get, number
-from expressnet_jax.report.sections_study import METRICS, settings
+from expressnet_jax.report import latex
+from expressnet_jax.report.markup import get
+from expressnet_jax.report.sections_run import all_evaluations
+from expressnet_jax.report.sections_study import METRICS, published_rows, settings
 from expressnet_jax.train.run_folder import write_text
 
-#: A cell that begins with one of these is a formula to spreadsheets (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-#: [ and * would be taken for an argument of the end of the line before.
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "[": "{[}", "*": "{*}",
-}  # fmt: skip
+#: What makes a cell a formula to spreadsheets (OWASP, "CSV Injection"), the signs of full width too. Where the locale
+#: has a decimal comma, Excel parts lines at semicolons, in quotes or not, so that a cell can begin after each of them.
+_SIGNS = r"=+\-@\uff1d\uff0b\uff0d\uff20"
+_FORMULA = re.compile(rf"^(?=[{_SIGNS}\t\r\n])|;[\s\"]*(?=[{_SIGNS}])")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 _Rows = Iterator[list[Any]]
 
@@ -61,13 +59,13 @@ _FIGURES: dict[str, tuple[str | int, ...]] = {
 def write_csv(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
     """Writes each table of the report as <folder>/<table>.csv, one without rows too; what is missing is an empty cell.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front. Raises ConfigError where a file
-    cannot be written.
+    Texts stand in quotes, and what a spreadsheet would take for a formula gets an apostrophe in front. Raises
+    ConfigError where a file cannot be written.
     """
     files = {}
     for name, (head, rows) in _TABLES.items():
         stream = io.StringIO(newline="")
-        writer = csv.writer(stream)
+        writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(head)
         writer.writerows([_plain(value) for value in row] for row in rows(report))
         files[f"{name}.csv"] = stream.getvalue()
@@ -75,11 +73,12 @@ def write_csv(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[Pa
 
 
 def write_latex(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
-    """Writes arms.tex (of a study) and per_class.tex (a table for each evaluation), for the package booktabs.
+    """Writes arms.tex and comparisons.tex (of a study), evaluations.tex, per_class.tex (a table for each evaluation)
+    and published.tex, for the package booktabs; each is empty where the report has nothing of it.
 
     Raises ConfigError where a file cannot be written.
     """
-    return _write(folder, {"arms.tex": _latex_arms(report), "per_class.tex": _latex_classes(report)})
+    return _write(folder, {f"{name}.tex": text for name, text in latex.tables(report).items()})
 
 
 def _write(folder: str | os.PathLike[str], files: dict[str, str]) -> list[Path]:
@@ -96,24 +95,9 @@ def _write(folder: str | os.PathLike[str], files: dict[str, str]) -> list[Path]:
 
 def _plain(value: Any) -> Any:
     """A cell as it goes into the file: numbers as they are, texts guarded, nothing for what is missing."""
-    if value is None or not isinstance(value, str):
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
         return value
-    return f"'{value}" if value.startswith(_FORMULA) and not _is_number(value) else value
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _evaluations(report: dict[str, Any]) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """([run, split], evaluation) of every evaluation."""
-    for run in report.get("runs") or []:
-        for one in run.get("evaluations") or []:
-            yield [run.get("name"), one.get("split")], one
+    return _FORMULA.sub(r"\g<0>'", value)
 
 
 def _runs(report: dict[str, Any]) -> _Rows:
@@ -170,33 +154,26 @@ def _agreement(report: dict[str, Any]) -> _Rows:
 
 
 def _published(report: dict[str, Any]) -> _Rows:
-    for data_set, row in _published_rows(report):
+    for data_set, row in published_rows(report):
         yield [data_set, *(row.get(key) for key in _BESIDE)]
 
 
 def _published_classes(report: dict[str, Any]) -> _Rows:
-    for data_set, row in _published_rows(report):
+    for data_set, row in published_rows(report):
         classes = (row.get("per_class_f1") or {}).items()
         yield from ([data_set, row.get("run"), row.get("split"), *pair] for pair in classes)
-
-
-def _published_rows(report: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """(data set, row): the authors' figures, then those beside them."""
-    for paper in report.get("against") or []:
-        authors = {"run": "published", **(paper.get("published") or {}), "per_class_f1": paper.get("per_class_f1")}
-        yield from ((paper.get("data_set"), row) for row in [authors, *(paper.get("rows") or [])])
 
 
 _BESIDE = ("run", "split", "examples", "accuracy", "macro_f1", "comparable", "why")
 
 
 def _figures(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         yield [*where, *(get(one, *at) for at in _FIGURES.values())]
 
 
 def _classes(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         for label, figures in (one.get("per_class") or {}).items():
             yield [*where, label, *(get(figures, key) for key in _CLASS)]
 
@@ -205,14 +182,14 @@ _CLASS = ("precision", "recall", "f1", "examples")
 
 
 def _confusion(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         labels = one.get("classes") or []
         for true, counts in zip(labels, one.get("confusion") or [], strict=False):
             yield from ([*where, true, predicted, n] for predicted, n in zip(labels, counts, strict=False))
 
 
 def _bins(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         for when in ("before", "after"):
             for each in get(one, "depth", "calibration", when, "bins") or []:
                 yield [*where, when, *(each.get(key) for key in _BIN)]
@@ -222,14 +199,14 @@ _BIN = ("low", "high", "count", "confidence", "accuracy")
 
 
 def _robustness(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         for name, curves in (get(one, "robustness", "corruptions") or {}).items():
             for place, strength in enumerate(get(one, "robustness", "strengths") or []):
                 yield [*where, name, strength, get(curves, "accuracy", place), get(curves, "macro_f1", place)]
 
 
 def _factors(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         for factor, values in (one.get("factors") or {}).items():
             for each in values or []:
                 ends = [get(each, "interval", end) for end in (0, 1)]
@@ -237,14 +214,14 @@ def _factors(report: dict[str, Any]) -> _Rows:
 
 
 def _experts(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         for layer, found in (one.get("experts") or {}).items():
             for expert, load in enumerate(get(found, "load") or []):
                 yield [*where, layer, expert, load, get(found, "importance", expert)]
 
 
 def _expert_classes(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         for layer, found in (one.get("experts") or {}).items():
             for expert, counts in enumerate(get(found, "classes") or []):
                 pairs = zip(one.get("classes") or [], counts, strict=False)
@@ -252,7 +229,7 @@ def _expert_classes(report: dict[str, Any]) -> _Rows:
 
 
 def _layers(report: dict[str, Any]) -> _Rows:
-    for where, one in _evaluations(report):
+    for where, one in all_evaluations(report):
         for layer, found in (one.get("experts") or {}).items():
             yield [*where, layer, *(get(found, key) for key in _LAYER)]
 
@@ -269,15 +246,16 @@ def _training(report: dict[str, Any]) -> _Rows:
 
 
 _AT = ["run", "split"]
+_FLOPS = "flops_per_image_all_experts"  # of computing all of them, however many are selected
 
 #: File -> (its columns, its rows).
 _TABLES: dict[str, tuple[list[str], Callable[[dict[str, Any]], _Rows]]] = {
     "runs": (
-        ["run", "path", "arm", "seed", "state", "why", "settings", "parameters", "flops_per_image", *_TRAINING],
+        ["run", "path", "arm", "seed", "state", "why", "settings", "parameters", _FLOPS, *_TRAINING],
         _runs,
     ),
     "arms": (
-        ["arm", "settings", "planned", "done", "parameters", "flops_per_image", "images_per_second"]
+        ["arm", "settings", "planned", "done", "parameters", _FLOPS, "images_per_second"]
         + [f"{key}_{part}" for key in METRICS for part in _SPREAD],
         _arms,
     ),
@@ -299,48 +277,3 @@ _TABLES: dict[str, tuple[list[str], Callable[[dict[str, Any]], _Rows]]] = {
     "expert_classes": ([*_AT, "layer", "expert", "class", "count"], _expert_classes),
     "training": (["run", "part", "epoch", "loss", "accuracy", "macro_f1"], _training),
 }
-
-
-def _latex_arms(report: dict[str, Any]) -> str:
-    rows = []
-    for arm in get(report, "study", "arms") or []:
-        cells = [number(arm.get("parameters"), "count"), number(arm.get("flops_per_image"), "giga")]
-        cells += [f"{number(arm.get('done'), 'count')}/{len(arm.get('runs') or [])}"]
-        for key in METRICS:
-            mean, std = get(arm, "metrics", key, "mean"), get(arm, "metrics", key, "std")
-            spread = "" if std is None else rf" $\pm$ {number(std, 'percent')}"
-            cells.append(f"{number(mean, 'percent')}{spread}")
-        rows.append([_latex(arm.get("name")), *cells])
-    head = ["arm", "parameters", "GFLOP", "seeds", *(rf"{name}, \%" for name in METRICS.values())]
-    study = get(report, "study", "name")
-    caption = f"Arms of the study {_latex(study)}: mean $\\pm$ standard deviation over seeds." if study else "Arms."
-    return _latex_table(caption, head, rows)
-
-
-def _latex_classes(report: dict[str, Any]) -> str:
-    tables = []
-    for (run, split), one in _evaluations(report):
-        rows = []
-        for label, figures in (one.get("per_class") or {}).items():
-            percents = [number(get(figures, key), "percent") for key in _CLASS[:3]]
-            rows.append([_latex(label), *percents, number(get(figures, "examples"), "count")])
-        head = ["class", r"precision, \%", r"recall, \%", r"F1, \%", "examples"]
-        tables.append(_latex_table(f"{_latex(run)} on {_latex(split)}.", head, rows))
-    return "\n".join(tables)
-
-
-def _latex_table(caption: str, head: list[str], rows: list[list[str]]) -> str:
-    """One table; nothing where there are no rows. All cells are LaTeX already."""
-    if not rows:
-        return ""
-    body = "".join(f"    {' & '.join(row)} \\\\\n" for row in rows)
-    return (
-        f"\\begin{{table}}\n  \\centering\n  \\caption{{{caption}}}\n  \\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}\n"
-        f"    \\toprule\n    {' & '.join(head)} \\\\\n    \\midrule\n{body}    \\bottomrule\n"
-        "  \\end{tabular}\n\\end{table}\n"
-    )
-
-
-def _latex(value: Any) -> str:
-    """Any text as LaTeX."""
-    return MISSING if value is None else "".join(_LATEX.get(c, c) for c in shown(str(value)))

@@ -71,7 +71,7 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record:
             records.append(record)

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expressnet_jax.report import charts
+from expressnet_jax.report import charts, page
 from expressnet_jax.report.charts import Difference, Dots, Line
+from tests import report_document as documents
+from tests.page_tree import Parser, by_id, rows, values
 from tests.report_document import HOSTILE
 
 
@@ -150,6 +152,33 @@ def test_hostile_names() -> None:
     assert len(texts(drawing(charts.dots("d", [Dots("\u9854" * 200, [0.5], 0.5, None)])))[-1]) <= 26
 
 
+def test_a_long_training_is_thinned_and_says_so() -> None:
+    report = documents.single()
+    (found,) = report["runs"]
+    train = [[n / 10, 1000.0 + n, 0.5] for n in range(1, 1001)]
+    validation = [[n / 5, 2000.0 + n, 0.25, 0.125] for n in range(1, 501)]
+    found["training"] |= {"train": train, "validation": validation, "best_epoch": 7.5}
+    root = Parser(page.render(report)).root
+    shown = rows(root, "run-0-epochs")
+    assert len(shown) == 167
+    assert by_id(root, "run-0-epochs-caption").text == (
+        "Every 3rd validation up to the last, and the last training record before it."
+    )
+    for row, record in zip(shown, validation[1::3], strict=True):
+        assert values(row["epoch"]) == [record[0]] and values(row["validation loss"]) == [record[1]]
+        assert values(row["training loss"]) == [1000 + 10 * record[0]]  # of the same epoch
+    (loss, *_) = (one for one in root.all("svg") if one.get("aria-labelledby") == "run-0-loss-title")
+    assert (
+        "training (mean of 4 records)" in loss.text and "validation: mean of 2" in by_id(root, "run-0-loss-title").text
+    )
+    points = [len(path.get("d").split("L")) for path in loss.all("path") if "L" in path.get("d")]
+    assert points == [250, 250]
+    found["training"]["validation"] = []
+    root = Parser(page.render(report)).root
+    assert len(rows(root, "run-0-epochs")) == 59 and values(rows(root, "run-0-epochs")[-1]["training loss"]) == [2000]
+    assert by_id(root, "run-0-epochs-caption").text.startswith("Every 17th training record up to the last; this run")
+
+
 def _box(svg: ElementTree.Element) -> list[tuple[float, float]]:
     """Places of all that is drawn."""
     found = [(float(one.get("cx", 0)), float(one.get("cy", 0))) for one in svg.iter("circle")]
@@ -160,7 +189,7 @@ def _box(svg: ElementTree.Element) -> list[tuple[float, float]]:
     return found
 
 
-finite = st.floats(-1e9, 1e9, allow_subnormal=False)
+finite = st.one_of(st.floats(-1e9, 1e9), st.floats(-1e300, 1e300))
 
 
 @settings(deadline=None, max_examples=60)

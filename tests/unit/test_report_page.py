@@ -138,6 +138,17 @@ def test_numbers_are_roundings(name: str) -> None:
     assert (len(shown) > 300) == (name in ("document", "single"))
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e308, -1e308, float("inf"), float("nan"), True, "1"])
+def test_what_is_no_number_is_missing(value: Any) -> None:
+    report = documents.single()
+    (found,) = report["runs"]
+    found["evaluations"][0] |= {"accuracy": value, "accuracy_interval": None}
+    found["training"]["train"][3][1] = found["seed"] = value
+    root = parse(report)
+    (row, *_) = rows(root, "all-runs")
+    assert row["accuracy, %"].text == row["seed"].text == "-" and "data-value" not in row["accuracy, %"].attributes
+
+
 def test_study() -> None:
     report = documents.document()
     root = page_of("document")
@@ -172,6 +183,17 @@ def test_study() -> None:
     said = [study["question"], *study["conclusion"], study["left_out"][0]["why"]]
     places = [section.text.index(part) for part in said]
     assert places == sorted(places)
+
+
+def test_what_a_study_s_figures_are_of() -> None:
+    """The captions say which seeds are compared, which p-values are not corrected, and what the FLOPs count."""
+    root = page_of("document")
+    captions = {key: by_id(root, f"{key}-caption").text for key in ("comparisons", "mcnemar", "arms")}
+    assert "over all of its seeds that are done" in captions["comparisons"]
+    assert "both have" not in captions["comparisons"] and "seeds are not" in captions["comparisons"]
+    assert "not corrected for the number of these tests" in captions["mcnemar"]
+    assert "GFLOP an image are those of computing all experts" in captions["arms"]
+    assert "GFLOP an image, all experts computed" in by_id(root, "run-0").text
 
 
 def test_published_figures() -> None:
@@ -358,42 +380,3 @@ def test_any_part_may_be_missing() -> None:
                 place[path[-1]] = old
                 assert text.endswith("</html>\n") and len(text) <= len(whole) + 200, path
                 assert not re.search(r"\b(None|nan)\b", text), path
-
-
-def _colours(scheme: str) -> dict[str, str]:
-    from expressnet_jax.report.style import STYLE
-
-    light, dark = (dict(re.findall(r"--([a-z-]+): ([^;}]+);", part)) for part in STYLE.split("* {")[0].split("@media"))
-    return light if scheme == "light" else {**light, **dark}
-
-
-def _luminance(red: float, green: float, blue: float) -> float:
-    """Relative luminance of 0..255 sRGB (WCAG 2.2)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red / 255, green / 255, blue / 255)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def _rgb(colour: str) -> list[float]:
-    if colour.startswith("#"):
-        return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return [float(part) for part in colour.split()]
-
-
-def _contrast(one: list[float], other: list[float]) -> float:
-    low, high = sorted([_luminance(*one), _luminance(*other)])
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast(scheme: str) -> None:
-    """WCAG AA: 4.5 for text, on heat of every strength too, and 3 for lines of charts."""
-    colours = _colours(scheme)
-    ground = _rgb(colours["ground"])
-    for key in ("text", "weak", "mark", "link"):
-        assert _contrast(_rgb(colours[key]), ground) >= 4.5, key
-    for key in ("one", "two", "three", "axis"):
-        assert _contrast(_rgb(colours[key]), ground) >= 3, key
-    for step in range(11):
-        strength = step / 10 * float(colours["heat-most"])
-        heat = [strength * h + (1 - strength) * g for h, g in zip(_rgb(colours["heat-colour"]), ground, strict=True)]
-        assert _contrast(_rgb(colours["text"]), heat) >= 4.5, step

@@ -62,8 +62,9 @@ def test_study(folder: Path) -> None:
 def test_runs(folder: Path) -> None:
     runs = documents.document()["runs"]
     for row, run in zip(read(folder, "runs"), runs, strict=True):
-        for key in ("arm", "seed", "state", "parameters", "flops_per_image", "path"):
+        for key in ("arm", "seed", "state", "parameters", "path"):
             assert row[key] == plain(run[key])
+        assert row["flops_per_image_all_experts"] == plain(run["flops_per_image"])
         assert row["images_per_second"] == plain((run["training"] or {}).get("images_per_second"))
     assert read(folder, "runs")[0]["settings"] == "moe.num_experts=4, seed=0, augment.flip=true, data.name=fer2013"
     assert [row["why"] for row in read(folder, "runs")[-3:]] == [run["why"] for run in runs[-3:]]
@@ -136,7 +137,26 @@ def test_parts(folder: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "\r=1", "=", "-"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=1+1",
+        "+a",
+        "-a",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "=",
+        "-",
+        "-inf",
+        "+1_0",
+        "\uff1d1",
+        "\uff0b1",
+        "\uff0d1",
+        "\uff20a",
+    ],
+)
 def test_no_formulas(name: str, tmp_path: Path) -> None:
     run = {
         "name": name,
@@ -152,6 +172,22 @@ def test_no_formulas(name: str, tmp_path: Path) -> None:
     assert (row["state"], row["seed"]) == ("-1.5", "-3")
 
 
+@pytest.mark.parametrize("name", ["a;=1+1;b", 'a;"=1+1"', "a; \uff1d1", ';;-"x"'])
+def test_no_formulas_where_lines_are_parted_at_semicolons(name: str, tmp_path: Path) -> None:
+    """As Excel reads the file in half of Europe: a quote that is not at the start of a cell is a letter there."""
+    tables.write_csv({"runs": [{"name": name, "path": name, "why": "a; -; b", "state": "a;b"}]}, tmp_path)
+    for line in (tmp_path / "runs.csv").read_text().splitlines():
+        assert not any(re.match(r"[\s\"]*[-=+@\uff1d]", cell) for cell in line.split(";")), line
+    (row,) = read(tmp_path, "runs")
+    assert row["run"] == row["path"] and row["run"].replace("'", "") == name and row["state"] == "a;b"
+
+
+def test_texts_are_in_quotes(tmp_path: Path) -> None:
+    tables.write_csv({"runs": [{"name": "a;b", "state": "done", "seed": 3, "parameters": 1.5}]}, tmp_path)
+    head, row = (tmp_path / "runs.csv").read_text().splitlines()
+    assert head.startswith('"run","path"') and row.startswith('"a;b","","",3,"done"') and ",1.5," in row
+
+
 def test_odd_text(tmp_path: Path) -> None:
     """Quotes, lines, commas and names of files that are no text come back as they went in, or spelt out."""
     name = 'a "b", c\nd \u00e9 \u9854'
@@ -163,7 +199,7 @@ def test_empty(tmp_path: Path) -> None:
     for report in ({}, documents.empty()):
         for path in tables.write_csv(report, tmp_path):
             assert len(path.read_text().splitlines()) == 1
-        assert [path.read_text() for path in tables.write_latex(report, tmp_path)] == ["", ""]
+        assert [path.read_text() for path in tables.write_latex(report, tmp_path)] == [""] * 5
 
 
 def test_cannot_be_written(tmp_path: Path) -> None:
@@ -181,22 +217,33 @@ def _latex_rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)&", line[:-2])] for line in lines]
 
 
-def test_latex(tmp_path: Path) -> None:
-    report = documents.document()
-    arms, classes = (path.read_text() for path in tables.write_latex(report, tmp_path))
-    for text in (arms, classes):
+@pytest.fixture(scope="module")
+def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    written = tables.write_latex(documents.document(), tmp_path_factory.mktemp("latex"))
+    return {path.stem: path.read_text() for path in written}
+
+
+def test_latex_is_well_formed(latex: dict[str, str]) -> None:
+    assert set(latex) == {"arms", "comparisons", "evaluations", "per_class", "published"}
+    for text in latex.values():
         unescaped = re.sub(r"\\[{}]", "", text)
         depth = 0
         for letter in unescaped:
             depth += {"{": 1, "}": -1}.get(letter, 0)
             assert depth >= 0
         assert depth == 0
-        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule")
-        for columns, head in re.findall(r"\\begin\{tabular\}\{(l?r*)\}\n    \\toprule\n(.*)\n", text):
-            assert len(re.split(r"(?<!\\)&", head)) == len(columns)
-        assert not re.search(r"(?<!\\)[%#_$]", text.replace(r"$\pm$", ""))
-    found = _latex_rows(arms)
-    for row, arm in zip(found, report["study"]["arms"], strict=True):
+        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") > 0
+        (columns, *others) = re.findall(r"\\begin\{tabular\}\{(l?r*)\}", text)
+        assert set(others) <= {columns}
+        for row in [*re.findall(r"\\toprule\n(.*)\n", text), *re.findall(r"\n    (.*&.*)", text)]:
+            assert len(re.split(r"(?<!\\)&", row)) == len(columns)
+        assert not re.search(r"(?<!\\)[%#_$]", re.sub(r"\$(\\pm|-|p)\$", "", text))
+
+
+def test_latex_of_a_study(latex: dict[str, str]) -> None:
+    study = documents.document()["study"]
+    found = _latex_rows(latex["arms"])
+    for row, arm in zip(found, study["arms"], strict=True):
         assert row[1] == f"{arm['parameters']:,}" and row[3] == f"{arm['done']}/3"
         accuracy = arm["metrics"]["accuracy"]
         expected = f"{100 * accuracy['mean']:.2f} $\\pm$ {100 * accuracy['std']:.2f}" if arm["done"] else "-"
@@ -205,9 +252,26 @@ def test_latex(tmp_path: Path) -> None:
         found[1][0].startswith(r"\textless{}script\textgreater{}alert(1)\textless{}/script")
         and r"\&amp;" in found[1][0]
     )
+    assert r"Arms of the study experts \textless{}3" in latex["arms"] and "all experts computed" in latex["arms"]
+    rows = _latex_rows(latex["comparisons"])
+    assert [row[4] for row in rows] == [one["verdict"] for one in study["comparisons"]]
+    assert rows[0][1:4] == ["+1.73", "+1.23 to +2.23", "0.0021"]
+    assert rows[1][1:4] == ["$-$2.12", "$-$3.12 to $-$1.12", r"\textless{} 0.0001"]
+    assert rows[2][2:4] == ["-", "-"] and "less that of baseline" in latex["comparisons"]
+
+
+def test_latex_of_evaluations(latex: dict[str, str]) -> None:
     figures = [by for _, one in evaluations() for by in one["per_class"].values()]
-    assert [row[3] for row in _latex_rows(classes)] == [f"{100 * by['f1']:.2f}" for by in figures]
-    assert r"Arms of the study experts \textless{}3" in arms
+    assert [row[3] for row in _latex_rows(latex["per_class"])] == [f"{100 * by['f1']:.2f}" for by in figures]
+    for row, (_, one) in zip(_latex_rows(latex["evaluations"]), evaluations(), strict=True):
+        low, high = one["accuracy_interval"]
+        expected = [f"{one['examples']:,}", f"{100 * one['accuracy']:.2f}", f"{100 * low:.2f} to {100 * high:.2f}"]
+        assert row[2:5] == expected
+        ece = one["depth"]["calibration"]["before"]["ece"]
+        assert row[5:] == [f"{100 * value:.2f}" for value in (one["mean_class_accuracy"], one["macro_f1"], ece)]
+    rows = _latex_rows(latex["published"])
+    assert [row[6] for row in rows] == ["-", "no", "yes", "-", "yes"]
+    assert rows[0] == ["FER-2013", "published", "-", "7,178", "64.66", "61.00", "-"]
 
 
 @pytest.mark.parametrize(
