@@ -121,11 +121,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keeps a second `ablate` from planning and running in the same folder. Raises ConfigError where one does."""
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another ablate is at work in {folder}; wait for it, or stop it") from None
+    with run_folder.locked(folder, "another ablate is at work"):
         yield
 
 

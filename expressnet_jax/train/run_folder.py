@@ -60,13 +60,16 @@ def read_config(workdir: Path) -> Config:
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Keeps a second process, such as a job requeued too early, from writing to the same run."""
-    with (workdir / ".lock").open("w") as file:
+def locked(folder: Path, other: str = "another process is training") -> Iterator[None]:
+    """Keeps a second process, such as a job requeued too early, from writing to the same run.
+
+    Raises ConfigError, that there is `other` in the folder, where one does.
+    """
+    with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another process is training in {workdir}; wait for it, or stop it") from None
+            raise ConfigError(f"{other} in {folder}; wait for it, or stop it") from None
         yield
 
 
