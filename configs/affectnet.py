@@ -20,7 +20,7 @@ batches of 32 make 9,000 an epoch. What differs for that, and why:
 - Averages forget as many pictures as at a batch of 128, not as many steps: decays of 0.999 and 0.99 to the power of 64
   (Busbridge et al. 2023, arXiv 2307.13813); for BatchNorm's, which see 256 groups a step, no further than 0.9.
 - bfloat16; the optimizer's state whole on every chip, since Adam's moments and the averages are 431 MB of its 16 GB.
-docs/scaling.md has the whole story.
+docs/large_batches.md has the whole story.
 """
 
 from data_pipelines.labels import EMOTIONS, SEVEN

@@ -135,7 +135,7 @@ class Augment:
 class Optimizer:
     name: str = "adam"  # adam, adamw, sgd (Nesterov), lamb
     learning_rate: float = 1e-4
-    # Multiplies the learning rate by batch_size / base_batch (linear) or its root (sqrt); docs/scaling.md.
+    # Multiplies the learning rate by batch_size / base_batch (linear) or its root (sqrt); docs/large_batches.md.
     scaling: str = "none"
     base_batch: int = 32  # the batch size that learning_rate is meant for; used by `scaling`
     b1: float = 0.9  # momentum, for sgd

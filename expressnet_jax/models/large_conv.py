@@ -3,7 +3,7 @@
 Legend: B image, H W picture height and width, P Q kernel height and width, D in, F out, N M circular lengths,
 U V their frequencies from 0 to half, S the two signs of u, Z = S U V all frequencies of a real picture's transform.
 
-71 % of the network's arithmetic lies in three kernels of 75, 50 and 25 pixels. By the convolution theorem they cost a
+68 % of the network's arithmetic lies in three kernels of 75, 50 and 25 pixels. By the convolution theorem they cost a
 small fraction of it. `direct` is XLA's own convolution. `fft` and `dft` multiply spectra: the first by fast Fourier
 transforms, the second by matrix products with cosines and sines, which need more arithmetic but run at the speed of
 matrix units, at any length, and only for the rows that are wanted. Both are plain differentiable JAX: reverse mode
