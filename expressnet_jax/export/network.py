@@ -68,7 +68,7 @@ class Ops(Protocol):
         """Positions (B, K) int32 of the largest of (B, E), the largest first, the first of equal ones first."""
 
     def take(self, x: Any, chosen: Any) -> Any:
-        """Values (B, K) of (B, E) at `chosen`."""
+        """Values (B, K), numbers of any type, of (B, E) at `chosen`."""
 
     def divide_by_sum(self, x: Any) -> Any:
         """(B, K) over its sum along K."""
@@ -172,6 +172,9 @@ def _moe(ops: Ops, config: Config, weights: Weights, name: str, x: Any) -> tuple
     scores = ops.shift(bias, probabilities, weights[bias]) if bias in weights else probabilities
     chosen = ops.top_k(scores, moe.num_experts if moe.router == "soft" else moe.top_k)
     gates = ops.take(probabilities, chosen)
+    if bias in weights:  # as in moe/router.py, the likeliest first again
+        order = ops.top_k(gates, moe.num_experts if moe.router == "soft" else moe.top_k)
+        chosen, gates = ops.take(chosen, order), ops.take(gates, order)
     gates = ops.divide_by_sum(gates) if moe.renormalize else gates
     layers = []
     for number in range(1, moe.layers + 1):

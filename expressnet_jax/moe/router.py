@@ -72,8 +72,8 @@ def route(
     _, chosen = jax.lax.top_k(probabilities if bias is None else probabilities + bias, k)  # (B, K)
     gates = jnp.take_along_axis(probabilities, chosen, axis=-1)
     if bias is not None:  # which orders the choices too: the likeliest first again
-        order = jnp.argsort(gates, axis=-1, descending=True)
-        chosen, gates = (jnp.take_along_axis(values, order, axis=-1) for values in (chosen, gates))
+        gates, order = jax.lax.top_k(gates, k)
+        chosen = jnp.take_along_axis(chosen, order, axis=-1)
     if config.renormalize:
         gates /= gates.sum(-1, keepdims=True)
     counted = mask[:, None].astype(clean.dtype)  # (B, 1)

@@ -121,6 +121,9 @@ def test_experts_that_rounding_decides_between_are_no_difference(batches):
     scores = made_.scores[tied].copy()
     scores[0] = 0.25 + 1e-7 * np.arange(4)
     near = made_._replace(scores={**made_.scores, tied: scores})
+    with pytest.raises(artifact.ArtifactError, match="others for 1 of 7"):  # the same experts in another order
+        compare.check("x", lambda images: swapped, [near])
+    swapped[tied][0] = [i for i in range(4) if i not in made_.answers[tied][0]]
     found = compare.check("x", lambda images: swapped, [near])
     assert found["ties"] == 1 and found["largest_difference"]["probabilities"] == 0
 
