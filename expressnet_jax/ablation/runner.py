@@ -76,6 +76,7 @@ def run(
 
     Raises Interrupted after SIGTERM or SIGINT, once the training that was under way has saved its state.
     """
+    finished, spent = 0.0, 0.0  # FLOPs and seconds of the runs that were trained here as a whole: a measure of others
     with _signals() as told:
         for one in study.runs:
             state = studies.state(study, one)[0]
@@ -88,8 +89,9 @@ def run(
             _one(study, one, data_dir, told)
             if told["signal"]:
                 raise Interrupted(told["signal"], f"run {one.number}")
-            if state == "missing" and studies.state(study, one)[0] == "done":  # a whole one: a measure of the others
-                rate = flops[one.arm] / (time.monotonic() - began)
+            if state == "missing" and studies.state(study, one)[0] == "done":
+                finished, spent = finished + flops[one.arm], spent + time.monotonic() - began
+                rate = finished / spent
             say(_line(study, one, flops, rate))
     return counts(study)
 
