@@ -26,7 +26,7 @@ def environment(devices: int = 1) -> dict[str, str]:
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # Most of a test is compiling: these programs are compiled in half the time, and run slower. Those of
+        # Most of a test is compiling: these programs take 0.6 of the time, and run slower. Those of
         # tests/unit, tests/golden and tests/multidevice/test_plan.py are compiled as users' are.
         "JAX_DISABLE_MOST_OPTIMIZATIONS": os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "true"),
         "JAX_ENABLE_COMPILATION_CACHE": str(devices == 1).lower(),  # the reason is in cli._start_jax

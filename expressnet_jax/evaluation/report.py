@@ -33,7 +33,7 @@ from expressnet_jax.train import hooks, restore, run_folder, state
 
 _SHOWN = 40  # pictures of predictions.png
 _SALIENT = 8  # pictures of saliency.png
-_CHOSEN = 0.05  # part of a split that is validated on; FER-2013's splits have about 1 % of equal pictures
+_CHOSEN = 0.05  # of a split, validated on too; by equal pictures alone 0.7 % of FER-2013's public_test are held out
 
 #: Parts of a summary that are there where they were asked for, and the pictures of each.
 _OPTIONAL = {"robustness": ("robustness.png", "corruptions.png"), "saliency": ("saliency.png",)}

@@ -126,7 +126,9 @@ def test_no_file_of_a_study_breaks_its_report(file: str, tmp_path: Path) -> None
         (tmp_path / "study" / "runs" / "0" / SUMMARY).unlink()
     for text in mutations(value, 12):
         path.write_text(text)
-        made([tmp_path / "study"], tmp_path / "out")
+        found = made([tmp_path / "study"], tmp_path / "out")
+        # The study itself may be refused; a run of it never takes the others down.
+        assert found is not None or file == "study.json", text[:200]
 
 
 @pytest.mark.parametrize(
