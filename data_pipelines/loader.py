@@ -14,7 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.splits import Batch, Split
 
 #: How often a class is drawn, as a power of its number of examples: 1 as often as it occurs, 0 all classes alike.

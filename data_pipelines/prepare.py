@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipelines import pictures, staging
 from data_pipelines.builders import builder_class
-from data_pipelines.errors import DataError, UsageError
+from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.sources import open_source
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _form(side: int, faces: Faces | None) -> Form:
         raise UsageError(f"--size {side}: pictures are stored with 8 to {pictures.MAX_SIDE} pixels a side")
     if faces is None:
         return Form(side)
-    from data_pipelines.faces import FaceCrop  # only here: detectors may load a library
+    from data_pipelines.faces.cut import FaceCrop
 
     return Form(side, FaceCrop(faces.detector, faces.model, faces.align, side or COMMON_SIDE), faces.recrop)
 

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 
 #: `read` cuts a member after this many bytes and one more, so that the receiver can tell that it was too long.
 MAX_MEMBER_BYTES = 64 << 20

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines import labels, prepare
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 
 Batch = dict[str, np.ndarray]
 _AT_ONCE = 1024  # records that are read together where all are looked at

@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from array_record.python import array_record_data_source, array_record_module
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 
 PART = 2048  # pictures that an interruption can cost
 _SHARD_BYTES = 64 << 20

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def load(*args: Any, **kwargs: Any) -> Any:
-    """An artifact of `expressnet export`, ready to predict; see `expressnet_jax.predict.load`."""
-    from expressnet_jax import predict  # which loads JAX
+    """An artifact of `expressnet export`, ready to predict; see `expressnet_jax.predict.recognizer.load`."""
+    from expressnet_jax.predict import recognizer as predict
 
     return predict.load(*args, **kwargs)

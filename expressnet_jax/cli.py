@@ -17,8 +17,8 @@ from typing import Any
 
 
 def _train(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any] | int:
-    from expressnet_jax import config_files
-    from expressnet_jax.evaluation import report
+    from expressnet_jax.config import files as config_files
+    from expressnet_jax.evaluation import of_run as report
     from expressnet_jax.parallel import distributed
     from expressnet_jax.train import loop
 
@@ -33,7 +33,7 @@ def _train(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
 
 
 def _evaluate(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any] | int:
-    from expressnet_jax.evaluation import report
+    from expressnet_jax.evaluation import of_run as report
     from expressnet_jax.parallel import distributed
 
     _start_jax(distributed=options.distributed)
@@ -48,8 +48,9 @@ def _evaluate(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str
 
 
 def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
-    from expressnet_jax import config_files, inspection
     from expressnet_jax.config import ConfigError
+    from expressnet_jax.config import files as config_files
+    from expressnet_jax.export import inspection
 
     if bool(options.path) == (options.config is not None) or len(options.path) > 2:
         raise ConfigError("give one or two folders (run, checkpoint, artifact), or --config")
@@ -76,7 +77,7 @@ def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> d
 
 
 def _export(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
-    from expressnet_jax.export import export
+    from expressnet_jax.export import from_run as export
 
     _start_jax()
     return export.export(
@@ -89,7 +90,9 @@ def _export(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, 
 def _predict(options: argparse.Namespace, _: list[tuple[str, str]]) -> int:
     import warnings
 
-    from expressnet_jax import predict, predict_inputs, predict_output
+    from expressnet_jax.predict import inputs as predict_inputs
+    from expressnet_jax.predict import output as predict_output
+    from expressnet_jax.predict import recognizer as predict
 
     _start_jax()
     warnings.showwarning = lambda message, *_, **__: _say(f"expressnet: {message}")
@@ -104,7 +107,7 @@ def _predict(options: argparse.Namespace, _: list[tuple[str, str]]) -> int:
 
 def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
     from data_pipelines import prepare
-    from data_pipelines.errors import UsageError
+    from data_pipelines.common.errors import UsageError
 
     faces = None
     if options.faces:
@@ -120,8 +123,9 @@ def _prepare(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str,
 
 
 def _audit(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
-    from data_pipelines import audit, audit_page
-    from data_pipelines.errors import UsageError
+    from data_pipelines.audit import audit
+    from data_pipelines.audit import page as audit_page
+    from data_pipelines.common.errors import UsageError
 
     if options.html and not options.html.absolute().parent.is_dir():  # said before the work, not after it
         raise UsageError(f"--html {options.html}: there is no folder {options.html.absolute().parent}")
@@ -134,8 +138,11 @@ def _audit(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, A
 
 
 def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
-    from expressnet_jax import bench, bench_experts, bench_input, config_files
+    from expressnet_jax.bench import experts as bench_experts
+    from expressnet_jax.bench import input as bench_input
+    from expressnet_jax.bench import network as bench
     from expressnet_jax.config import ConfigError
+    from expressnet_jax.config import files as config_files
 
     config = config_files.load(options.config, overrides)
     if options.what in ("conv", "input", "moe") and (options.only or options.against):
@@ -163,14 +170,14 @@ def _bench(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dic
 
 
 def _plan(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict[str, Any]:
-    from expressnet_jax import cli_plan
+    from expressnet_jax.commands import plan as cli_plan
 
     return cli_plan.run(options, overrides, _start_jax, _say)
 
 
 def _ablate(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
-    from expressnet_jax import cli_ablate
-    from expressnet_jax.train import run_folder
+    from expressnet_jax.commands import ablate as cli_ablate
+    from expressnet_jax.runs import folder as run_folder
 
     found, code = cli_ablate.ablate(options, overrides, _say)
     if options.json:
@@ -179,7 +186,7 @@ def _ablate(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> in
 
 
 def _report(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, Any]:
-    from expressnet_jax import cli_ablate
+    from expressnet_jax.commands import ablate as cli_ablate
 
     return cli_ablate.report(options, _say)
 
@@ -227,10 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes about its own cache are not the user's concern
-    from data_pipelines.errors import DataError, UsageError
-    from expressnet_jax import cli_parser
+    from data_pipelines.common.errors import DataError, UsageError
+    from expressnet_jax.commands import arguments as cli_parser
     from expressnet_jax.config import ConfigError
-    from expressnet_jax.train import run_folder
+    from expressnet_jax.runs import folder as run_folder
 
     try:
         rest, overrides = cli_parser.overrides(arguments)
@@ -255,14 +262,14 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _explained(error: Exception) -> int:
     """Exit codes of failures whose classes are costly to import, and of a full disk in any disguise."""
-    from expressnet_jax.bench import BenchError
+    from expressnet_jax.bench.network import BenchError
     from expressnet_jax.checkpoint.manager import CheckpointError
     from expressnet_jax.checkpoint.weight_files import WeightsError
     from expressnet_jax.export.artifact import ArtifactError
-    from expressnet_jax.inspection import SelfcheckError
+    from expressnet_jax.export.inspection import SelfcheckError
     from expressnet_jax.parallel.distributed import PeerError, lost
     from expressnet_jax.plan.compiled import PlanError
-    from expressnet_jax.predict import PredictError
+    from expressnet_jax.predict.recognizer import PredictError
     from expressnet_jax.train.loop import TrainingError
     from expressnet_jax.train.stop import Interrupted
 
@@ -285,7 +292,7 @@ def _explained(error: Exception) -> int:
 
 
 def _failed(code: int, message: object) -> int:
-    from data_pipelines.audit import LONG, shown
+    from data_pipelines.audit.audit import LONG, shown
 
     # It may quote a stranger's file, which must neither steer the terminal nor look like a second line.
     print(f"expressnet: {shown(str(message), LONG)}", file=sys.stderr, flush=True)

@@ -8,10 +8,10 @@ The bias of expert 0 in both routers starts at 4 and not at 0, so that its proba
 import sys
 from pathlib import Path
 
-from expressnet_jax import config_files
-from expressnet_jax.evaluation import report
+from expressnet_jax.config import files as config_files
+from expressnet_jax.evaluation import of_run as report
+from expressnet_jax.runs import state as states
 from expressnet_jax.train import loop
-from expressnet_jax.train import state as states
 
 _init = states.init
 

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from expressnet_jax.duration import Clock
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.export.artifact import filled
 from expressnet_jax.models import canonical, expressnet
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import state as states
 from tests.golden import inputs
 
 

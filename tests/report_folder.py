@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from expressnet_jax import config_files
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation import sweep
 from expressnet_jax.ablation.study import Study
 from expressnet_jax.config import Config, to_dict
+from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation.answers import Answers
-from expressnet_jax.train import run_folder
+from expressnet_jax.runs import folder as run_folder
 from tests import report_document as documents
 from tests.conftest import TINY
 

@@ -6,7 +6,7 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
-from data_pipelines.errors import UsageError
+from data_pipelines.common.errors import UsageError
 
 if TYPE_CHECKING:
     from data_pipelines.builders.base import FaceBuilder

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_pipelines.builders import tables
 from data_pipelines.builders.base import BadPicture, FaceBuilder, Picture, Plan
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import AFFECTNET_CODES, EMOTIONS, UnknownLabel, canonical
 from data_pipelines.sources import Source
 

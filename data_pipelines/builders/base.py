@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
 
 from data_pipelines import pictures
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.pictures import BadPicture, encode_png
 from data_pipelines.sources import Source, open_source
 from data_pipelines.staging import Finished, Stage
@@ -24,7 +24,7 @@ from data_pipelines.staging import Finished, Stage
 __all__ = ["BadPicture", "FaceBuilder", "Form", "Picture", "Plan", "Skipped", "Split", "encode_png"]
 
 if TYPE_CHECKING:
-    from data_pipelines.faces import FaceCrop
+    from data_pipelines.faces.cut import FaceCrop
 
 Shard = Callable[[], Iterator[tuple[int, bytes]]]
 

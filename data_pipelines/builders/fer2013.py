@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_pipelines.builders.base import BadPicture, FaceBuilder, Picture, Plan, Split, encode_png
 from data_pipelines.builders.tables import read_rows
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import FER2013_CODES, SEVEN, UnknownLabel, canonical
 from data_pipelines.sources import Source
 

@@ -15,7 +15,7 @@ from data_pipelines.builders import tables
 from data_pipelines.builders.base import BadPicture, FaceBuilder, Picture, Plan, Split
 from data_pipelines.builders.fer2013 import USAGES, PixelTable
 from data_pipelines.builders.tables import cells, columns, find, quote, read_rows
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS
 from data_pipelines.sources import Source
 

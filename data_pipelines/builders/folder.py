@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from data_pipelines.builders import tables
 from data_pipelines.builders.base import BadPicture, FaceBuilder, Plan, Split
 from data_pipelines.builders.tables import Wanted, cells, quote
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, UnknownLabel, canonical
 from data_pipelines.sources import Source
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from data_pipelines.builders import tables
 from data_pipelines.builders.base import BadPicture, FaceBuilder, Plan
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import RAFDB_CODES, SEVEN
 from data_pipelines.sources import Source
 

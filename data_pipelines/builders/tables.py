@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TypeVar
 
 from data_pipelines.builders.base import BadPicture, Picture, Skipped, Split
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.sources import Source
 
 #: No true line is longer: a row of fer2013.csv has at most 9,300 characters.

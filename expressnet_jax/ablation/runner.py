@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from expressnet_jax import config_files, inspection
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.ablation.sweep import Arm
 from expressnet_jax.config import ConfigError
-from expressnet_jax.train import data as datas
-from expressnet_jax.train import loop, run_folder
+from expressnet_jax.config import files as config_files
+from expressnet_jax.export import inspection
+from expressnet_jax.runs import data as datas
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.train import loop
 from expressnet_jax.train.hooks import span
 from expressnet_jax.train.stop import Interrupted
 

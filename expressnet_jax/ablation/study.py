@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from expressnet_jax.ablation.sweep import Arm, Settings
 from expressnet_jax.config import ConfigError
-from expressnet_jax.train import restore, run_folder
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.runs import restore
 
 #: What cannot change once runs exist; arms and seeds may be added, and another split evaluated.
 _FIXED = ("config", "common")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.evaluation import answers as answering

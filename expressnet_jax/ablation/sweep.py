@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.config import files as config_files
 
 Settings = dict[str, str]  # dotted key -> value, as on the command line
 

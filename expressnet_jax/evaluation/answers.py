@@ -16,14 +16,14 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import evaluator, metrics
 from expressnet_jax.models import preprocess
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import state as states
 
 Routing = dict[str, tuple[np.ndarray, np.ndarray]]
 

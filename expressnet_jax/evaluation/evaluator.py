@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines import loader
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.splits import Batch, Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import metrics
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train.state import State
+from expressnet_jax.runs.state import State
 
 
 def evaluate(

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import corruptions, evaluator, metrics
 from expressnet_jax.evaluation.corruptions import STRENGTHS
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.runs.state import State
 from expressnet_jax.train import program
-from expressnet_jax.train.state import State
 
 
 def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh) -> dict[str, Any]:

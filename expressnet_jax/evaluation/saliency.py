@@ -23,10 +23,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from expressnet_jax.config import Config
-from expressnet_jax.evaluation.figures import INK, MAX_PICTURES, save
 from expressnet_jax.evaluation.metrics import shorten
+from expressnet_jax.figures.evaluation import INK, MAX_PICTURES, save
 from expressnet_jax.models import preprocess
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import state as states
 
 #: Noisy copies of each picture, and their noise's standard deviation as a fraction of the picture's range of values:
 #: the paper takes 10 to 20 %, and sees little change beyond 50 copies.

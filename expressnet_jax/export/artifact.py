@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError, to_dict
+from expressnet_jax.config import files as config_files
 from expressnet_jax.export import safetensors_format
 from expressnet_jax.models import canonical, expressnet, preprocess
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines import prepare
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from expressnet_jax.config import Config
 
 _UNKNOWN = "unknown"

@@ -16,8 +16,8 @@ from expressnet_jax.models import target
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import hlo, trace
 from expressnet_jax.plan.machines import Machine
+from expressnet_jax.runs import state as states
 from expressnet_jax.train import program
-from expressnet_jax.train import state as states
 
 #: Fields of a training state, as parts of a device's memory.
 PARTS = {

@@ -8,11 +8,12 @@ from typing import Any
 
 import jax
 
-from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import expressnet
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import compiled, machines, plan
+from expressnet_jax.plan import compiled, machines
+from expressnet_jax.plan import step_cost as plan
 from expressnet_jax.plan.machines import Machine
 
 _ATTEMPTS = 6  # compilations after the first two

@@ -22,12 +22,12 @@ from jax.extend.core import Literal, jaxprs_in_params
 from jax.sharding import AbstractMesh, AxisType
 
 from expressnet_jax.config import Config
-from expressnet_jax.duration import Clock
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.models import expressnet, target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
 #: What movements between devices compute on each of them, as movements on one device (moe/dispatch.py).

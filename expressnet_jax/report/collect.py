@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from expressnet_jax import config_files, inspection
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation import summary
 from expressnet_jax.ablation.study import Study
 from expressnet_jax.config import PRESETS, Config, ConfigError
+from expressnet_jax.config import files as config_files
+from expressnet_jax.export import inspection
 from expressnet_jax.report import paper, picture_files, shapes
-from expressnet_jax.train import hooks, run_folder
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.train import hooks
 
 Say = Callable[[str], None]
 _PICTURED = 3  # runs whose pictures are on the page: of many, they would make it too large to load

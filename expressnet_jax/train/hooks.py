@@ -15,9 +15,10 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from expressnet_jax.duration import Clock
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.parallel import distributed
-from expressnet_jax.train import experts, run_folder
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.train import experts
 
 
 def say(text: str) -> None:

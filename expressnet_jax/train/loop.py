@@ -18,15 +18,17 @@ import jax
 from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
-from expressnet_jax.duration import Clock
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import evaluator
 from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import data as datas
-from expressnet_jax.train import program, restore, run_folder
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import data as datas
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.runs import restore
+from expressnet_jax.runs import state as states
+from expressnet_jax.train import program
 from expressnet_jax.train import step as steps
 from expressnet_jax.train.hooks import Interval, MetricsWriter, Progress, say, span
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals

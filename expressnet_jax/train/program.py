@@ -8,10 +8,10 @@ import jax
 import optax
 
 from expressnet_jax.config import Config
-from expressnet_jax.duration import Clock
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
 

@@ -17,8 +17,8 @@ from expressnet_jax.config import Config
 from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.moe import router
 from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.runs.state import State, weights
 from expressnet_jax.train import augment
-from expressnet_jax.train.state import State, weights
 
 Metrics = dict[str, jax.Array]  # sums over examples or steps; "nonfinite" and "learning_rate" are the latest ones
 Batch = dict[str, jax.Array]

@@ -17,15 +17,17 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from data_pipelines import splits
-from expressnet_jax import config_files
 from expressnet_jax.checkpoint.manager import CheckpointError
 from expressnet_jax.config import ConfigError
-from expressnet_jax.evaluation import report
+from expressnet_jax.config import files as config_files
+from expressnet_jax.evaluation import of_run as report
 from expressnet_jax.export import artifact, onnx_format
-from expressnet_jax.export.export import export
+from expressnet_jax.export.from_run import export
 from expressnet_jax.models import canonical, preprocess
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import loop, restore, run_folder, state
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.runs import restore, state
+from expressnet_jax.train import loop
 from tests.conftest import ROOT, TINY, environment
 
 BATCHES = [(1, 32, 32), (7, 45, 20), (256, 32, 32)]
@@ -239,7 +241,7 @@ def test_a_request_that_cannot_be_met(run, tmp_path, arguments, words):
 
 
 def test_a_killed_export_leaves_no_artifact(run, tmp_path):
-    code = "import sys; from pathlib import Path; from expressnet_jax.export.export import export; "
+    code = "import sys; from pathlib import Path; from expressnet_jax.export.from_run import export; "
     code += "export(Path(sys.argv[1]), ['stablehlo'], Path(sys.argv[2]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(run), str(tmp_path / "a")],

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from expressnet_jax import config_files
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.config import files as config_files
 from expressnet_jax.train import hooks, loop
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
 from tests.conftest import TINY
@@ -30,7 +30,7 @@ def weights(workdir):
     import jax
 
     from expressnet_jax.parallel import mesh
-    from expressnet_jax.train import optimizer, state
+    from expressnet_jax.runs import optimizer, state
 
     made = optimizer.create(CONFIG, loop.clock_of(CONFIG, 160))
     with Manager(workdir / "checkpoints", read_only=True) as manager:

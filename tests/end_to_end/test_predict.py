@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from data_pipelines.synthetic import draw, sample_factors
-from expressnet_jax import config_files, predict, predict_inputs, predict_output
+from expressnet_jax.config import files as config_files
+from expressnet_jax.predict import inputs as predict_inputs
+from expressnet_jax.predict import output as predict_output
+from expressnet_jax.predict import recognizer as predict
 from tests.conftest import TINY, environment, expressnet
 from tests.unit.test_predict import FRONTAL, photograph, write_artifact
 

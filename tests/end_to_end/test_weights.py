@@ -5,7 +5,7 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from expressnet_jax import config_files
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import canonical, expressnet
 from tests.conftest import TINY
 from tests.conftest import expressnet as run

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expressnet_jax import config_files
-from expressnet_jax.train import data, loop, optimizer
-from expressnet_jax.train import state as states
+from expressnet_jax.config import files as config_files
+from expressnet_jax.runs import data, optimizer
+from expressnet_jax.runs import state as states
+from expressnet_jax.train import loop
 from expressnet_jax.train import step as steps
 
 

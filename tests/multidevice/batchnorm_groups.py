@@ -14,12 +14,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from expressnet_jax import config_files
 from expressnet_jax.config import Model
-from expressnet_jax.duration import Clock
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.models import layers, target
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer, program, state, step
+from expressnet_jax.runs import optimizer, state
+from expressnet_jax.train import program, step
 from tests.conftest import TINY
 from tests.unit.test_step import PLAIN
 

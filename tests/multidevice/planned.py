@@ -12,11 +12,13 @@ from collections import Counter
 import jax
 import numpy as np
 
-from expressnet_jax import config_files
-from expressnet_jax.duration import Clock
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import machines, plan
-from expressnet_jax.train import program, state
+from expressnet_jax.plan import machines
+from expressnet_jax.plan import step_cost as plan
+from expressnet_jax.runs import state
+from expressnet_jax.train import program
 from tests.conftest import TINY
 
 WIDTHS = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "c64": 8}

@@ -5,10 +5,10 @@ import json
 
 import jax
 
-from expressnet_jax import config_files
-from expressnet_jax.duration import Clock
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer, state
+from expressnet_jax.runs import optimizer, state
 from tests.conftest import TINY
 
 found = []

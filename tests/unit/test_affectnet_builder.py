@@ -11,7 +11,7 @@ import pytest
 
 from data_pipelines.builders.affectnet import AffectNet
 from data_pipelines.builders.base import Plan
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.prepare import prepare
 from data_pipelines.sources import open_source
 from tests.disk import pack, write

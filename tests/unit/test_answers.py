@@ -11,17 +11,18 @@ from flax import nnx
 from sklearn import metrics as sk  # type: ignore[import-untyped]
 
 from data_pipelines import splits
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS
-from expressnet_jax import config_files
-from expressnet_jax.duration import Clock
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import evaluator
 from expressnet_jax.evaluation.answers import Answers
 from expressnet_jax.models import preprocess
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer, program
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import optimizer
+from expressnet_jax.runs import state as states
+from expressnet_jax.train import program
 from tests.conftest import TINY
 
 

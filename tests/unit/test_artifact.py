@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from expressnet_jax import config_files
+from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
 from expressnet_jax.export import artifact, safetensors_format
 from expressnet_jax.models import canonical, expressnet

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import audit, audit_findings, audit_page
+from data_pipelines.audit import audit
+from data_pipelines.audit import findings as audit_findings
+from data_pipelines.audit import page as audit_page
 from data_pipelines.builders import builder_class
-from data_pipelines.errors import DataError, UsageError
+from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.prepare import prepare
 from data_pipelines.sources import open_source
 from tests.disk import write

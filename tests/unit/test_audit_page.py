@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import audit, audit_page
-from data_pipelines.errors import DataError
+from data_pipelines.audit import audit
+from data_pipelines.audit import page as audit_page
+from data_pipelines.common.errors import DataError
 from tests.disk import write
 from tests.unit.test_audit import FILES, encode, noise
 

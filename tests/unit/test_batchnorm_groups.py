@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from expressnet_jax import config_files
 from expressnet_jax.config import Model
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import layers, target
 from expressnet_jax.train import step as steps
 from tests.conftest import TINY

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from data_pipelines import loader
-from expressnet_jax import bench_input, config_files
+from expressnet_jax.bench import input as bench_input
 from expressnet_jax.config import ConfigError
+from expressnet_jax.config import files as config_files
 from tests.conftest import TINY
 from tests.unit.test_loader import fake
 

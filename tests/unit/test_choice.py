@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from expressnet_jax import config_files
 from expressnet_jax.config import PRESETS, ConfigError
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import choice, target
 
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from expressnet_jax import config_files
 from expressnet_jax.config import Config, ConfigError
-from expressnet_jax.duration import Clock
-from expressnet_jax.train import optimizer
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
+from expressnet_jax.runs import optimizer
 
 
 def test_every_packaged_config_and_recipe_loads_and_is_valid():

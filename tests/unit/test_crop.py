@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from data_pipelines.crop import EYES, align, best, crop, paper_box
-from data_pipelines.detectors import Face
+from data_pipelines.faces.crop import EYES, align, best, crop, paper_box
+from data_pipelines.faces.detectors import Face
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 Point = tuple[float, float]

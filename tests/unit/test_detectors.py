@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import detectors
-from data_pipelines.detectors import Face, create
-from data_pipelines.errors import UsageError
+from data_pipelines.common.errors import UsageError
+from data_pipelines.faces import detectors
+from data_pipelines.faces.detectors import Face, create
 from data_pipelines.synthetic import draw, sample_factors
 from data_pipelines.synthetic.head import Head
 

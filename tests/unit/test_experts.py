@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from expressnet_jax import bench_experts, config_files
+from expressnet_jax.bench import experts as bench_experts
+from expressnet_jax.config import files as config_files
 from expressnet_jax.train import experts
 from tests.conftest import TINY
 

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from flax import nnx
 
-from expressnet_jax import config_files
 from expressnet_jax.config import ConfigError
+from expressnet_jax.config import files as config_files
 from expressnet_jax.export import artifact, compare, onnx_format, savedmodel, stablehlo
 from expressnet_jax.models import canonical, expressnet
 from tests.conftest import TINY

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_pipelines import pictures, splits
 from data_pipelines.builders.fer2013 import Fer2013
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import SEVEN
 from data_pipelines.prepare import prepare, read_info
 from data_pipelines.sources import MAX_MEMBER_BYTES

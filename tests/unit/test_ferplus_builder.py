@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines.builders.ferplus import majority
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.prepare import prepare, read_info
 from tests.disk import pack, write
 

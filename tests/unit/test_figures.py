@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from expressnet_jax.evaluation.figures import MAX_PICTURES, confusion_figure, curves_figure, predictions_figure
 from expressnet_jax.evaluation.metrics import summarize
+from expressnet_jax.figures.evaluation import MAX_PICTURES, confusion_figure, curves_figure, predictions_figure
 
 
 def pixels(path):
@@ -244,5 +244,5 @@ def test_a_write_that_fails_leaves_the_old_picture_or_none(tmp_path, monkeypatch
 
 def test_pyplot_stays_out(tmp_path):
     """pyplot picks a display and keeps every figure alive: neither belongs in a training job."""
-    code = "import sys, expressnet_jax.evaluation.figures; assert not {'matplotlib.pyplot', 'jax'} & set(sys.modules)"
+    code = "import sys, expressnet_jax.figures.evaluation; assert not {'matplotlib.pyplot', 'jax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.prepare import prepare, read_info
 from tests.disk import pack, write
 

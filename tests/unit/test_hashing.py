@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data_pipelines import audit, hashing
+from data_pipelines import hashing
+from data_pipelines.audit import audit
 from data_pipelines.synthetic import draw, sample_factors
 
 FACES = 40

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from expressnet_jax import config_files
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import expressnet, inference
 from tests.conftest import TINY
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import loader, splits
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, SEVEN
 from data_pipelines.pictures import encode_png
 from tests.unit.test_splits import Records

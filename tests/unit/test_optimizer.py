@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from expressnet_jax import config_files
-from expressnet_jax.duration import Clock
-from expressnet_jax.train import optimizer
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
+from expressnet_jax.runs import optimizer
 
 CLOCK = Clock(batch_size=10, examples=100, total_steps=100)
 

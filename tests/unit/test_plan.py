@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from expressnet_jax import config_files
 from expressnet_jax.config import ConfigError
-from expressnet_jax.plan import machines, plan, roofline, search
+from expressnet_jax.config import files as config_files
+from expressnet_jax.plan import machines, roofline, search
+from expressnet_jax.plan import step_cost as plan
 from tests.conftest import TINY, expressnet
 
 GB = 1e9

@@ -12,14 +12,16 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from data_pipelines import crop, detectors
-from data_pipelines.errors import UsageError
+from data_pipelines.common.errors import UsageError
+from data_pipelines.faces import crop, detectors
 from data_pipelines.synthetic import draw, sample_factors
-from expressnet_jax import config_files, predict, predict_inputs
+from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
 from expressnet_jax.export import artifact as artifacts
 from expressnet_jax.export import safetensors_format
 from expressnet_jax.models import canonical, expressnet, preprocess
+from expressnet_jax.predict import inputs as predict_inputs
+from expressnet_jax.predict import recognizer as predict
 from tests.conftest import TINY
 
 SIDE = 32  # of the tiny network's pictures

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from data_pipelines.pictures import BadPicture
-from expressnet_jax import predict_inputs
 from expressnet_jax.models import preprocess
-from expressnet_jax.predict_inputs import find, of_image, open_found, read_file
+from expressnet_jax.predict import inputs as predict_inputs
+from expressnet_jax.predict.inputs import find, of_image, open_found, read_file
 
 
 def found(*paths):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from expressnet_jax import predict, predict_output
-from expressnet_jax.predict import Pictured, Prediction
+from expressnet_jax.predict import output as predict_output
+from expressnet_jax.predict import recognizer as predict
+from expressnet_jax.predict.recognizer import Pictured, Prediction
 
 
 def picture():

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import prepare as prepare_module
 from data_pipelines.builders import BUILDERS, builder_class, synthetic_faces
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, SEVEN
 from data_pipelines.prepare import describe, prepare, read_info
 from data_pipelines.synthetic import draw, sample_factors

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_pipelines.builders.base import Plan
 from data_pipelines.builders.rafdb import RafDb
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.prepare import prepare, read_info
 from data_pipelines.sources import open_source
 from tests.disk import pack, write

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.config import ConfigError
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts
 from expressnet_jax.report import collect, page, shapes, tables
-from expressnet_jax.train import run_folder
+from expressnet_jax.runs import folder as run_folder
 from tests import report_folder as folders
 from tests.page_tree import Parser
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from expressnet_jax.train import restore
+from expressnet_jax.runs import restore
 
 
 def weights(e):

@@ -13,13 +13,14 @@ from sklearn import metrics as sk
 
 from data_pipelines import splits
 from data_pipelines.labels import EMOTIONS
-from expressnet_jax import config_files
-from expressnet_jax.duration import Clock
-from expressnet_jax.evaluation import corruptions, robustness, robustness_figures
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
+from expressnet_jax.evaluation import corruptions, robustness
+from expressnet_jax.figures import robustness as robustness_figures
 from expressnet_jax.models.preprocess import preprocess
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import state as states
 from tests.conftest import TINY
 
 MISSING = 7  # a class that the data set is made to lack

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from expressnet_jax import config_files
+from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import saliency
 from expressnet_jax.models import canonical, preprocess
 from tests import networks

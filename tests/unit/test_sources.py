@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from data_pipelines import sources
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 
 FILES = {"a/one.txt": b"first", "a/b/two.bin": os.urandom(5000), "zero": b"", "ä/ö.txt": "ü".encode()}
 JUNK = {"__MACOSX/a/._one.txt": b"x", "a/._one.txt": b"x", ".DS_Store": b"x", "a/Thumbs.db": b"x"}

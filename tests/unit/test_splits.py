@@ -7,7 +7,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from data_pipelines import splits
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS
 
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_pipelines import pictures, staging
-from data_pipelines.errors import DataError
+from data_pipelines.common.errors import DataError
 from data_pipelines.prepare import prepare, read_info
 from tests.disk import write
 from tests.unit.test_fer2013_builder import encode, face, folders

@@ -9,13 +9,13 @@ import optax
 import pytest
 from flax import nnx
 
-from expressnet_jax import config_files
-from expressnet_jax.duration import Clock
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
 from expressnet_jax.models import expressnet
 from expressnet_jax.moe.layer import MoE
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 from tests.conftest import TINY
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from flax import nnx
 
-from expressnet_jax import config_files
 from expressnet_jax.ablation import sweep
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import canonical, expressnet
 from tests.conftest import ROOT
 

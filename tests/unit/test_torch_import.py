@@ -11,9 +11,9 @@ from flax import nnx
 from jax import lax
 from safetensors.numpy import save_file
 
-from expressnet_jax import config_files
 from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.weight_files import WeightsError
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import canonical, expressnet
 from tests.conftest import TINY
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from expressnet_jax import config_files
 from expressnet_jax.checkpoint import weight_files, weight_import
 from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import Preprocess
+from expressnet_jax.config import files as config_files
 from expressnet_jax.models import canonical, expressnet
 from tests.conftest import TINY
 

@@ -11,17 +11,18 @@ import optax
 import pytest
 from flax import nnx
 
-from expressnet_jax import config_files, inspection
 from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import ConfigError, to_dict
-from expressnet_jax.duration import Clock
-from expressnet_jax.export import artifact, compare, model_card, onnx_format, safetensors_format
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.duration import Clock
+from expressnet_jax.export import artifact, compare, inspection, model_card, onnx_format, safetensors_format
 from expressnet_jax.models import canonical, choice, expressnet, inference
 from expressnet_jax.plan import search, trace, traffic
-from expressnet_jax.train import optimizer as optimizers
-from expressnet_jax.train import restore, run_folder
-from expressnet_jax.train import state as states
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import restore
+from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 from tests import networks
 from tests.conftest import TINY

@@ -1,0 +1,330 @@
+"""`data audit`: what is wrong with the pictures of a data set, within its splits and across them.
+
+Pictures are *equal* if they decode to the same pixels; a colour picture without any colour counts as grey. *Near
+duplicates* are defined in `hashing`. Duplicates are counted as the pictures beyond the first of each group. A picture
+is *blank* if no channel's standard deviation reaches `audit_findings.BLANK` grey levels. A size is *odd* if more than
+half of all pictures have another one in common.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from data_pipelines import prepare
+from data_pipelines.audit import findings
+from data_pipelines.builders import BUILDERS, builder_class
+from data_pipelines.common.errors import DataError
+from data_pipelines.pictures import BadPicture
+from data_pipelines.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from data_pipelines.builders.base import FaceBuilder, Picture, Plan
+
+_MOST_SPECIFIC_FIRST = ("ferplus", "fer2013", "rafdb", "affectnet", "folder")
+_TASK_PICTURES, _TASK_BYTES = 32, 8 << 20  # what a thread is given at once
+_RECORDS_AT_ONCE = 256
+_SHOWN = 3  # examples that the text for people names
+SHORT, LONG = 200, 2000  # letters that people are shown of a name, and of a sentence with names in it
+_MOMENTS = ("mean", "deviation")
+_WAY_OUT = "To see them: --html FILE writes a page with example pictures of each finding; --json lists them by name."
+
+#: The findings in several pictures: key in a report -> title, and a verb for pictures of two splits.
+DUPLICATES = {
+    "exact_duplicates": ("exact duplicates", "equal"),
+    "near_duplicates": ("near duplicates", "nearly equal"),
+    "mirrored": ("mirrored duplicates", "mirror"),
+}
+#: The findings in single pictures: key in a report -> title.
+SINGLES = {
+    "blank": "blank",
+    "odd_sizes": "odd sizes",
+    "colour_without_colour": "colour files without colour",
+    "unusable": "unusable",
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The pictures of a data set, wherever they are."""
+
+    head: dict[str, Any]  # what a report says about the whole
+    classes: tuple[str, ...]
+    splits: dict[str, int]  # how many pictures each should have, training first
+    stream: Callable[[str], Iterator[Picture]]  # the pictures of a split, not checked
+    unusable: list[dict[str, str]]  # {path, why}; complete once all splits were streamed
+
+
+def open_pictures(what: str, data_dir: str | None = None) -> Opened:
+    """The prepared data set of that name, or the pictures at that path.
+
+    Raises DataError: neither is there, the data set is not prepared, or the path holds nothing that a builder knows.
+    """
+    there = os.path.lexists(os.path.expanduser(what))
+    if what in BUILDERS or (what.partition("/")[0] in BUILDERS and not there):
+        return _open_prepared(what, data_dir)
+    if there:
+        return _open_path(what)
+    raise DataError(f"{what}: no file or folder, and no name of a data set; known names: {', '.join(BUILDERS)}")
+
+
+def _open_prepared(name: str, data_dir: str | None) -> Opened:
+    import tensorflow_datasets as tfds
+
+    from data_pipelines.builders.base import Picture
+
+    builder = prepare.read_info(name, data_dir)
+    classes = tuple(builder.info.features["label"].names)
+    metadata = builder.info.metadata
+    head = {"kind": "prepared", "data_set": name, "layout": metadata["layout"], "protocol": metadata["protocol"]}
+
+    def stream(split: str) -> Iterator[Picture]:
+        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        for start in range(0, len(records), _RECORDS_AT_ONCE):
+            numbers = range(start, min(start + _RECORDS_AT_ONCE, len(records)))
+            for number, record in zip(numbers, records.__getitems__(list(numbers)), strict=True):
+                name = record["name"].decode("utf-8", "replace")
+                yield Picture(number, name, record["image"], classes[record["label"]])
+
+    splits = {split: builder.info.splits[split].num_examples for split in _training_first(metadata["counts"])}
+    return Opened({**head, "notes": list(metadata["notes"])}, classes, splits, stream, list(metadata["skipped"]))
+
+
+def _open_path(path: str) -> Opened:
+    name, builder, plan = recognise(open_source(path))
+    # No protocol: several data sets come in like folders, so that another one's words could be read here.
+    head = {"kind": "path", "data_set": name, "layout": plan.layout, "protocol": None}
+
+    splits = {split: plan.splits[split].expected for split in _training_first(plan.splits)}
+    return Opened(
+        {**head, "notes": list(plan.notes)},
+        builder.CLASSES,
+        splits,
+        lambda split: plan.splits[split].pictures(),
+        builder.skipped.entries,
+    )
+
+
+def _training_first(splits: Iterable[str]) -> list[str]:
+    return sorted(splits, key="train".__ne__)
+
+
+def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:
+    """The first data set whose builder knows what is at `source`, the most specific one first: name, builder, plan.
+
+    Raises DataError that says for each builder what it expects.
+    """
+    source.names()  # what cannot be read at all is an error of its own
+    refused = []
+    for name in _MOST_SPECIFIC_FIRST:
+        with tempfile.TemporaryDirectory() as empty:  # TFDS looks there for a data set that is prepared
+            builder = builder_class(name)(source=str(source.path), data_dir=empty)
+        try:
+            return name, builder, builder.plan(source)
+        except DataError as error:
+            refused.append(f"{name}: {str(error).removeprefix(f'{source.path}: ')}")
+    raise DataError(f"{source.path}: no builder recognises this: {'; '.join(refused)}")
+
+
+def audit(what: str, *, data_dir: str | None = None) -> dict[str, Any]:
+    """Looks at every picture of a data set once.
+
+    Args:
+        what: the name of a prepared data set; or a folder, archive or file in any layout that `prepare` reads.
+        data_dir: where prepared data sets lie; TFDS's own folder if None.
+
+    Returns:
+        Numbers and names, ready for JSON, and the same for the same pictures: `what` and `data_dir` as given, `kind`
+        ("prepared" or "path"), `data_set`, `layout`, `protocol` (None for a path), `notes`; `splits` {split: what
+        `statistics` returns} and `all` (of all splits together); and the findings: `exact_duplicates` (with
+        `equal_files`, the files beyond the first of each group of equal ones), `near_duplicates`, `mirrored`, `blank`,
+        `sizes`, `odd_sizes`, `colour_without_colour`, `unusable` [{`path`, `why`}]. A list is `total`, `cap`, and
+        `listed`, the first `cap` of them.
+
+    Raises:
+        DataError: see `open_pictures`; or there is no usable picture.
+    """
+    opened = open_pictures(what, data_dir)
+    scan = _scan(opened)
+    if not scan.names:
+        first = "".join(" (the first: {path}: {why})".format(**entry) for entry in opened.unusable[:1])
+        raise DataError(f"{what}: no usable picture among {sum(opened.splits.values()):,}{first}")
+    return {
+        "what": what,
+        "data_dir": data_dir,
+        **opened.head,
+        "splits": {split: findings.statistics(scan, (split,)) for split in scan.splits},
+        "all": findings.statistics(scan, scan.splits),
+        **findings.duplicates(scan),
+        **findings.others(scan),
+        "unusable": findings.listed(sorted(opened.unusable, key=lambda entry: (entry["path"], entry["why"])), dict),
+    }
+
+
+def describe(report: dict[str, Any]) -> str:
+    """A report of `audit` for people: tables of splits, every finding with a few names, and how to see more."""
+    return "\n".join([*_head(report), *_splits(report), *_found(report), _WAY_OUT])
+
+
+def _head(report: dict[str, Any]) -> list[str]:
+    path = "" if report["kind"] == "prepared" else f", read as {report['data_set']}"
+    protocol = [report["protocol"]] if report["protocol"] else []
+    notes = [f"note: {shown(note, LONG)}" for note in report["notes"]]
+    return [f"{shown(report['what'])}{path} (layout: {shown(report['layout'])})", *protocol, *notes]
+
+
+def _splits(report: dict[str, Any]) -> list[str]:
+    parts = {**report["splits"], **({"all": report["all"]} if len(report["splits"]) > 1 else {})}
+    rows = [["split", "pictures", *report["all"]["classes"], "largest : smallest"]]
+    by_channel = ["mean by channel", "deviation by channel"] if len(report["all"]["channels"]) > 1 else []
+    pixels = [["split", "grey", "colour", "mean", "deviation", *by_channel]]
+    for split, numbers in parts.items():
+        imbalance = f"{numbers['imbalance']:.1f}" if numbers["imbalance"] else "-"
+        counts = [f"{number:,}" for number in (numbers["pictures"], *numbers["classes"].values())]
+        rows.append([shown(split), *counts, imbalance])
+        grey = numbers["grey"] + numbers["colour_without_colour"]
+        cells = [f"{grey:,}", f"{numbers['colour']:,}", *(decimal(numbers[key]) for key in _MOMENTS)]
+        if by_channel:
+            cells += [" ".join(decimal(channel[key]) for channel in numbers["channels"]) for key in _MOMENTS]
+        pixels.append([shown(split), *cells])
+    return [*_table(rows), *_table(pixels)]
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return ["  ".join(["", row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, cells, strict=True)]
+
+
+def _found(report: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, (title, verb) in DUPLICATES.items():
+        kind = report[key]
+        groups = f" in {kind['total']:,} groups, {kind['conflicting']:,} of them with different labels"
+        equal = f"; {kind['equal_files']:,} are equal files" if kind.get("equal_files") else ""
+        lines.append(f"{title}: {kind['pictures']:,}{f'{groups}{equal}' if kind['total'] else ''}")
+        lines += [f"  {leak}" for leak in leaks(kind, verb)]
+        for group in kind["listed"][:_SHOWN]:
+            rest = f" and {group['size'] - _SHOWN:,} more" if group["size"] > _SHOWN else ""
+            pictures = group["pictures"][:_SHOWN]
+            lines.append("  " + ", ".join(f"{shown(one['name'])} ({one['label']})" for one in pictures) + rest)
+    for key, title in SINGLES.items():
+        kind = report[key]
+        limit = f", with a standard deviation below {kind['below']:g} of 255" if "below" in kind else ""
+        one_level = f", {kind['of_one_level']:,} of them of one level" if kind.get("of_one_level") else ""
+        lines.append(f"{title}{limit}: {kind['total']:,}{one_level}")
+        lines += [f"  {detail(one)}" for one in kind["listed"][:_SHOWN]]
+    return [*lines, f"sizes: {sizes(report)}"]
+
+
+def leaks(kind: dict[str, Any], verb: str) -> list[str]:
+    """For each pair of splits, in words, how many pictures of one are in the other as well."""
+    return [
+        f"{leak['pictures']:,} pictures of {shown(leak['split'])} {verb} one of {shown(leak['like'])}"
+        for leak in kind["leaks"]
+        if leak["pictures"]
+    ]
+
+
+def sizes(report: dict[str, Any]) -> str:
+    """The most common sizes of the pictures in words."""
+    kind = report["sizes"]
+    parts = [f"{size['width']}x{size['height']} ({size['pictures']:,})" for size in kind["most_common"]]
+    if kind["different"] == len(parts):
+        return ", ".join(parts)
+    smallest, largest = (f"{kind[key]['width']}x{kind[key]['height']}" for key in ("smallest", "largest"))
+    return f"{', '.join(parts)}, and {kind['different'] - len(parts):,} more, from {smallest} to {largest}"
+
+
+def detail(one: dict[str, Any]) -> str:
+    """A picture of a list in words."""
+    if "why" in one:
+        return f"{shown(one['path'])}: {shown(one['why'])}"
+    size = f", {one['width']}x{one['height']}" if "width" in one else ""
+    return f"{shown(one['name'])} ({shown(one['split'])}, {one['label']}{size})"
+
+
+def decimal(number: float | None) -> str:
+    """Three digits behind the point."""
+    return "-" if number is None else f"{number:.3f}"
+
+
+def shown(text: str, longest: int = SHORT) -> str:
+    """A name from a stranger's file, which must not steer a terminal: without control characters, and not too long."""
+    if len(text) > longest:
+        text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _scan(opened: Opened) -> findings.Scan:
+    """Measures all pictures, in as many threads as there are cores (Pillow lets them run)."""
+    rows = bytearray()  # it grows in place
+    orders: list[int] = []
+    names: list[str] = []
+    sums = [np.zeros((3, 3), np.int64) for _ in opened.splits]
+    for number, (split, expected) in enumerate(opened.splits.items()):
+        bar = tqdm(total=expected, desc=f"audit {split}", unit=" pictures", file=sys.stderr, disable=None)
+        with bar:
+            for picture, result in _in_threads(_tasks(opened.stream(split))):
+                bar.update()
+                if isinstance(result, BadPicture):
+                    opened.unusable.append({"path": picture.name, "why": str(result)})
+                    continue
+                orders.append(picture.order)
+                names.append(picture.name)
+                row = (number, opened.classes.index(picture.label), *result.row)
+                rows += np.array(row, findings.ROW).tobytes()
+                sums[number] += result.sums
+    table = np.frombuffer(rows, findings.ROW)
+    by_order = np.lexsort((np.array(orders), table["split"]))  # an archive gives its pictures in an order of its own
+    if (by_order != np.arange(len(table))).any():
+        table, names = table[by_order], [names[place] for place in by_order]
+    return findings.Scan(tuple(opened.splits), opened.classes, table, names, sums)
+
+
+def _tasks(stream: Iterator[Picture]) -> Iterator[list[Picture]]:
+    """Cuts a stream into parts of bounded size."""
+    task: list[Picture] = []
+    size = 0
+    for picture in stream:
+        task.append(picture)
+        size += len(picture.image)
+        if len(task) == _TASK_PICTURES or size > _TASK_BYTES:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def _in_threads(tasks: Iterator[list[Picture]]) -> Iterator[tuple[Picture, findings.Measured | BadPicture]]:
+    """Each picture with its measures, in order; only a few tasks are in memory at once."""
+    workers = os.cpu_count() or 1
+    running: collections.deque[tuple[list[Picture], Future[list[findings.Measured | BadPicture]]]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for task in tasks:
+            running.append((task, pool.submit(_measure, task)))
+            if len(running) > 2 * workers:
+                done, future = running.popleft()
+                yield from zip(done, future.result(), strict=True)
+        while running:
+            done, future = running.popleft()
+            yield from zip(done, future.result(), strict=True)
+
+
+def _measure(task: list[Picture]) -> list[findings.Measured | BadPicture]:
+    results: list[findings.Measured | BadPicture] = []
+    for picture in task:
+        try:
+            results.append(findings.measure(picture.image))
+        except BadPicture as error:
+            results.append(error)
+    return results

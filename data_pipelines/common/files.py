@@ -1,0 +1,75 @@
+"""Files and folders that are there whole or not at all, and locks on them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_LONGEST_NAME = 255  # bytes that a file system takes
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write to; the file takes its place at the end, and is gone after a failure.
+
+    So neither a full disk nor a kill leaves half a file. A link at `path` is replaced, not what it leads to.
+    """
+    part = path.with_name(f"{path.name}.part")
+    if len(os.fsencode(part.name)) > _LONGEST_NAME:
+        part = path.with_name(f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file in UTF-8, or none of it."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def replace_folder(new: Path, target: Path, *, aside: Path) -> None:
+    """Puts the folder `new` at `target`; what was there goes to `aside`, and comes back if that fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        new.rename(target)
+        return
+    target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Exception) -> Iterator[None]:
+    """Holds the lock file at `path`, which is made where it is not there. Raises `busy` where another process holds it.
+
+    The system frees a lock when its process ends, however that happens.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock file at `path`; False where there is none."""
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two may look at the same moment
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

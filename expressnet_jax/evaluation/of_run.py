@@ -1,0 +1,222 @@
+"""Evaluates a run's best checkpoint in depth, and leaves text, JSON, answers and pictures of it in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from data_pipelines import splits
+from data_pipelines.common.errors import DataError
+from data_pipelines.splits import Split
+from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.evaluation import answers as answering
+from expressnet_jax.evaluation import depth, experts, factors, metrics, robustness, saliency
+from expressnet_jax.evaluation.answers import Answers
+from expressnet_jax.figures import evaluation as figures
+from expressnet_jax.figures import experts as expert_figures
+from expressnet_jax.figures import robustness as robustness_figures
+from expressnet_jax.parallel import distributed
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.runs import data as datas
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.runs import restore, state
+from expressnet_jax.train import hooks
+
+_SHOWN = 40  # pictures of predictions.png
+_SALIENT = 8  # pictures of saliency.png
+_CHOSEN = 0.05  # of a split, validated on too; by equal pictures alone 0.7 % of FER-2013's public_test are held out
+
+#: Parts of a summary that are there where they were asked for, and the pictures of each.
+_OPTIONAL = {"robustness": ("robustness.png", "corruptions.png"), "saliency": ("saliency.png",)}
+
+
+class _Found(NamedTuple):
+    """What an evaluation has found, before it is written."""
+
+    summary: dict[str, Any]
+    answers: Answers
+    split: Split
+    maps: Any  # of `saliency.maps`, or None
+
+
+def evaluate_run(
+    workdir: Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    robust: bool = False,
+    salient: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """Evaluates the best checkpoint of a run on one split; by default the test split of its config.
+
+    `split` may be "held_out" or "validation" for the examples that the run itself held out. `robust` adds accuracy
+    under corruptions, `salient` what each branch looks at. Returns the summary and its text, and writes both, every
+    answer (answers.npz) and pictures to `workdir`/evaluation/<data>_<split>/.
+    """
+    config = run_folder.read_config(workdir)
+    if data and not split:
+        raise ConfigError(f"--data {data} needs --split")
+    mesh = meshes.for_evaluation(config)
+    config = meshes.even_batch(config, mesh)
+    asked = split or config.data.test_split
+    with distributed.together():
+        examples = datas.open_for_evaluation(config, data or config.data.name, asked, data_dir)
+        own = _own(config, data_dir)
+    own = own if distributed.all_agree(own is not None) else None
+    restored, at = restore.restore_best(config, workdir, mesh)
+    with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
+        found = _evaluate(config, restored, examples, own, mesh, robust=robust, salient=salient)
+    # A study finds its runs' evaluations by what was asked for, of the runs' own data set.
+    ours = asked if data in (None, config.data.name) else None
+    found = found._replace(summary={"workdir": str(workdir), "step": at, "asked": ours, **found.summary})
+    folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
+    found = found._replace(summary=found.summary | _kept(folder, found.summary))
+    text = f"{examples.name}, checkpoint of step {at} of {workdir}{_left_out(examples)}\n\n{_describe(found.summary)}"
+    distributed.barrier("read what is kept")
+    if distributed.is_first():
+        _write(folder, found, text, config)
+    more = "; accuracy by what the faces were drawn with is in summary.txt there" if found.summary["factors"] else ""
+    return found.summary, f"{text.rstrip()}\n\nwritten to {folder}{more}"
+
+
+def _own(config: Config, data_dir: str | None) -> datas.TrainingData | None:
+    """The data that the run was trained and validated on; None where they are not on this machine."""
+    try:
+        return datas.open_data(config, data_dir)
+    except DataError:
+        return None
+
+
+def _evaluate(
+    config: Config,
+    restored: state.State,
+    examples: Split,
+    own: datas.TrainingData | None,
+    mesh: jax.sharding.Mesh,
+    *,
+    robust: bool,
+    salient: bool,
+) -> _Found:
+    step = answering.program(config, mesh)
+    found = answering.collect(config, step, restored, examples, mesh)
+    other, chosen_on = (None, None) if own is None else _validated(own.validation, examples)
+    fitted = None if other is None else answering.collect(config, step, restored, other, mesh)
+    summary = {
+        "split": examples.name,
+        "chosen_on": chosen_on,
+        **answering.summarize(found, config.label_smoothing),
+        "depth": depth.of(found, fitted=fitted, fitted_on=other.name if other else None, leaked=_leaked(examples, own)),
+        "experts": experts.of(found),
+        "factors": factors.by_factor(examples, found.index, found.right),
+        "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
+        "saliency": None,
+    }
+    maps = None
+    if salient:
+        shown = _spread(len(examples), _SALIENT)
+        maps = saliency.maps(
+            config, restored, examples.load(shown)["image"], found.predicted[shown], found.index[shown]
+        )  # fmt: skip
+        summary["saliency"] = {"shares": saliency.shares(maps), "examples": min(_SALIENT, len(examples))}
+    return _Found(summary, found, examples, maps)
+
+
+def _validated(validation: Split, examples: Split) -> tuple[Split | None, bool]:
+    """What a temperature can be fitted on, which is not what it is judged by; and whether these are examples on which
+    the run's best checkpoint was chosen. Pictures are told by their pixels: splits overlap, and data sets too."""
+    judged = splits.repeated(validation, [examples])
+    chosen_on = bool(splits.repeated(examples, [validation]).mean() > _CHOSEN)
+    if not judged.any():
+        return validation, chosen_on
+    rest = validation.part(~judged, f"without {judged.sum():,} evaluated pictures")
+    return (rest if len(rest) else None), chosen_on
+
+
+def _leaked(examples: Split, own: datas.TrainingData | None) -> np.ndarray | None:
+    """(N,) bool: which pictures the run was trained on too; None where they could not be equal, having other sizes."""
+    trained = [] if own is None else [own.train, *(split for split, _ in own.also)]
+    alike = [split for split in trained if split.shape[:2] == examples.shape[:2]]
+    return splits.repeated(examples, alike) if alike else None
+
+
+def _spread(n: int, count: int) -> np.ndarray:
+    """At most `count` positions, spread evenly over n."""
+    return np.linspace(0, n - 1, min(count, n)).astype(int)
+
+
+def _left_out(examples: Split) -> str:
+    names = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
+    return f"\nonly the classes that both have; not in this data set: {', '.join(names)}" if names else ""
+
+
+def _kept(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier evaluation of the same checkpoint found and this one was not asked for: it took long."""
+    try:
+        before = json.loads((folder / "summary.json").read_text())
+        same = all(before[key] == summary[key] for key in ("step", "split", "examples", "accuracy"))
+        return {key: before[key] for key in _OPTIONAL if same and summary[key] is None}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    parts = [metrics.describe(summary), depth.describe(summary["depth"])]
+    if summary["chosen_on"]:
+        parts.insert(0, "the best checkpoint was chosen by its accuracy on these examples: new ones will have less")
+    if summary["experts"]:
+        parts.append(experts.describe(summary["experts"], summary["classes"]))
+    if summary["robustness"]:
+        parts.append(robustness.describe(summary["robustness"]))
+    if summary["saliency"]:
+        branches = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["saliency"]["shares"].items())
+        count = summary["saliency"]["examples"]
+        parts.append(f"what would change the answer, by branch: {branches} (mean of {count} pictures)")
+    return "\n\n".join(part.rstrip() for part in parts)
+
+
+def _write(folder: Path, found: _Found, text: str, config: Config) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)  # it comes back last, and says that all is there
+    for key, pictures in _OPTIONAL.items():
+        for name in pictures if found.summary[key] is None else ():
+            (folder / name).unlink(missing_ok=True)
+    answering.save(found.answers, folder / "answers.npz")
+    drawn = f"\n\n{factors.describe(found.summary['factors'])}" if found.summary["factors"] else ""
+    run_folder.write_text(folder / "summary.txt", f"{text.rstrip()}{drawn}\n")
+    _draw(folder, found, config)
+    run_folder.write_text(folder / "summary.json", run_folder.json_line(found.summary))
+
+
+def _draw(folder: Path, found: _Found, config: Config) -> None:
+    summary, answers, split = found.summary, found.answers, found.split
+    figures.confusion_figure(summary, folder / "confusion.png", split.name)
+    shown = _spread(len(split), _SHOWN)
+    probabilities = np.exp(answering.log_softmax(answers.logits))
+    figures.predictions_figure(
+        split.load(shown)["image"], answers.label[shown], answers.predicted[shown], probabilities[shown],
+        split.classes, folder / "predictions.png",
+    )  # fmt: skip
+    positions = {int(number): position for position, number in enumerate(answers.index)}
+    for layer, of_layer in summary["experts"].items():
+        rows = [[positions[one["index"]] for one in surest] for surest in of_layer["surest"]]
+        pictures = [split.load(np.array(row, int))["image"] if row else None for row in rows]
+        expert_figures.surest_figure(pictures, of_layer, summary["classes"], folder / f"surest_{layer}.png", layer)
+    if summary["robustness"]:
+        robustness_figures.curves_figure(summary["robustness"], folder / "robustness.png")
+        robustness_figures.grid_figure(split.load(shown[:1])["image"][0], folder / "corruptions.png")
+    if found.maps is not None:
+        salient = _spread(len(split), _SALIENT)
+        names = [split.classes[i] for i in answers.predicted[salient]]
+        saliency.saliency_figure(split.load(salient)["image"], found.maps, names, folder / "saliency.png")
+
+
+def curves(workdir: Path) -> None:
+    """Draws the training and validation curves of a run to curves.png, the experts' shares to experts.png."""
+    records = hooks.read_records(workdir)
+    figures.curves_figure(records, workdir / "curves.png")
+    figures.experts_figure(records, workdir / "experts.png")

@@ -1,0 +1,198 @@
+"""What a network is made of and costs, what a run, a checkpoint or an artifact holds, and how two of them differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.extend.core import jaxprs_in_params
+
+from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.config import Config
+from expressnet_jax.config import files as config_files
+from expressnet_jax.export import artifact
+from expressnet_jax.models import canonical, expressnet
+from expressnet_jax.moe import selfcheck as checks
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.runs import restore, state
+
+_STATISTICS = ("mean", "var")
+
+
+class SelfcheckError(Exception):
+    """A computation that is wrong on these devices; the message is one line."""
+
+
+def of_config(config: Config) -> dict[str, Any]:
+    """`parameters` (BatchNorm statistics included), `batch_stats`, `parts` {name: parameters}, `flops_per_image`.
+
+    Nothing is computed: shapes alone are traced.
+    """
+    model = nnx.eval_shape(lambda: expressnet.create(config))
+    sizes = canonical.sizes(model)
+    parts: Counter[str] = Counter()
+    for name, size in sizes.items():
+        parts[name.split("/")[0]] += size
+    return {
+        "parameters": sum(sizes.values()),
+        "batch_stats": sum(size for name, size in sizes.items() if name.rsplit("/", 1)[-1] in _STATISTICS),
+        "parts": dict(parts),
+        "flops_per_image": flops_per_image(config),
+        "classes": list(config.data.classes),
+    }
+
+
+class Model(NamedTuple):
+    """Something that holds a network's weights."""
+
+    facts: dict[str, Any]  # ready for JSON
+    config: Config
+    weights: dict[str, np.ndarray]  # by canonical name
+
+
+def of_path(path: Path) -> Model:
+    """`of_config` of an artifact, a run (its best checkpoint) or one checkpoint (RUN/checkpoints/STEP).
+
+    Also `kind`, `path`, `step`, `classes`, `preprocessing`, `trained` (how), `validation` and the weight `digest`.
+    """
+    if _is_artifact(path):
+        read = artifact.read(path)
+        run = read.meta["run"]
+        facts = {"kind": "artifact", "step": read.meta["step"], "validation": run.get("validation")}
+        return _model(path, read.config, read.weights, facts)
+    workdir, step = path, None
+    if path.absolute().parent.name == "checkpoints" and path.name.isdecimal():
+        workdir, step = path.absolute().parent.parent, int(path.name)
+    config = run_folder.read_config(workdir)
+    restored, step = restore.restore_best(config, workdir, meshes.for_evaluation(config), step=step)
+    with Manager(workdir / "checkpoints", read_only=True) as manager:
+        record = manager.record(step)
+    if record["classes"] != list(config.data.classes):
+        raise CheckpointError(f"checkpoint {step} of {workdir} has other classes than its config.json")
+    weights = canonical.to_canonical(nnx.merge(state.graph(config), *state.weights(restored)))
+    kind = "run" if workdir == path else "checkpoint"
+    return _model(path, config, weights, {"kind": kind, "step": step, "validation": record["validation"]})
+
+
+def _is_artifact(path: Path) -> bool:
+    try:
+        return "format" in json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError, TypeError):
+        return False  # whoever reads it as a run says what is wrong
+
+
+def _model(path: Path, config: Config, weights: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
+    optimizer, ema = config.optimizer, f", EMA {config.ema.decay:g}" if config.ema.decay else ""
+    found = {
+        **of_config(config),
+        **facts,
+        "path": str(path),
+        "preprocessing": artifact.preprocessing(config),
+        "trained": f"{config.data.name}, at most {config.total} in batches of {config.batch_size}, {optimizer.name} at "
+        f"{optimizer.learning_rate:g} ({config.schedule.name}){ema}, seed {config.seed}",
+        "digest": canonical.digest(weights),
+    }
+    return Model(found, config, weights)
+
+
+def compare(a: Model, b: Model) -> dict[str, Any]:
+    """What differs between two: settings, and weights by part (largest difference; names that only one has)."""
+    shared = [n for n in a.weights if n in b.weights and a.weights[n].shape == b.weights[n].shape]
+    parts: dict[str, float] = {}
+    for name in shared:
+        difference = float(np.max(np.abs(a.weights[name] - b.weights[name]), initial=0.0))
+        part = name.split("/")[0]
+        parts[part] = max(parts.get(part, 0.0), difference)
+    return {
+        "settings": config_files.differences(a.config, b.config),
+        "same_weights": a.facts["digest"] == b.facts["digest"],
+        "largest_difference": parts,
+        "only_in_first": sorted(set(a.weights) - set(shared)),
+        "only_in_second": sorted(set(b.weights) - set(shared)),
+    }
+
+
+def selfcheck(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
+    """Checks each movement of the config's experts against `dense` on its mesh, and says a table of the differences.
+
+    Returns `mesh` and the rows as `movements`. Raises SelfcheckError where one is off.
+    """
+    mesh = meshes.create(config)
+    rows = checks.check(config.moe, mesh, d=config.model.fuse_width, b=8 * mesh.size)
+    say(checks.describe(rows, mesh))
+    off = [f"{row['implementation']} in {row['dtype']}" for row in rows if not row["passed"]]
+    if off:
+        raise SelfcheckError(f"{', '.join(off)} differ from dense by more than rounding on these devices")
+    return {"mesh": dict(mesh.shape), "platform": mesh.devices.flat[0].platform, "movements": rows}
+
+
+def flops_per_image(config: Config) -> int:
+    """Floating-point operations of the convolutions and matrix products of one forward pass: 2 x multiply-adds.
+
+    Counted in the traced network with every convolution done directly, padding included, as is usual: the work asked
+    for, whatever implementation then does it with less.
+    """
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, convolution="direct"),
+        moe=dataclasses.replace(config.moe, implementation="dense"),
+    )
+    side = config.model.image_size
+    picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return _flops(jax.make_jaxpr(lambda x: expressnet.create(config)(x).logits)(picture).jaxpr)
+
+
+def _flops(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        shapes = [var.aval.shape for var in equation.invars if hasattr(var.aval, "shape")]
+        out = math.prod(equation.outvars[0].aval.shape)
+        if equation.primitive.name == "conv_general_dilated":
+            total += 2 * out * math.prod(shapes[1][:-1])  # kernel (P, Q, D, F): P Q D products for each output
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += 2 * out * math.prod(shapes[0][axis] for axis in contracted)
+        total += sum(_flops(inner) for inner in jaxprs_in_params(equation.params))
+    return total
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The findings for a person."""
+    lines = [f"{name:<18}{size:>14,}" for name, size in found["parts"].items()]
+    lines += [
+        f"{'parameters':<18}{found['parameters']:>14,}   of them BatchNorm statistics {found['batch_stats']:,}",
+        f"{'forward pass':<18}{found['flops_per_image'] / 1e9:>14.3f} GFLOP an image",
+        f"classes: {', '.join(found['classes'])}",
+    ]
+    if "step" in found:
+        lines += [
+            f"{found['kind']}: step {found['step']}, validation {found['validation']}",
+            f"trained on {found['trained']}",
+            f"preprocessing: {found['preprocessing']}",
+            f"digest: {found['digest']}",
+        ]
+    return "\n".join(lines)
+
+
+def describe_difference(found: dict[str, Any]) -> str:
+    """What `compare` found, for a person."""
+    lines = [f"{len(found['settings'])} settings differ", *(f"  {setting}" for setting in found["settings"])]
+    if found["same_weights"]:
+        return "\n".join([*lines, "the weights are the same"])
+    lines += ["the weights differ, at most by:"]
+    lines += [f"  {part:<18}{difference:.3g}" for part, difference in found["largest_difference"].items()]
+    for which in ("first", "second"):
+        names = found[f"only_in_{which}"]
+        if names:
+            lines.append(f"  {len(names)} names (or shapes) only in the {which}, such as {names[0]}")
+    return "\n".join(lines)

@@ -1,0 +1,364 @@
+"""Pictures to be answered: from files, folders, patterns, videos and webcams, arrays and PIL images; one by one.
+
+Only names are ever held as a whole. A picture is read, decoded and turned upright by whoever calls `Input.read`, from
+any thread; what cannot be read is a BadPicture then, in a few words, and no reason to stop.
+
+Legend: H W height and width, S side of the network's picture, C channel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data_pipelines import pictures
+from data_pipelines.faces import detectors
+from data_pipelines.pictures import BadPicture
+from data_pipelines.sources import MAX_MEMBER_BYTES
+
+#: Files of these kinds are taken for videos; whatever else, for pictures.
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp")
+
+_CAMERA = re.compile(r"camera:(\d{1,3})")
+_PATTERN = re.compile(r"[*?[]")
+_LITTER = ("Thumbs.db", "desktop.ini")
+_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap width and height
+_GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # as data preparation takes them
+
+#: Pictures of more pixels than this are decoded one at a time: 64 million in each of many threads fill the memory.
+_LARGE = 16_000_000
+_one_large = threading.Lock()
+
+
+class Decoded(NamedTuple):
+    """A picture, upright."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8; may be smaller than the original where `within` allowed it
+    size: tuple[int, int]  # width and height of the original, upright, in pixels
+    note: str  # what a user should know of it, or ""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A picture to come."""
+
+    path: str  # as it is called in results; "" for an array
+    name: str  # relative, with forward slashes: what a drawn copy of it is called
+    read: Callable[[int], Decoded]  # from `within` of pictures.decode; raises BadPicture
+    time: float | None = None  # of a video's frame, in seconds from the start
+    live: bool = False  # a camera's: to be answered at once
+    held: int = 0  # bytes that this object itself keeps in memory
+
+
+class Found(NamedTuple):
+    """A file, or a camera, or why there is none."""
+
+    path: str
+    name: str
+    error: str = ""
+
+    @property
+    def camera(self) -> bool:
+        """Whether it ends only when its user ends it."""
+        return not self.error and is_camera(self.path)
+
+    @property
+    def frames(self) -> bool:
+        """Whether there are any number of pictures in it."""
+        return self.camera or (not self.error and self.path.lower().endswith(VIDEOS))
+
+
+def is_camera(path: str) -> bool:
+    """Whether an argument means a webcam: "camera:0" is the first."""
+    return _CAMERA.fullmatch(path) is not None
+
+
+def find(path: str | os.PathLike[str]) -> Iterator[Found]:
+    """The files that one argument means: a file, a folder with all in it, a pattern such as "photos/**/*.jpg" (quoted,
+    or the shell expands it), or "camera:0".
+
+    In folders, links to files are followed, links to folders are not. What does not exist is one Found with an `error`.
+    """
+    text = os.fspath(path)
+    if is_camera(text):
+        yield Found(text, text.replace(":", ""))
+        return
+    where = Path(text).expanduser()
+    try:
+        mode = os.stat(where if text else "").st_mode
+    except ValueError:  # a null byte
+        yield Found(text, "", "no path that a file can have")
+    except FileNotFoundError:
+        if _PATTERN.search(text) and not os.path.lexists(where):
+            yield from _matches(where)
+        else:
+            yield Found(text, where.name, "there is no such file or folder")
+    except OSError as error:
+        yield Found(text, where.name, f"cannot be read ({error.strerror})")
+    else:
+        yield from _in_folder(where) if stat.S_ISDIR(mode) else [Found(text, where.name)]
+
+
+def _in_folder(folder: Path, below: str = "") -> Iterator[Found]:
+    """All files but hidden ones, folder by folder; a folder that cannot be listed is one Found with an `error`."""
+    failed: list[OSError] = []
+    empty = True
+    for where, subfolders, files in os.walk(folder, onerror=failed.append):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        inside = PurePosixPath(below, Path(where).relative_to(folder))
+        for name in sorted(files):
+            if not name.startswith(".") and name not in _LITTER:
+                empty = False
+                yield Found(os.path.join(where, name), str(inside / name))
+    for error in failed:
+        yield Found(os.fspath(error.filename), below, f"cannot be read ({error.strerror})")
+    if empty and not failed:
+        yield Found(str(folder), below, "no file in this folder")
+
+
+def _matches(pattern: Path) -> Iterator[Found]:
+    base = root_of(pattern)
+    try:  # Path.glob does not follow links to folders in **, glob.glob does
+        matches = sorted(base.glob(str(pattern.relative_to(base))))
+    except (ValueError, NotImplementedError, OSError) as error:
+        yield Found(str(pattern), "", f"no usable pattern ({' '.join(str(error).split())})")
+        return
+    if not matches:
+        yield Found(str(pattern), "", "no file matches this pattern")
+    for match in matches:
+        name = match.relative_to(base).as_posix()
+        if not match.is_dir():
+            yield Found(str(match), name)
+        elif pattern.name != "**" and "**" not in pattern.parts:  # ** has matched what is in the folder by itself
+            yield from _in_folder(match, name)
+
+
+def root_of(path: Path) -> Path:
+    """The folder that `find` looks in: a pattern's part before its first wildcard, a folder itself, or a file's."""
+    if path.is_dir():
+        return path
+    parts = path.parts[:-1]
+    wild = [i for i, part in enumerate(parts) if _PATTERN.search(part)]
+    return Path(*parts[: wild[0] if wild and not path.exists() else len(parts)])
+
+
+def open_found(found: Iterable[Found], every: int = 1) -> Iterator[Input]:
+    """The pictures of what `find` found; of videos and cameras one frame of `every`."""
+    for one in found:
+        if one.error:
+            yield _failed(one, one.error)
+        elif one.frames:
+            yield from _frames(one, every)
+        else:
+            yield Input(one.path, one.name, lambda within, path=one.path: read_file(path, within))  # type: ignore[misc]
+
+
+def _failed(one: Found, why: str) -> Input:
+    def read(_: int) -> Decoded:
+        raise BadPicture(why)
+
+    return Input(one.path, one.name, read)
+
+
+def read_file(path: str, within: int = 0) -> Decoded:
+    """The picture in a file. Raises BadPicture, also where the file has gone."""
+    try:
+        # Without O_NONBLOCK, to open a pipe that nobody writes to would wait for ever.
+        with open(os.open(os.path.expanduser(path), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadPicture("neither a file nor a folder")
+            data = file.read(min(status.st_size, MAX_MEMBER_BYTES) + 1)
+    except FileNotFoundError:
+        raise BadPicture("there is no such file (any more)") from None
+    except OSError as error:
+        raise BadPicture(f"cannot be read ({error.strerror or error})") from None
+    return decode(data, within)
+
+
+def decode(data: bytes, within: int = 0) -> Decoded:
+    """The picture in some bytes, as `pictures.decode` takes it. Raises BadPicture."""
+    size, note = (0, 0), ""
+    with contextlib.suppress(Exception):  # what is wrong with the picture, decode says in better words
+        size, note = _about(data)
+    with _one_large if size[0] * size[1] > _LARGE else contextlib.nullcontext():
+        image = pictures.decode(data, within)
+        return Decoded(np.asarray(image.convert("RGB")), size if all(size) else image.size, note)
+
+
+def _about(data: bytes) -> tuple[tuple[int, int], str]:
+    """Upright size, and a note where there is more than one picture; from the header alone."""
+    with Image.open(io.BytesIO(data)) as opened:
+        width, height = opened.size
+        if opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+            width, height = height, width
+        several = opened.format == "TIFF" and _has_second(opened)
+        several = several or (opened.format in ("PNG", "WEBP") and getattr(opened, "n_frames", 1) > 1)
+    return (width, height), "several pictures in one file; the first one is taken" if several else ""
+
+
+def _has_second(tiff: Image.Image) -> bool:
+    try:  # to count them all could take for ever
+        tiff.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From an upright picture to what the network is given: as `expressnet data prepare` did with training pictures."""
+
+    size: int  # S
+    antialias: bool
+    stored: tuple[int, int, int] | None  # height, width, channels of the stored training pictures; None: not known
+    detector: detectors.Detector | None = None
+    align: bool = False
+    side: int = 0  # of a cut-out face
+
+    @property
+    def within(self) -> int:
+        """How far a JPEG may be made smaller while it is decoded; see pictures.decode."""
+        if self.detector:
+            return pictures.MAX_SIDE_FOR_FACES
+        return max(self.stored[:2]) if self.stored else pictures.MAX_SIDE
+
+    def fit(self, rgb: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> the picture that goes to the device, always of one size.
+
+        Where the size of the stored training pictures is known, it is brought to that by Pillow, smoothed where it
+        shrinks, as data preparation does; the step to the network's size is the device's. Else it is resized to (S, S)
+        float32, unrounded, as the device would do it, whose program would be compiled anew for every size.
+        """
+        if self.stored:
+            height, width, channels = self.stored
+            image = Image.fromarray(rgb)
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            if channels == 1:  # the network has never seen colours
+                image = image.convert("L").convert("RGB")
+            return np.asarray(image)
+        if rgb.shape[:2] == (self.size, self.size):
+            return rgb
+        scale = pictures.MAX_SIDE / max(rgb.shape[:2])
+        if scale < 1:  # larger ones are never stored
+            small = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+            rgb = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BILINEAR))
+        return resized(rgb, self.size, antialias=self.antialias)
+
+
+def resized(image: np.ndarray, size: int, *, antialias: bool) -> np.ndarray:
+    """(H, W, C) -> (size, size, C) float32: `models.preprocess.resize` on the host, for one picture."""
+    height, width, channels = image.shape
+    rows = _weights(height, size, antialias) @ image.reshape(height, width * channels).astype(np.float32)
+    columns = rows.reshape(size, width, channels).transpose(1, 0, 2).reshape(width, size * channels)
+    across = _weights(width, size, antialias) @ columns
+    return np.ascontiguousarray(across.reshape(size, size, channels).transpose(1, 0, 2))
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(length: int, size: int, antialias: bool) -> np.ndarray:
+    """(size, length) float32: how much of each pixel of a row goes into each of `size`. Bilinear, half-pixel centres:
+    a triangle as wide as a pixel, with `antialias` as wide as one of the result where that is wider."""
+    step = np.float32(length) / np.float32(size)
+    centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
+    distance = np.abs(centres[:, None] - np.arange(length, dtype=np.float32))
+    triangle = np.maximum(0, 1 - distance / (max(step, np.float32(1)) if antialias else 1))
+    return (triangle / triangle.sum(1, keepdims=True)).astype(np.float32)
+
+
+def of_image(image: Any) -> Input:
+    """A NumPy array, uint8 (H, W), (H, W, 1) or (H, W, 3) in RGB, or a PIL image, as it is now.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            rgb = _of_pil(image)
+        except BadPicture as error:
+            return _failed(Found("", ""), str(error))
+    elif isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+            raise TypeError(
+                f"an array of {image.dtype} {image.shape} is no picture; give uint8 (H, W), (H, W, 1) or RGB (H, W, 3)"
+            )
+        grey = image[..., None] if image.ndim == 2 else image
+        rgb = np.array(np.broadcast_to(grey, (*grey.shape[:2], 3)))  # a copy: the caller may use the memory again
+    else:
+        raise TypeError(f"{type(image).__name__} is no picture; give a path, a NumPy array or a PIL image")
+    return _of_array(Found("", ""), rgb)
+
+
+def _of_array(one: Found, rgb: np.ndarray, time: float | None = None, live: bool = False) -> Input:
+    height, width = rgb.shape[:2]
+
+    def read(_: int) -> Decoded:
+        if not height * width:
+            raise BadPicture(f"{width}x{height} pixels")
+        if height * width > pictures.MAX_PIXELS:
+            raise BadPicture(f"{width}x{height} pixels, more than {pictures.MAX_PIXELS:,}")
+        return Decoded(rgb, (width, height), "")
+
+    return Input(one.path, one.name, read, time, live, rgb.nbytes)
+
+
+def _of_pil(image: Image.Image) -> np.ndarray:
+    if image.mode not in _GREY + _COLOUR:
+        raise BadPicture(f"colour mode {image.mode}, neither grey nor RGB")
+    if image.width * image.height > pictures.MAX_PIXELS:
+        raise BadPicture(f"{image.width}x{image.height} pixels, more than {pictures.MAX_PIXELS:,}")
+    try:
+        upright = ImageOps.exif_transpose(image)
+        return np.array((upright.convert("L") if image.mode in _GREY else upright).convert("RGB"))
+    except Exception as error:  # for damaged files Pillow raises nearly every type there is
+        raise BadPicture(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def _frames(one: Found, every: int) -> Iterator[Input]:
+    """One frame of `every` of a video or a camera, upright, each with its time."""
+    camera = _CAMERA.fullmatch(one.path)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what it would print is said here
+    try:
+        cv2 = importlib.import_module("cv2")
+    except (ImportError, OSError):
+        yield _failed(one, "videos and cameras need OpenCV: pip install 'expressnet_jax[faces]'")
+        return
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # An absolute path is never taken for an address or for a list of numbered files.
+    capture = cv2.VideoCapture(int(camera[1]) if camera else str(Path(one.path).expanduser().absolute()))
+    try:
+        width, height = (capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if not capture.isOpened():
+            why = "no such camera, or no permission to use it" if camera else "no video that OpenCV can read"
+            yield _failed(one, why)
+            return
+        if width * height > pictures.MAX_PIXELS:
+            yield _failed(one, f"{width:.0f}x{height:.0f} pixels, more than {pictures.MAX_PIXELS:,}")
+            return
+        number = given = 0
+        while capture.grab():
+            if number % every == 0:
+                time = max(capture.get(cv2.CAP_PROP_POS_MSEC), 0.0) / 1000
+                decoded, bgr = capture.retrieve()
+                if decoded:
+                    frame = one._replace(name=f"{one.name}/{number:06}.jpg")
+                    yield _of_array(frame, np.ascontiguousarray(bgr[..., ::-1]), round(time, 3), camera is not None)
+                    given += 1
+            number += 1
+        if not given:
+            yield _failed(one, "not one frame of it can be decoded")
+    finally:
+        capture.release()

@@ -1,0 +1,357 @@
+"""An exported network as a Python object: pictures in, what it sees in their faces out.
+
+    model = expressnet_jax.load("artifact")
+    for picture in model.predict(["a.jpg", "photos", array]):
+        print(picture.path, [(face.label, face.probabilities[face.label]) for face in picture.faces])
+
+Pictures are read, decoded and cut in threads, ahead of the device, which gets whole batches.
+
+Legend: B batch, H W height and width, S side of the network's picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from data_pipelines.common.errors import UsageError
+from data_pipelines.faces import crop, detectors
+from data_pipelines.faces.detectors import Face
+from data_pipelines.pictures import BadPicture
+from expressnet_jax.config import Config
+from expressnet_jax.export import artifact as artifacts
+from expressnet_jax.models import expressnet, inference
+from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.predict import inputs as predict_inputs
+from expressnet_jax.predict.inputs import Input, Preparation
+
+#: Threads that read and decode; more of them only wait for each other.
+_THREADS = min(16, os.cpu_count() or 1)
+
+#: Bytes of frames and arrays in waiting from which on a batch is not waited for.
+_MAX_HELD = 256 << 20
+
+#: What data preparation says of how it cut faces out (data_pipelines/faces.py).
+_CROPPED = re.compile(r"(\w+), (published margins|eyes level), (\d+) px")
+
+
+class PredictError(Exception):
+    """A prediction that cannot be made; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one face, or of a whole picture."""
+
+    label: str  # the most probable class: what the face is perceived to express
+    probabilities: dict[str, float]  # by class, in the network's order
+    box: tuple[int, int, int, int] | None  # left, top, width, height in pixels of the upright picture; None: all of it
+    score: float | None  # how sure the detector is of the face, 0 to 1; None: nothing was detected
+    experts: dict[str, tuple[int, ...]]  # numbers of the experts chosen in each layer, the likeliest first
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """What came of one picture, or of one frame of a video."""
+
+    path: str  # "" for an array or a PIL image
+    faces: tuple[Prediction, ...]  # the surest detection first
+    error: str = ""  # why there are none
+    note: str = ""
+    time: float | None = None  # of a frame, in seconds from the start
+
+
+def load(
+    path: str | os.PathLike[str], *, faces: str | None = None, faces_model: str | None = None,
+    batch_size: int | None = None,
+) -> Model:  # fmt: skip
+    """An artifact of `expressnet export`, ready to predict.
+
+    Args:
+        path: its folder.
+        faces: a detector, of data_pipelines.faces.detectors.NAMES: each face that it finds is cut out and answered. "none":
+            pictures are taken whole. None: as the training pictures were prepared, with a warning where that cannot be.
+        faces_model: the model file that some detectors need.
+        batch_size: pictures that the device is given at once; fewer are padded and cost as much, so to answer single
+            pictures one by one, give 1. None: what keeps this kind of device busy.
+
+    Raises:
+        ArtifactError: no artifact, or a damaged one.
+        UsageError: the detector cannot be had.
+        PredictError: a batch of no size.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise PredictError(f"a batch of {batch_size} pictures; give 1 or more")
+    artifact = artifacts.read(Path(path).expanduser())
+    preparation = _preparation(artifact, faces, faces_model)
+    return Model(artifact, preparation, batch_size or _busy(artifact.config))
+
+
+def _busy(config: Config) -> int:
+    """A batch that keeps the device busy: on a CPU few large pictures do, as well as 64 of 48 pixels."""
+    if jax.default_backend() != "cpu":
+        return 128
+    return min(max(64 * 48**2 // config.model.image_size**2, 8), 64)
+
+
+def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: str | None) -> Preparation:
+    """Raises UsageError where a detector that was asked for cannot be had; warns where it was not."""
+    config, described = artifact.config, str(artifact.meta.get("faces") or "")
+    trained = _CROPPED.fullmatch(described)
+    stored = _stored(artifact.meta)
+    if trained and not stored:
+        stored = (int(trained[3]), int(trained[3]), 3)
+    made = Preparation(config.model.image_size, config.preprocess.antialias, stored)
+    name = faces
+    if faces is None and described:
+        name = trained[1] if trained else described
+    if name in (None, "none"):
+        if faces_model:
+            raise UsageError(f"{faces_model} is the model of a detector; name it as well: faces=NAME, --faces NAME")
+        return made
+    try:
+        detector = detectors.create(str(name), faces_model)
+    except UsageError as error:
+        if faces is not None or faces_model:
+            raise
+        warnings.warn(
+            f"the network was trained on faces cut out by {described}, and here whole pictures are taken: {error} "
+            '(or say faces="none", --faces none, if the pictures are cut out already)',
+            stacklevel=3,
+        )
+        return made
+    side = int(trained[3]) if trained else max(stored[:2]) if stored else made.size
+    align = trained is not None and trained[2] == "eyes level"
+    return dataclasses.replace(made, detector=detector, align=align, side=side)
+
+
+def _stored(meta: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Height, width and channels of the stored training pictures, if the artifact says so and they make sense."""
+    found = meta.get("stored")
+    if not isinstance(found, list) or len(found) != 3 or not all(type(n) is int for n in found):
+        return None
+    height, width, channels = found
+    sensible = min(height, width) >= 1 and max(height, width) <= 4096 and channels in (1, 3)
+    return (height, width, channels) if sensible else None
+
+
+class _Network:
+    """The compiled network: starts batches, and gives their answers."""
+
+    def __init__(self, artifact: artifacts.Artifact, batch_size: int) -> None:
+        config, self._batch_size = artifact.config, batch_size
+        self._mesh = meshes.for_evaluation(dataclasses.replace(config, batch_size=batch_size))
+        self._classes, self._layers = artifact.classes, expressnet.routed_layers(config)
+        wanted = ("probabilities", *map(_output, self._layers))
+        graph, arrays = nnx.split(artifacts.model(artifact))
+
+        def prepare(arrays: Any) -> Any:
+            model: Any = nnx.merge(graph, arrays)
+            return nnx.split(inference.prepare(model, config))
+
+        with jax.set_mesh(self._mesh):  # which tells the large kernels how many devices share a batch
+            prepared, arrays = jax.jit(prepare)(arrays)
+        everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+        self._arrays = jax.device_put(arrays, everywhere)
+        run = artifacts.answer(config)
+
+        def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
+            found = run(nnx.merge(prepared, arrays), images)
+            return {name: found[name] for name in wanted}
+
+        self._answer = jax.jit(answer)
+
+    def start(self, images: list[np.ndarray]) -> Any:
+        """Begins to answer at most a batch of pictures of one size. Fewer are padded: there is one program, and another
+        where a picture comes in float32."""
+        batch = np.stack(images + images[-1:] * (self._batch_size - len(images)))
+        with jax.set_mesh(self._mesh):
+            return self._answer(self._arrays, meshes.to_device(self._mesh, {"images": batch})["images"])
+
+    def finish(self, started: Any) -> Iterator[tuple[dict[str, float], dict[str, tuple[int, ...]]]]:
+        """Waits for a batch, and gives probabilities by class and experts by layer, padding included."""
+        found = {name: values.tolist() for name, values in jax.device_get(started).items()}
+        for i, probabilities in enumerate(found["probabilities"]):
+            experts = {layer: tuple(found[_output(layer)][i]) for layer in self._layers}
+            yield dict(zip(self._classes, probabilities, strict=True)), experts
+
+
+def _output(layer: str) -> str:
+    return f"experts_{layer.removeprefix('moe_')}"
+
+
+class _Ready(NamedTuple):
+    """A picture, cut and ready for the device."""
+
+    images: list[np.ndarray]
+    faces: list[tuple[tuple[int, int, int, int] | None, float | None]]  # box and score of each
+    error: str
+    note: str
+
+
+@dataclass
+class _Waiting:
+    """A picture of which some answers are still to come."""
+
+    source: Input
+    ready: _Ready
+    answers: list[Prediction] = field(default_factory=list)
+
+
+class _Flow:
+    """Pictures in, in order; batches to the device; answered pictures out, in the same order."""
+
+    def __init__(self, network: _Network, batch_size: int) -> None:
+        self._network, self._batch_size = network, batch_size
+        self._waiting: deque[_Waiting] = deque()
+        self._queue: deque[tuple[_Waiting, np.ndarray]] = deque()  # for the device
+        self._started: deque[tuple[list[_Waiting], Any]] = deque()  # on the device
+        self._held = 0
+
+    def add(self, source: Input, ready: _Ready) -> None:
+        one = _Waiting(source, ready)
+        self._waiting.append(one)
+        self._queue.extend((one, image) for image in ready.images)
+        self._held += source.held
+        # Who has shown many pictures without a face, or holds large ones, does not wait for a full batch.
+        if source.live or self._held > _MAX_HELD or len(self._waiting) > 8 * self._batch_size:
+            self.flush()
+        while len(self._queue) >= self._batch_size:
+            self._start()
+            self._finish(leave=1)  # the device has one to do while the next is made ready
+
+    def flush(self) -> None:
+        """Answers all that wait."""
+        while self._queue:
+            self._start()
+        self._finish(leave=0)
+
+    def answered(self) -> Iterator[tuple[Input, Pictured]]:
+        """The pictures that are done, up to the first that is not."""
+        while self._waiting and len(self._waiting[0].answers) == len(self._waiting[0].ready.images):
+            one = self._waiting.popleft()
+            self._held -= one.source.held
+            ready = one.ready
+            yield one.source, Pictured(one.source.path, tuple(one.answers), ready.error, ready.note, one.source.time)
+
+    def _start(self) -> None:
+        taken = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_size))]
+        self._started.append(([one for one, _ in taken], self._network.start([image for _, image in taken])))
+
+    def _finish(self, leave: int) -> None:
+        while len(self._started) > leave:
+            owners, found = self._started.popleft()
+            for one, (probabilities, experts) in zip(owners, self._network.finish(found), strict=False):
+                box, score = one.ready.faces[len(one.answers)]
+                label = max(probabilities, key=probabilities.__getitem__)
+                one.answers.append(Prediction(label, probabilities, box, score, experts))
+
+
+class Model:
+    """A network with its weights, made by `load`. For one thread at a time."""
+
+    def __init__(self, artifact: artifacts.Artifact, preparation: Preparation, batch_size: int) -> None:
+        """Compiles nothing yet; the first batch does."""
+        self.classes = artifact.classes
+        self.config: Config = artifact.config
+        self.batch_size = batch_size
+        self._preparation = preparation
+        self._network = _Network(artifact, batch_size)
+
+    def predict(self, images: Any) -> list[Pictured]:
+        """Answers pictures: one result for each, in order.
+
+        Args:
+            images: one of these, or a list of any: a path (of a picture, a folder or a video, or a pattern; see
+                predict_inputs.find), a uint8 array (H, W), (H, W, 1) or (H, W, 3) in RGB, a PIL image.
+
+        A picture that cannot be read, or has no face, has an `error`. Raises PredictError for other arrays and objects.
+        """
+        return list(self.stream(images))
+
+    def stream(self, images: Any, *, every: int = 1) -> Iterator[Pictured]:
+        """As `predict`, for any number of pictures: `images` may be a generator, and a few batches at a time are taken
+        from it. Of videos, one frame of `every` is answered."""
+        for _, result in self.answers(_inputs(images, every)):
+            yield result
+
+    def answers(self, sources: Iterable[Input]) -> Iterator[tuple[Input, Pictured]]:
+        """What `stream` gives, each with what it is the answer to."""
+        flow = _Flow(self._network, self.batch_size)
+        for source, ready in self._ahead(sources):
+            flow.add(source, ready)
+            yield from flow.answered()
+        flow.flush()
+        yield from flow.answered()
+
+    def _ahead(self, sources: Iterable[Input]) -> Iterator[tuple[Input, _Ready]]:
+        """Makes pictures ready in threads, ahead of who takes them, in order."""
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="pictures")
+        futures: deque[tuple[Input, Future[_Ready]]] = deque()
+        held = 0
+        try:
+            for source in sources:
+                futures.append((source, pool.submit(_ready, source, self._preparation)))
+                held += source.held
+                while futures and (source.live or held > _MAX_HELD or len(futures) > 2 * self.batch_size + _THREADS):
+                    first, future = futures.popleft()
+                    held -= first.held
+                    yield first, future.result()
+            while futures:
+                first, future = futures.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _inputs(images: Any, every: int) -> Iterator[Input]:
+    if every < 1:
+        raise PredictError(f"one frame of every {every}; give 1 or more")
+    single = isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    for image in [images] if single else images:
+        if isinstance(image, (str, os.PathLike)):
+            yield from predict_inputs.open_found(predict_inputs.find(image), every)
+            continue
+        try:
+            yield predict_inputs.of_image(image)
+        except TypeError as error:
+            raise PredictError(str(error)) from None
+
+
+def _ready(source: Input, preparation: Preparation) -> _Ready:
+    """Reads one picture, finds its faces where that is asked for, and fits what is to be answered."""
+    try:
+        decoded = source.read(preparation.within)
+        if preparation.detector is None:
+            return _Ready([preparation.fit(decoded.rgb)], [(None, None)], "", decoded.note)
+        faces = preparation.detector.detect(decoded.rgb)
+        cut = crop.align if preparation.align else crop.crop
+        images = [preparation.fit(cut(decoded.rgb, face, preparation.side)) for face in faces]
+    except BadPicture as error:
+        return _Ready([], [], str(error), "")
+    except Exception as error:  # a detector's library raises anything; one picture is no reason to stop
+        return _Ready([], [], f"its faces cannot be looked for ({' '.join(str(error).split())[:200]})", "")
+    found = [(_box(face, decoded), round(face.score, 4)) for face in faces]
+    return _Ready(images, list(found), "" if faces else "no face found", decoded.note)
+
+
+def _box(face: Face, decoded: predict_inputs.Decoded) -> tuple[int, int, int, int]:
+    """The face's box in pixels of the original picture, which it does not leave."""
+    x, y, width, height = face.box
+    across, down = (whole / part for whole, part in zip(decoded.size, decoded.rgb.shape[1::-1], strict=True))
+    left, right = (min(max(round(at * across), 0), decoded.size[0]) for at in (x, x + width))
+    top, bottom = (min(max(round(at * down), 0), decoded.size[1]) for at in (y, y + height))
+    return left, top, max(right - left, 1), max(bottom - top, 1)

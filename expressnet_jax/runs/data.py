@@ -1,0 +1,76 @@
+"""What a config trains and validates on, and the batches of this process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+from data_pipelines import loader, prepare, splits
+from data_pipelines.common.errors import DataError
+from data_pipelines.splits import Batch, Split
+from expressnet_jax.config import Config, Data
+
+_HOLDOUTS = {"clean": splits.clean_holdout, "random": splits.random_holdout}
+
+
+class TrainingData(NamedTuple):
+    """The splits of a run."""
+
+    train: Split
+    also: list[tuple[Split, float]]  # further training data, and how often an example of it against one of `train`
+    validation: Split
+
+    @property
+    def examples(self) -> int:
+        """How many examples make an epoch."""
+        return len(self.train) + sum(len(split) for split, _ in self.also)
+
+
+def open_data(config: Config, data_dir: str | None) -> TrainingData:
+    """The training and the validation split of a config, the latter held out from the former unless it is named."""
+    data, votes = config.data, config.data.target == "votes"
+    train = splits.open_split(data.name, data.train_split, data.classes, data_dir=data_dir, votes=votes)
+    if data.validation_split:
+        validation = splits.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
+    else:  # the same examples whatever the run's seed is, so that seeds can be compared
+        train, validation = _HOLDOUTS[data.holdout](train, data.validation_fraction, seed=data.holdout_seed)
+    also = [
+        (splits.open_split(name, "train", data.classes, data_dir=data_dir), weight) for name, weight in also_of(data)
+    ]
+    found = TrainingData(train, also, validation)
+    if found.examples < config.batch_size:
+        few = f"{train.name} has {found.examples} examples"
+        raise DataError(f"{few}, fewer than batch_size={config.batch_size}; use a smaller batch")
+    return found
+
+
+def also_of(data: Data) -> list[tuple[str, float]]:
+    """`data.also` as (data set, weight) pairs. Raises ValueError where it is not of that form."""
+    pairs = [part.partition("=") for part in data.also.split(",") if part.strip()]
+    return [(name.strip(), float(weight)) for name, _, weight in pairs]
+
+
+def open_for_evaluation(config: Config, name: str, split: str, data_dir: str | None) -> Split:
+    """A split to evaluate on, with people's votes where the data set has them.
+
+    "held_out" is the part of the training split that the config holds out; so is "validation" where the data set has no
+    split of that name.
+    """
+    info = prepare.read_info(name, data_dir).info
+    held_out = split == "held_out" or (split == "validation" and split not in info.splits)
+    if name == config.data.name and held_out:
+        found = open_data(config, data_dir).validation
+    else:
+        found = splits.open_split(name, split, config.data.classes, data_dir=data_dir)
+    return dataclasses.replace(found, votes="votes" in info.features)
+
+
+def batches(config: Config, data: TrainingData, start: int = 0) -> Iterator[Batch]:
+    """This process's part of the training batches from step `start` on."""
+    return loader.training_batches(
+        data.train, config.batch_size, seed=config.seed, start=start, host=jax.process_index(),
+        hosts=jax.process_count(), workers=config.data.workers, sampling=config.data.sampling, also=data.also,
+    )  # fmt: skip

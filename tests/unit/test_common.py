@@ -1,0 +1,122 @@
+"""The ground floor: text, tables, files and threads that both packages use."""
+
+import csv
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.common import files, tables, text, threads
+
+
+def test_counts_and_times_read_as_a_person_would_write_them():
+    assert [text.counted(n, "picture") for n in (0, 1, 2000)] == ["0 pictures", "1 picture", "2,000 pictures"]
+    assert text.counted(2, "class", "classes") == "2 classes"
+    assert [text.span(s) for s in (0, 65, 3723.4)] == ["0:00", "1:05", "1:02:03"]
+
+
+def test_a_strangers_text_cannot_steer_the_terminal():
+    assert text.shown("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
+    assert len(text.shown("x" * 5000, text.LONG)) == text.LONG + 3
+    assert text.one_line(ValueError("two\n  lines")) == "two lines"
+
+
+def test_a_line_of_json_has_null_for_what_json_has_no_number_for():
+    assert json.loads(text.json_line({"a": [float("nan"), (1.5, float("inf"))]})) == {"a": [None, [1.5, None]]}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path):
+    path = tmp_path / ("n" * 255)
+    files.write_text(path, "first")
+    with pytest.raises(RuntimeError), files.replacing(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("kept")
+    link.symlink_to(target)
+    files.write_text(link, "new")
+    assert target.read_text() == "kept" and link.read_text() == "new" and not link.is_symlink()
+
+
+def test_a_lock_is_held_against_another_process_and_gone_with_it(tmp_path: Path):
+    path = tmp_path / ".lock"
+    code = f"import fcntl, sys; f = open({str(path)!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+    code += "print(1, flush=True); sys.stdin.read()"
+    assert not files.is_locked(path)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        assert files.is_locked(path)
+        with pytest.raises(OSError, match="busy"), files.locked(path, OSError("busy")):
+            pass
+        other.kill()
+    with files.locked(path, OSError("busy")):
+        assert not list(tmp_path.glob("*.part"))
+    assert not files.is_locked(path)
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    new, old, aside = tmp_path / "new", tmp_path / "old", tmp_path / "aside"
+    for folder in (new, old):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    rename = Path.rename
+    monkeypatch.setattr(
+        Path, "rename", lambda self, to: (_ for _ in ()).throw(OSError) if self == new else rename(self, to)
+    )
+    with pytest.raises(OSError):
+        files.replace_folder(new, old, aside=aside)
+    assert (old / "name").read_text() == "old"
+    monkeypatch.undo()
+    files.replace_folder(new, old, aside=aside)
+    assert (old / "name").read_text() == "new" and (aside / "name").read_text() == "old"
+
+
+@pytest.mark.parametrize("cell", ["=1", "+a", "-a", "@a", "\t=1", "\r=1", "\n=1", "a;=1", 'a; "=1', "\uff1d1"])
+def test_no_cell_is_a_formula(cell, tmp_path: Path):
+    with (tmp_path / "t.csv").open("w", newline="") as stream:
+        tables.CsvWriter(stream).rows([["name", None, 1.5, "-2.5e3"], [cell, "", 2, "x"]])
+    with (tmp_path / "t.csv").open(newline="") as stream:
+        first, second = csv.reader(stream)
+    assert first == ["name", "", "1.5", "-2.5e3"]
+    assert "'" in second[0] and second[0].replace("'", "") == cell
+
+
+def test_columns_are_aligned():
+    assert tables.aligned([["a", "b"], ["long", "1"]]) == ["a     b", "long  1"]
+
+
+def test_threads_keep_the_order_and_the_bound():
+    under_way, most, lock = set(), 0, threading.Lock()
+
+    def work(n: int) -> int:
+        nonlocal most
+        with lock:
+            under_way.add(n)
+            most = max(most, len(under_way))
+        return n * n
+
+    done = []
+    for n, square in threads.ordered(work, range(50), workers=4, full=lambda waiting: len(waiting) > 5):
+        with lock:
+            under_way.discard(n)
+        done.append((n, square))
+    assert done == [(n, n * n) for n in range(50)]
+    assert most <= 7  # five that wait, the one taken, and the one handed out
+
+
+def test_an_error_in_a_thread_ends_the_work():
+    def fail(n: int) -> int:
+        if n == 3:
+            raise ValueError("three")
+        return n
+
+    seen = []
+    with pytest.raises(ValueError, match="three"):
+        seen += [n for n, _ in threads.ordered(fail, iter(range(10)), workers=2)]
