@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 #: What makes a cell a formula to spreadsheets (OWASP, "CSV Injection"), the signs of full width too. Where the locale
 #: has a decimal comma, Excel parts lines at semicolons, in quotes or not, so that a cell can begin after each of them.
@@ -24,10 +24,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 class CsvWriter:
-    """Writes rows to a text stream that was opened with newline="". Texts stand in quotes, None is an empty cell."""
+    """Writes rows to a text stream that was opened with newline="". Texts stand in quotes, None is an empty cell.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
+    With quoting=csv.QUOTE_MINIMAL, only those texts stand in quotes that could not be told apart otherwise.
+    """
+
+    def __init__(self, stream: TextIO, quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC) -> None:
+        self._writer = csv.writer(stream, quoting=quoting)
 
     def rows(self, rows: Iterable[Iterable[Any]]) -> None:
         """Writes the rows; a text that a spreadsheet would take for a formula gets an apostrophe in front."""

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_pipelines import pictures
+from data_pipelines.common.text import one_line
 from data_pipelines.faces import detectors
 from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import MAX_MEMBER_BYTES
@@ -134,7 +135,7 @@ def _matches(pattern: Path) -> Iterator[Found]:
     try:  # Path.glob does not follow links to folders in **, glob.glob does
         matches = sorted(base.glob(str(pattern.relative_to(base))))
     except (ValueError, NotImplementedError, OSError) as error:
-        yield Found(str(pattern), "", f"no usable pattern ({' '.join(str(error).split())})")
+        yield Found(str(pattern), "", f"no usable pattern ({one_line(error)})")
         return
     if not matches:
         yield Found(str(pattern), "", "no file matches this pattern")
@@ -324,7 +325,7 @@ def _of_pil(image: Image.Image) -> np.ndarray:
         upright = ImageOps.exif_transpose(image)
         return np.array((upright.convert("L") if image.mode in _GREY else upright).convert("RGB"))
     except Exception as error:  # for damaged files Pillow raises nearly every type there is
-        raise BadPicture(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise BadPicture(f"cannot be decoded ({one_line(error) or type(error).__name__})") from None
 
 
 def _frames(one: Found, every: int) -> Iterator[Input]:

@@ -8,22 +8,23 @@ import csv
 import itertools
 import math
 import os
-import sys
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from tqdm import tqdm
 
+from data_pipelines.common.files import replacing
+from data_pipelines.common.tables import CsvWriter
+from data_pipelines.common.text import LONG, counted, json_line, say, shown
+from data_pipelines.common.threads import ordered
 from data_pipelines.pictures import BadPicture
 from expressnet_jax.predict import inputs as predict_inputs
 from expressnet_jax.predict.inputs import Found, Input
 from expressnet_jax.predict.recognizer import Model, Pictured, PredictError
-from expressnet_jax.runs.folder import json_line
 
 #: Colour of boxes and of the labels' ground, RGB.
 COLOUR = (255, 196, 0)
@@ -33,9 +34,6 @@ _LEGIBLE = 192
 
 #: Written into drawn pictures, so that a later run knows that it may replace them.
 _MARK = "drawn by expressnet predict"
-
-#: A cell that begins with one of these is a formula to spreadsheets (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _PATH_WIDTH = 44
 
@@ -47,7 +45,7 @@ def run(
     """Answers all pictures of `paths`; lines for people go to standard error.
 
     Args:
-        model: made by `predict.load`.
+        model: made by `recognizer.load`.
         paths: files, folders, patterns, videos, "camera:0"; see predict_inputs.find.
         json: where a list of {path, faces [{box, label, probabilities}]} or {path, error} goes, picture by picture.
         csv_file: a new table with a row for each face and for each picture without one; complete, or not there.
@@ -68,6 +66,7 @@ def run(
     if draw is not None:
         _check_draw(draw, paths)
     summary = _Summary()
+    ends = [KeyboardInterrupt] if any(one.camera for one in found) else []  # a camera has no other end
     with contextlib.ExitStack() as stack:
         total = None if any(one.frames for one in found) else len(found)
         bar = stack.enter_context(tqdm(total=total, unit=" pictures", leave=False, disable=None))
@@ -75,23 +74,34 @@ def run(
         if json is not None:
             sinks.append(stack.enter_context(_Json(json)))
         if csv_file is not None:
-            sinks.append(stack.enter_context(_Csv(csv_file, model.classes)))
+            sinks.append(_Csv(stack.enter_context(_new_table(csv_file)), model.classes))
         if json is None and csv_file is None:
             sinks.append(_Lines(found))
-        if draw is not None:
-            sinks.append(stack.enter_context(_Drawer(draw)))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is in its result
-        try:
-            for source, result in model.answers(predict_inputs.open_found(found, every)):
-                for sink in sinks:
-                    sink.add(source, result)
-                bar.update()
-        except KeyboardInterrupt:
-            if not any(one.camera for one in found):  # which has no other end
-                raise
-    _say(summary.text())
+        stack.enter_context(contextlib.suppress(*ends))
+
+        answers = model.answers(predict_inputs.open_found(found, every))
+        told = _told(answers, sinks, bar, contextlib.suppress(*ends))
+        if draw is not None:
+            _draw(draw, told)
+        else:
+            for _ in told:
+                pass
+    say(summary.text())
     return 0 if summary.faces else 1
+
+
+def _told(
+    answers: Iterable[tuple[Input, Pictured]], sinks: Sequence[Any], bar: Any, ends: contextlib.suppress
+) -> Iterator[tuple[Input, Pictured]]:
+    """The same answers, each after all sinks have taken it; they are over where `ends` takes an exception."""
+    with ends:
+        for source, result in answers:
+            for sink in sinks:
+                sink.add(source, result)
+            bar.update()
+            yield source, result
 
 
 def as_json(result: Pictured) -> dict[str, Any]:
@@ -145,27 +155,28 @@ class _Summary:
     def text(self) -> str:
         rate = self._pictures / max(time.perf_counter() - self._began, 1e-9)
         failed = f", {self._failed:,} without an answer" if self._failed else ""
-        labels = ", ".join(f"{_shown(label)} {count:,}" for label, count in self._labels.most_common())
-        return f"{self._pictures:,} pictures{failed}; {self.faces:,} faces{': ' * bool(labels)}{labels}; {rate:,.0f}/s"
+        labels = ", ".join(f"{shown(label)} {count:,}" for label, count in self._labels.most_common())
+        found = f"{counted(self._pictures, 'picture')}{failed}; {counted(self.faces, 'face')}"
+        return f"{found}{': ' * bool(labels)}{labels}; {rate:,.0f}/s"
 
 
 class _Lines:
     """A line for each face on the screen."""
 
     def __init__(self, found: Iterable[Found]) -> None:
-        self._width = min(_PATH_WIDTH, max((len(_shown(one.path)) for one in found), default=0))
+        self._width = min(_PATH_WIDTH, max((len(shown(one.path)) for one in found), default=0))
 
     def add(self, _: Input, result: Pictured) -> None:
-        path = _shown(result.path)
+        path = shown(result.path)
         path = path if len(path) <= self._width else "\N{HORIZONTAL ELLIPSIS}" + path[len(path) - self._width + 1 :]
         start = path.ljust(self._width) + ("" if result.time is None else f" {result.time:9.2f} s")
         if result.error:
-            _say(f"{start}  no answer: {_shown(result.error)}")
+            say(f"{start}  no answer: {shown(result.error)}")
         note = f"  ({result.note})" if result.note else ""
         for face in result.faces:
             box = "{},{} {}x{}".format(*face.box).ljust(20) if face.box else ""
             best = sorted(face.probabilities.items(), key=lambda item: -item[1])[:3]
-            _say(f"{start}  {box}{'   '.join(f'{_shown(label)} {p:.2f}' for label, p in best)}{note}")
+            say(f"{start}  {box}{'   '.join(f'{shown(label)} {p:.2f}' for label, p in best)}{note}")
 
 
 class _Json:
@@ -187,94 +198,58 @@ class _Json:
         self._stream.flush()
 
 
+@contextlib.contextmanager
+def _new_table(path: Path) -> Iterator[TextIO]:
+    """A text file that takes its place at the end. Names of files that are no text come out as they went in."""
+    with replacing(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        yield file
+
+
 class _Csv:
     """A table of fixed columns: a row for each face, and one for each picture without."""
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
-        self._path, self._classes = path, classes
-        self._part = path.with_name(path.name + ".part")
-
-    def __enter__(self) -> _Csv:
-        # Names of files that are no text come out as they went in.
-        self._file = self._part.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-        self._writer = csv.writer(self._file)
-        each = (f"probability_{name}" for name in self._classes)
+    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
+        self._table, self._classes = CsvWriter(stream, csv.QUOTE_MINIMAL), classes
+        each = (f"probability_{name}" for name in classes)
         columns = ("path", "time", "face", "left", "top", "width", "height", "score", "label", "probability")
-        self._writer.writerow([*columns, *each, "experts_cnn", "experts_expression", "note", "error"])
-        return self
+        self._table.rows([[*columns, *each, "experts_cnn", "experts_expression", "note", "error"]])
 
     def add(self, _: Input, result: Pictured) -> None:
-        start = [_cell(result.path), "" if result.time is None else result.time]
+        start = [result.path, result.time]
         if result.error:
-            empty = 10 + len(self._classes)
-            self._writer.writerow([*start, *[""] * empty, "", _cell(result.error)])
+            self._table.rows([[*start, *[None] * (11 + len(self._classes)), result.error]])
         for number, face in enumerate(result.faces):
-            probabilities = [f"{face.probabilities[name]:.7f}" for name in self._classes]
-            row = [number, *(face.box or [""] * 4), "" if face.score is None else face.score]
-            row += [_cell(face.label), f"{face.probabilities[face.label]:.7f}", *probabilities]
-            row += [" ".join(map(str, face.experts.get(layer, ()))) for layer in ("moe_cnn", "moe_expression")]
-            self._writer.writerow([*start, *row, _cell(result.note), ""])
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            os.replace(self._part, self._path)
-        else:
-            self._part.unlink(missing_ok=True)
+            probabilities = [face.probabilities[name] for name in (face.label, *self._classes)]
+            experts = [" ".join(map(str, face.experts.get(layer, ()))) for layer in ("moe_cnn", "moe_expression")]
+            row = [*start, number, *(face.box or [None] * 4), face.score, face.label]
+            self._table.rows([[*row, *(f"{p:.7f}" for p in probabilities), *experts, result.note, None]])
 
 
-def _cell(text: str) -> str:
-    """A quote before what a spreadsheet would take for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+def _draw(folder: Path, answered: Iterable[tuple[Input, Pictured]]) -> None:
+    """Writes annotated copies in threads, up to eight: JPEG where the picture's name ends so, else PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    used: set[str] = set()
+    tasks = ((source, result, folder / _unique(source.name, used)) for source, result in answered if result.faces)
+    for _, why in ordered(lambda task: _draw_copy(*task), tasks, workers=min(8, os.cpu_count() or 1)):
+        if why:
+            say(shown(why, LONG))
 
 
-class _Drawer:
-    """Annotated copies, in threads: JPEG where the picture's name ends so, else PNG."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._used: set[str] = set()
-        self._threads = min(8, os.cpu_count() or 1)
-        self._futures: collections.deque[Future[str]] = collections.deque()
-
-    def __enter__(self) -> _Drawer:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="drawing")
-        return self
-
-    def add(self, source: Input, result: Pictured) -> None:
-        if result.faces:
-            target = self._folder / self._unique(source.name)
-            self._futures.append(self._pool.submit(_draw_copy, source, result, target))
-            self._collect(2 * self._threads)
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._collect(0)
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _collect(self, leave: int) -> None:
-        while len(self._futures) > leave:
-            if why := self._futures.popleft().result():
-                _say(_shown(why))
-
-    def _unique(self, name: str) -> str:
-        """The name, without steps upwards, ending in .jpg, .jpeg or .png, and not used before."""
-        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")] or ["picture"]
-        *parents, last = parts
-        stem, suffix = os.path.splitext(last)
-        if suffix.lower() not in (".jpg", ".jpeg", ".png"):
-            stem, suffix = last, ".png"
-        for number in itertools.count(1):
-            ending = suffix if number == 1 else f"-{number}{suffix}"
-            kept = os.fsencode(stem)[: 255 - len(ending)].decode("utf-8", "ignore")  # bytes that a file's name may have
-            made = "/".join([*parents, kept + ending])
-            if made not in self._used:
-                break
-        self._used.add(made)
-        return made
+def _unique(name: str, used: set[str]) -> str:
+    """The name, without steps upwards, ending in .jpg, .jpeg or .png; not one of `used`, to which it is added."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")] or ["picture"]
+    *parents, last = parts
+    stem, suffix = os.path.splitext(last)
+    if suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        stem, suffix = last, ".png"
+    for number in itertools.count(1):
+        ending = suffix if number == 1 else f"-{number}{suffix}"
+        kept = os.fsencode(stem)[: 255 - len(ending)].decode("utf-8", "ignore")  # bytes that a file's name may have
+        made = "/".join([*parents, kept + ending])
+        if made not in used:
+            break
+    used.add(made)
+    return made
 
 
 def _draw_copy(source: Input, result: Pictured, target: Path) -> str:
@@ -286,17 +261,13 @@ def _draw_copy(source: Input, result: Pictured, target: Path) -> str:
     except BadPicture as error:
         return f"{target} not drawn: {error}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{os.getpid()}-{hash(target.name) & 0xFFFFFFFF:08x}.part")
-    try:
+    with replacing(target) as part:
         if target.suffix.lower() == ".png":
             info = PngImagePlugin.PngInfo()
             info.add_text("Comment", _MARK)
             image.save(part, "PNG", pnginfo=info)
         else:
             image.save(part, "JPEG", quality=92, subsampling=0, comment=_MARK)
-        os.replace(part, target)  # a link is replaced too, and not what it leads to
-    finally:
-        part.unlink(missing_ok=True)
     return ""
 
 
@@ -319,7 +290,7 @@ def annotated(image: Image.Image, result: Pictured) -> Image.Image:
         left, top, width, height = (factor * n for n in face.box or (0, 0, image.width // factor, 0))
         if face.box:
             drawing.rectangle((left, top, left + width - 1, top + height - 1), outline=COLOUR, width=line)
-        text = _fitting(f"{_shown(face.label)} {face.probabilities[face.label]:.2f}", image.width - 4, font)
+        text = _fitting(f"{shown(face.label)} {face.probabilities[face.label]:.2f}", image.width - 4, font)
         across, down = drawing.textbbox((0, 0), text, font)[2:]
         x = max(0, min(left, image.width - int(across) - 4))
         y = top - int(down) - 4 if top >= down + 4 else min(top + height, image.height - int(down) - 4)
@@ -333,12 +304,3 @@ def _fitting(text: str, width: int, font: Any) -> str:
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2] + "\N{HORIZONTAL ELLIPSIS}"
     return text
-
-
-def _shown(text: str) -> str:
-    """Text for a terminal: what is not printable (line ends, escape sequences, broken names) is spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)

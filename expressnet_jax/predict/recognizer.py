@@ -16,8 +16,7 @@ import os
 import re
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,9 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from data_pipelines.common.errors import UsageError
+from data_pipelines.common.errors import DataError, UsageError
+from data_pipelines.common.text import SHORT, one_line
+from data_pipelines.common.threads import ordered
 from data_pipelines.faces import crop, detectors
 from data_pipelines.faces.detectors import Face
 from data_pipelines.pictures import BadPicture
@@ -41,14 +42,14 @@ from expressnet_jax.predict.inputs import Input, Preparation
 #: Threads that read and decode; more of them only wait for each other.
 _THREADS = min(16, os.cpu_count() or 1)
 
-#: Bytes of frames and arrays in waiting from which on a batch is not waited for.
+#: Once so many bytes of frames and arrays wait in memory, the next batch is started without waiting until it is full.
 _MAX_HELD = 256 << 20
 
 #: What data preparation says of how it cut faces out (data_pipelines/faces.py).
 _CROPPED = re.compile(r"(\w+), (published margins|eyes level), (\d+) px")
 
 
-class PredictError(Exception):
+class PredictError(DataError):
     """A prediction that cannot be made; the message is one line."""
 
 
@@ -82,8 +83,9 @@ def load(
 
     Args:
         path: its folder.
-        faces: a detector, of data_pipelines.faces.detectors.NAMES: each face that it finds is cut out and answered. "none":
-            pictures are taken whole. None: as the training pictures were prepared, with a warning where that cannot be.
+        faces: a detector, of data_pipelines.faces.detectors.NAMES: each face that it finds is cut out and answered.
+            "none": pictures are taken whole. None: as the training pictures were prepared, with a warning where that
+            cannot be.
         faces_model: the model file that some detectors need.
         batch_size: pictures that the device is given at once; fewer are padded and cost as much, so to answer single
             pictures one by one, give 1. None: what keeps this kind of device busy.
@@ -226,7 +228,7 @@ class _Flow:
         self._waiting.append(one)
         self._queue.extend((one, image) for image in ready.images)
         self._held += source.held
-        # Who has shown many pictures without a face, or holds large ones, does not wait for a full batch.
+        # A camera waits for its answer; and neither pictures without a face nor large ones may pile up.
         if source.live or self._held > _MAX_HELD or len(self._waiting) > 8 * self._batch_size:
             self.flush()
         while len(self._queue) >= self._batch_size:
@@ -291,30 +293,18 @@ class Model:
     def answers(self, sources: Iterable[Input]) -> Iterator[tuple[Input, Pictured]]:
         """What `stream` gives, each with what it is the answer to."""
         flow = _Flow(self._network, self.batch_size)
-        for source, ready in self._ahead(sources):
+
+        def full(waiting: Collection[Input]) -> bool:
+            many = len(waiting) > 2 * self.batch_size + _THREADS
+            return many or sum(one.held for one in waiting) > _MAX_HELD or any(one.live for one in waiting)
+
+        for source, ready in ordered(
+            lambda source: _ready(source, self._preparation), sources, workers=_THREADS, full=full
+        ):
             flow.add(source, ready)
             yield from flow.answered()
         flow.flush()
         yield from flow.answered()
-
-    def _ahead(self, sources: Iterable[Input]) -> Iterator[tuple[Input, _Ready]]:
-        """Makes pictures ready in threads, ahead of who takes them, in order."""
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="pictures")
-        futures: deque[tuple[Input, Future[_Ready]]] = deque()
-        held = 0
-        try:
-            for source in sources:
-                futures.append((source, pool.submit(_ready, source, self._preparation)))
-                held += source.held
-                while futures and (source.live or held > _MAX_HELD or len(futures) > 2 * self.batch_size + _THREADS):
-                    first, future = futures.popleft()
-                    held -= first.held
-                    yield first, future.result()
-            while futures:
-                first, future = futures.popleft()
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _inputs(images: Any, every: int) -> Iterator[Input]:
@@ -342,8 +332,8 @@ def _ready(source: Input, preparation: Preparation) -> _Ready:
         images = [preparation.fit(cut(decoded.rgb, face, preparation.side)) for face in faces]
     except BadPicture as error:
         return _Ready([], [], str(error), "")
-    except Exception as error:  # a detector's library raises anything; one picture is no reason to stop
-        return _Ready([], [], f"its faces cannot be looked for ({' '.join(str(error).split())[:200]})", "")
+    except Exception as error:  # a detector's library may raise anything; one picture is no reason to stop
+        return _Ready([], [], f"looking for its faces failed ({one_line(error)[:SHORT]})", "")
     found = [(_box(face, decoded), round(face.score, 4)) for face in faces]
     return _Ready(images, list(found), "" if faces else "no face found", decoded.note)
 

@@ -162,7 +162,7 @@ def test_what_training_cut_out_and_prediction_cannot_is_said_in_one_line(tmp_pat
     warning, answer, summary = done.stderr.splitlines()
     assert warning.startswith("expressnet: the network was trained on faces cut out by yunet") and "--faces" in warning
     assert "/a.png  " in answer
-    assert summary.startswith("1 pictures; 1 faces: ")
+    assert summary.startswith("1 picture; 1 face: ")
 
 
 def test_the_package_is_there_at_once_and_loads_when_asked(artifact):

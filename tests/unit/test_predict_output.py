@@ -65,6 +65,8 @@ def test_cells_that_would_be_formulas_are_quoted(tmp_path):
     assert [row[0] for row in found[1:-1:2]] == [f"'{name}" for name in names[:-1]] + names[-1:]
     assert found[1][8] == "'=cmd" and found[-1][-1] == "'=error"
     assert not any(cell.startswith(("=", "+", "-", "@", "\t")) for row in found for cell in row)
+    (hidden,) = {row[0] for row in table(tmp_path, answered("a; =1+2;\uff20SUM.jpg"))[1:]}
+    assert hidden == "a; '=1+2;'\uff20SUM.jpg"  # Excel parts lines at semicolons where the locale has a decimal comma
 
 
 def test_a_table_is_whole_or_not_there(tmp_path):
