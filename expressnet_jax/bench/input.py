@@ -16,18 +16,18 @@ would do is not in it; nor are the steps that XLA queues beyond the one that run
 
 from __future__ import annotations
 
-import statistics
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from data_pipelines import loader
+from data_pipelines.common.tables import aligned
+from expressnet_jax.bench import timer
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.runs import data
 
-_WARM_UP = 2  # batches before anything is measured
 _HOSTS = (1, 8, 64, 256)
 _STEPS, _FIRST = 1000, 50  # steps simulated, and how many of them do not count, while the buffers settle
 _TOLERATED = 0.02  # of the time, spent in waiting
@@ -54,7 +54,7 @@ def measure(
     which: Any = {"seed": config.seed, "host": host, "hosts": hosts, "sampling": config.data.sampling}
     which["also"] = opened.also
     batches = loader.training_batches(opened.train, config.batch_size, workers=config.data.workers, **which)
-    for _ in range(_WARM_UP):
+    for _ in range(timer.WARM_UP):
         shape = next(batches)["image"].shape
     found = {
         "data": opened.train.name, "picture": list(shape[1:]), "batch_size": config.batch_size,
@@ -77,10 +77,11 @@ def _rates(batches: Any, seconds: float, *, alone: bool) -> dict[str, Any]:
             count += len(next(batches)["label"])
         rates.append(count / (time.perf_counter() - began))
         per_core.append(count / (time.process_time() - busy))
+    speed = timer.spread(rates, 1)
     return {
-        "images_per_second": round(statistics.median(rates), 1),
-        "images_per_second_spread": [round(min(rates), 1), round(max(rates), 1)],
-        **({"images_per_core_second": round(statistics.median(per_core), 1)} if alone else {}),
+        "images_per_second": speed["median"],
+        "images_per_second_spread": [speed["min"], speed["max"]],
+        **({"images_per_core_second": timer.spread(per_core, 1)["median"]} if alone else {}),
     }
 
 
@@ -100,11 +101,8 @@ def batch_times(steps: Any, seconds: float) -> np.ndarray:
             times.append(1e3 * (time.perf_counter() - began))
             step += loader.THREADS
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(loader.THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(loader.THREADS) as pool:
+        list(pool.map(work, range(loader.THREADS)))
     return np.array(times)
 
 
@@ -164,10 +162,11 @@ def describe(found: dict[str, Any]) -> str:
     if "forecast" not in found:
         return "\n".join(lines)
     ms = found["batch_ms"]
+    rows = [["hosts", "time waited", f"under {found['tolerated']:.0%} with steps from"]]
+    rows += [[str(row["hosts"]), f"{row['waiting']:.2%}", f"{row['step_ms']:g} ms"] for row in found["forecast"]]
     lines += [
         f"{'batch ms':<28}median {ms['median']:g}, p99 {ms['p99']:g}, max {ms['max']:g} of {ms['measured']}",
         f"\nsimulated, not run: hosts that all load as this one, steps of {found['simulated_step_ms']:g} ms",
-        f"{'hosts':>8}{'time waited':>14}    under {found['tolerated']:.0%} with steps from",
+        *aligned(rows),
     ]
-    lines += [f"{row['hosts']:>8}{row['waiting']:>14.2%}{row['step_ms']:>20g} ms" for row in found["forecast"]]
     return "\n".join(lines)

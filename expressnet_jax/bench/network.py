@@ -2,8 +2,8 @@
 
 Legend: B global batch, S picture side, H W picture height and width, P kernel side, D in, F out.
 
-Every figure is a median of several runs after two that do not count, with the smallest and the largest. Pictures are
-random bytes of the network's own size, so nothing here needs a data set.
+Every time is a median of several runs, with the shortest and the longest (`timer`). Pictures are random bytes of the
+network's own size, so nothing here needs a data set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +23,10 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.tables import aligned
+from data_pipelines.common.text import say
+from expressnet_jax.bench import timer
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.config.duration import Clock
 from expressnet_jax.export import inspection
@@ -33,10 +36,10 @@ from expressnet_jax.plan import machines
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import program
 
-_WARM_UP = 2
+_CONV = ("inference", "training")  # what a convolution is timed for
 
 
-class BenchError(Exception):
+class BenchError(DataError):
     """Something to be measured did not run; the message is one line."""
 
 
@@ -55,7 +58,7 @@ def step(config: Config, *, only: str = "", against: Peer | None = None, repeats
     with jax.set_mesh(mesh):
         batch = meshes.to_device(mesh, _pictures(config))
         state, sums = states.init(config, made.optimizer, mesh), made.zero_sums()
-        compiled, seconds = _compile(made.step, state, sums, batch)
+        compiled, seconds = timer.compiled(made.step, state, sums, batch)
         held = [state, sums]
 
         def run() -> Any:
@@ -79,7 +82,7 @@ def infer(config: Config, *, only: str = "", against: Peer | None = None, repeat
             images = preprocess.preprocess(images, config.model.image_size, config.preprocess)
             return jax.nn.softmax(nnx.merge(graph, arrays)(images).logits)
 
-        compiled, seconds = _compile(jax.jit(answer), arrays, batch["image"])
+        compiled, seconds = timer.compiled(jax.jit(answer), arrays, batch["image"])
         found = _against(config, lambda: compiled(arrays, batch["image"]), against, repeats, "infer")
     return found | _costs(config, compiled, seconds, found, passes=1) | {"only": only or "everything"}
 
@@ -139,55 +142,28 @@ def _with_gradients(form: str, *, first: bool) -> Callable[..., Any]:
     return run
 
 
-def _compile(function: Any, *arguments: Any) -> tuple[Any, float]:
-    jax.config.update("jax_enable_compilation_cache", False)  # or the time would be that of reading a file
-    began = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
-    return compiled, time.perf_counter() - began
-
-
 def _timed(function: Callable[..., Any], repeats: int, *arguments: Any) -> dict[str, float]:
-    compiled, _ = _compile(jax.jit(function), *arguments)
-    return _spread(_times(lambda: compiled(*arguments), repeats))
-
-
-def _times(run: Callable[[], Any], repeats: int) -> list[float]:
-    """Milliseconds of each run, after some that do not count."""
-    times = []
-    for _ in range(_WARM_UP + repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(1e3 * (time.perf_counter() - began))
-    return times[_WARM_UP:]
-
-
-def _spread(times: list[float]) -> dict[str, float]:
-    return {"median": round(statistics.median(times), 3), "min": round(min(times), 3), "max": round(max(times), 3)}
+    program, _ = timer.compiled(jax.jit(function), *arguments)
+    return timer.spread(timer.milliseconds(lambda: program(*arguments), repeats))
 
 
 def _against(config: Config, run: Callable[[], Any], peer: Peer | None, repeats: int, kind: str) -> dict[str, Any]:
     """Our times; with a peer, a few of ours and one call of the peer's in turn, and the ratio of each pair."""
     if peer is None:
-        times = _times(run, repeats)
-        return {"images_per_second": _speed(config, times), "step_ms": _spread(times)}
+        return _speeds(config, timer.milliseconds(run, repeats))
     all_times, pairs = [], []
-    for number in range(peer.pairs):
-        times = _times(run, repeats)
+    for number in range(1, peer.pairs + 1):
+        times = timer.milliseconds(run, repeats)
         all_times += times
-        theirs = _peer(peer.command, config.batch_size, kind)
-        ratio = _speed(config, times) / theirs
-        pairs.append({"ours": _speed(config, times), "peer": theirs, "ratio": round(ratio, 2)})
-        line = f"pair {number + 1}: {_speed(config, times)} against {theirs} images/s, ratio {ratio:.2f}"
-        print(line, file=sys.stderr, flush=True)
+        ours, theirs = _speed(config, times), _peer(peer.command, config.batch_size, kind)
+        pairs.append({"ours": ours, "peer": theirs, "ratio": round(ours / theirs, 2)})
+        say(f"pair {number}: {ours} against {theirs} images/s, ratio {ours / theirs:.2f}")
     ratio = round(statistics.median(pair["ratio"] for pair in pairs), 2)
-    speed = _speed(config, all_times)
-    return {
-        "images_per_second": speed,
-        "step_ms": _spread(all_times),
-        "peer": peer.command,
-        "pairs": pairs,
-        "ratio": ratio,
-    }
+    return _speeds(config, all_times) | {"peer": peer.command, "pairs": pairs, "ratio": ratio}
+
+
+def _speeds(config: Config, times: list[float]) -> dict[str, Any]:
+    return {"images_per_second": _speed(config, times), "step_ms": timer.spread(times)}
 
 
 def _speed(config: Config, times: list[float]) -> float:
@@ -217,9 +193,7 @@ def _peer(command: str, batch_size: int, kind: str) -> float:
 def _costs(config: Config, compiled: Any, seconds: float, found: dict[str, Any], *, passes: int) -> dict[str, Any]:
     """What the compiler and the device know of a program: time to compile, memory, arithmetic."""
     device = jax.devices()[0]
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    live = device.memory_stats() or {}
-    planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    executed = (compiled.cost_analysis() or {}).get("flops", 0)  # by the compiler's count, without library calls
     useful = passes * inspection.flops_per_image(config) * config.batch_size
     chip = machines.chip_of(device.device_kind)
     rate = useful / (found["step_ms"]["median"] / 1e3)
@@ -227,9 +201,9 @@ def _costs(config: Config, compiled: Any, seconds: float, found: dict[str, Any],
         "batch_size": config.batch_size, "image_size": config.model.image_size, "dtype": config.model.dtype,
         "device": f"{jax.device_count()} x {device.device_kind}", "jax": jax.__version__,
         "compile_seconds": round(seconds, 2),
-        "peak_memory_bytes": int(live.get("peak_bytes_in_use", planned - memory.alias_size_in_bytes)),
+        "peak_memory_bytes": timer.peak_memory(compiled),
         "flops_useful": useful,  # as if every convolution were done directly; a gradient is twice its forward pass
-        "flops_executed": int(cost.get("flops", 0)),  # by the compiler's count, which leaves library calls out
+        "flops_executed": int(executed),
         "fraction_of_peak": None if chip is None else round(rate / chip.bfloat16 / jax.device_count(), 4),
     }  # fmt: skip
 
@@ -251,13 +225,9 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _conv_table(found: dict[str, Any]) -> str:
-    lines = [f"milliseconds (median) for a batch of {found['batch_size']}: inference, training"]
-    lines += [f"{'layer':<14}{'kernel':<22}{'picture':>8}" + "".join(f"{form:>22}" for form in large_conv.FORMS)]
+    rows = [["layer", "kernel", "picture", *(f"{form}, {what}" for form in large_conv.FORMS for what in _CONV)]]
     for row in found["layers"]:
         p, q, d, f = row["kernel"]
-        times = "".join(
-            f"{row[form]['inference_ms']['median']:>12.2f}{row[form]['training_ms']['median']:>10.2f}"
-            for form in large_conv.FORMS
-        )
-        lines.append(f"{row['layer']:<14}{f'{p}x{q} {d}->{f}':<22}{row['side']:>8}{times}")
-    return "\n".join(lines)
+        times = [f"{row[form][f'{what}_ms']['median']:.2f}" for form in large_conv.FORMS for what in _CONV]
+        rows.append([row["layer"], f"{p}x{q} {d}->{f}", str(row["side"]), *times])
+    return "\n".join([f"milliseconds (median) for a batch of {found['batch_size']}", *aligned(rows)])

@@ -47,3 +47,13 @@ def test_the_benchmark_measures_every_movement_of_one_device(monkeypatch):
         assert row["expert_bytes"] == 4 * 4 * (16 * 16 + 16)  # float32, 4 experts of 16 to 16
     assert found["rows"][0]["dropped"] == found["rows"][2]["dropped"] == 0
     assert "dropless" in bench_experts.describe(found)
+
+
+def test_the_benchmark_of_the_soft_router_says_that_it_selects_every_expert(monkeypatch):
+    for name, value in (("_EXPERTS", (4,)), ("_IMAGES", (16,))):
+        monkeypatch.setattr(bench_experts, name, value)
+    config = config_files.load(TINY, [("moe.router", "soft"), ("moe.capacity_factor", "0.5")])
+    rows = {row["implementation"]: row for row in bench_experts.sweep(config, repeats=1)["rows"]}
+    assert list(rows) == ["dense", "capacity", "dropless"]
+    assert all(row["selected"] == row["experts"] == 4 for row in rows.values())
+    assert rows["capacity"]["dropped"] == 0.5 and rows["dense"]["dropped"] == 0  # of 4 * 16 pairs, half have room

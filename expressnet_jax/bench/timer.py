@@ -1,0 +1,44 @@
+"""How long something takes on this machine: the time to compile it, and several runs after two that do not count."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+WARM_UP = 2
+
+
+def compiled(function: Any, *arguments: Any) -> tuple[Any, float]:
+    """A jitted function as a program for these arguments, and the seconds that it took to compile."""
+    jax.config.update("jax_enable_compilation_cache", False)  # or the time would be that of reading a file
+    began = time.perf_counter()
+    program = function.lower(*arguments).compile()
+    return program, time.perf_counter() - began
+
+
+def milliseconds(run: Callable[[], Any], repeats: int) -> list[float]:
+    """What each of so many runs takes until its results are there."""
+    times = []
+    for _ in range(WARM_UP + repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(1e3 * (time.perf_counter() - began))
+    return times[WARM_UP:]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
+    """The median, the smallest and the largest of some measurements, rounded."""
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
+
+
+def peak_memory(program: Any) -> int:
+    """Bytes that a device has needed at most, or where it does not count them, what the compiler has planned."""
+    memory = program.memory_analysis()
+    planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    live = jax.devices()[0].memory_stats() or {}
+    return int(live.get("peak_bytes_in_use", planned - memory.alias_size_in_bytes))
