@@ -82,8 +82,7 @@ def _export(options: argparse.Namespace, _: list[tuple[str, str]]) -> dict[str, 
     _start_jax()
     return export.export(
         options.workdir, options.formats.split(","), options.out, ema=not options.raw, dtype=options.dtype,
-        weights="best" if options.step is None else options.step, quantize=options.quantize,
-        data_dir=options.data_dir, overwrite=options.overwrite,
+        step=options.step, quantize=options.quantize, data_dir=options.data_dir, overwrite=options.overwrite,
     )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import SHORT, one_line
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.export import safetensors_format
@@ -42,7 +44,7 @@ _KEYS: dict[str, type] = {
 }  # fmt: skip
 
 
-class ArtifactError(Exception):
+class ArtifactError(DataError):
     """An artifact that is missing, damaged or was changed, or an export that failed; the message is one line."""
 
 
@@ -147,7 +149,7 @@ def read_meta(path: Path) -> dict[str, Any]:
             raise ValueError(f"no file, or one of more than {_MAX_CONFIG_BYTES >> 20} MB")
         meta = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{file} cannot be read: {_flat(error)}") from error
+        raise ArtifactError(f"{file} cannot be read: {_words(error)}") from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise ArtifactError(f"no artifact in {path}: its {CONFIG} has no format number (a run is exported first)")
     if meta["format"] != FORMAT or isinstance(meta["format"], bool):
@@ -172,7 +174,7 @@ def _check_files(path: Path, files: Mapping[str, Any]) -> None:
         except FileNotFoundError:
             raise ArtifactError(f"{path / name} is missing; copy the whole artifact, or export again") from None
         except OSError as error:
-            raise ArtifactError(f"{path / name} cannot be read: {_flat(error)}") from error
+            raise ArtifactError(f"{path / name} cannot be read: {_words(error)}") from error
         if found != expected:
             raise ArtifactError(
                 f"{path / name} is damaged or was changed (sha256 {found[:12]}..., {CONFIG} has {expected!r:.14}...); "
@@ -185,7 +187,7 @@ def _config(path: Path, meta: dict[str, Any]) -> Config:
         config = config_files.from_dict(meta["config"])
         config_files.check(config)
     except (ConfigError, ValueError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{path / CONFIG} was edited: {_flat(error)}; export again") from error
+        raise ArtifactError(f"{path / CONFIG} was edited: {_words(error)}; export again") from error
     _check_unedited(
         path,
         {"classes": meta["classes"], "preprocessing": meta["preprocessing"]},
@@ -256,5 +258,5 @@ def _abstract(config: Config) -> Any:
     return nnx.eval_shape(lambda: expressnet.create(config))
 
 
-def _flat(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _words(error: BaseException) -> str:
+    return one_line(error)[:SHORT] or type(error).__name__

@@ -52,8 +52,8 @@ def plain(config: Config) -> Config:
 class Reference:
     """The checkpoint's own answers: the network as it is evaluated, in float32 on the CPU, nothing folded."""
 
-    def __init__(self, config: Config, model: nnx.Module) -> None:
-        """Raises ConfigError where this process has no CPU backend."""
+    def __init__(self, config: Config, weights: Mapping[str, np.ndarray]) -> None:
+        """weights: by canonical name. Raises ConfigError where this process has no CPU backend."""
         try:
             self.device = jax.local_devices(backend="cpu")[0]
         except RuntimeError:
@@ -61,7 +61,7 @@ class Reference:
                 "export compares on the CPU; set JAX_PLATFORMS=cuda,cpu or tpu,cpu, or leave it"
             ) from None
         self.config = config
-        graph, state = nnx.split(model)
+        graph, state = nnx.split(artifact.filled(config, weights))
         self.state = jax.device_put(state, self.device)
 
         def run(state: Any, images: jax.Array) -> tuple[dict[str, jax.Array], ...]:

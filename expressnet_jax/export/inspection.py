@@ -16,20 +16,19 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
-from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import counted
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
-from expressnet_jax.export import artifact
+from expressnet_jax.export import artifact, trained
 from expressnet_jax.models import canonical, expressnet
 from expressnet_jax.moe import selfcheck as checks
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.runs import folder as run_folder
-from expressnet_jax.runs import restore, state
 
 _STATISTICS = ("mean", "var")
 
 
-class SelfcheckError(Exception):
+class SelfcheckError(DataError):
     """A computation that is wrong on these devices; the message is one line."""
 
 
@@ -70,18 +69,12 @@ def of_path(path: Path) -> Model:
         run = read.meta["run"]
         facts = {"kind": "artifact", "step": read.meta["step"], "validation": run.get("validation")}
         return _model(path, read.config, read.weights, facts)
-    workdir, step = path, None
+    workdir, step, kind = path, None, "run"
     if path.absolute().parent.name == "checkpoints" and path.name.isdecimal():
-        workdir, step = path.absolute().parent.parent, int(path.name)
-    config = run_folder.read_config(workdir)
-    restored, step = restore.restore_best(config, workdir, meshes.for_evaluation(config), step=step)
-    with Manager(workdir / "checkpoints", read_only=True) as manager:
-        record = manager.record(step)
-    if record["classes"] != list(config.data.classes):
-        raise CheckpointError(f"checkpoint {step} of {workdir} has other classes than its config.json")
-    weights = canonical.to_canonical(nnx.merge(state.graph(config), *state.weights(restored)))
-    kind = "run" if workdir == path else "checkpoint"
-    return _model(path, config, weights, {"kind": kind, "step": step, "validation": record["validation"]})
+        workdir, step, kind = path.absolute().parent.parent, int(path.name), "checkpoint"
+    found = trained.read(workdir, step)
+    facts = {"kind": kind, "step": found.step, "validation": found.record["validation"]}
+    return _model(path, found.config, found.weights, facts)
 
 
 def _is_artifact(path: Path) -> bool:
@@ -106,10 +99,15 @@ def _model(path: Path, config: Config, weights: dict[str, np.ndarray], facts: di
 
 
 def compare(a: Model, b: Model) -> dict[str, Any]:
-    """What differs between two: settings, and weights by part (largest difference; names that only one has)."""
-    shared = [n for n in a.weights if n in b.weights and a.weights[n].shape == b.weights[n].shape]
+    """What differs between two networks.
+
+    Returns `settings`, `same_weights`, `largest_difference` by part, and arrays by name: `only_in_first` and
+    `only_in_second`, and in `different_shapes` those of both, with both shapes.
+    """
+    both = sorted(set(a.weights) & set(b.weights))
+    shapes = {name: (a.weights[name].shape, b.weights[name].shape) for name in both}
     parts: dict[str, float] = {}
-    for name in shared:
+    for name in (name for name in both if len(set(shapes[name])) == 1):
         difference = float(np.max(np.abs(a.weights[name] - b.weights[name]), initial=0.0))
         part = name.split("/")[0]
         parts[part] = max(parts.get(part, 0.0), difference)
@@ -117,8 +115,9 @@ def compare(a: Model, b: Model) -> dict[str, Any]:
         "settings": config_files.differences(a.config, b.config),
         "same_weights": a.facts["digest"] == b.facts["digest"],
         "largest_difference": parts,
-        "only_in_first": sorted(set(a.weights) - set(shared)),
-        "only_in_second": sorted(set(b.weights) - set(shared)),
+        "only_in_first": sorted(set(a.weights) - set(b.weights)),
+        "only_in_second": sorted(set(b.weights) - set(a.weights)),
+        "different_shapes": {name: list(map(list, pair)) for name, pair in shapes.items() if len(set(pair)) == 2},
     }
 
 
@@ -186,13 +185,18 @@ def describe(found: dict[str, Any]) -> str:
 
 def describe_difference(found: dict[str, Any]) -> str:
     """What `compare` found, for a person."""
-    lines = [f"{len(found['settings'])} settings differ", *(f"  {setting}" for setting in found["settings"])]
+    settings = found["settings"]
+    lines = [f"{counted(len(settings), 'setting')} {'differs' if len(settings) == 1 else 'differ'}"]
+    lines += [f"  {setting}" for setting in settings]
     if found["same_weights"]:
         return "\n".join([*lines, "the weights are the same"])
     lines += ["the weights differ, at most by:"]
     lines += [f"  {part:<18}{difference:.3g}" for part, difference in found["largest_difference"].items()]
+    if shapes := found["different_shapes"]:
+        name, (first, second) = next(iter(shapes.items()))
+        what = f"{counted(len(shapes), 'array')} of {'another shape' if len(shapes) == 1 else 'other shapes'}"
+        lines.append(f"  {what}, such as {name}: {tuple(first)} in the first, {tuple(second)} in the second")
     for which in ("first", "second"):
-        names = found[f"only_in_{which}"]
-        if names:
-            lines.append(f"  {len(names)} names (or shapes) only in the {which}, such as {names[0]}")
+        if names := found[f"only_in_{which}"]:
+            lines.append(f"  {counted(len(names), 'array')} only in the {which}, such as {names[0]}")
     return "\n".join(lines)

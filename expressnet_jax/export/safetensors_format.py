@@ -12,6 +12,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from data_pipelines.common.text import SHORT, one_line
+
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 #: Tensors of the largest file that is taken for one of ours; the published network has 357.
 _MAX_TENSORS = 100_000
@@ -52,7 +54,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], str, dict[str, Any]]:
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"no safetensors file ({' '.join(str(error).split())[:200]})") from error
+        raise FormatError(f"no safetensors file ({one_line(error)[:SHORT]})") from error
     if metadata.get("format") != "expressnet_jax" or not isinstance(about, dict):
         raise FormatError("it was not written by `expressnet export`")
     return weights, _NAMES[kinds.pop()], about

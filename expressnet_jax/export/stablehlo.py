@@ -6,7 +6,7 @@ Batch, height and width are free. `jax.export.deserialize(bytes).call(images)` r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from expressnet_jax.models import inference, target
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def write(path: Path, config: Config, model: Any) -> None:
-    """Writes the graph of a network. CPUs and accelerators each get the forms of convolution that are fast there."""
+def write(path: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None:
+    """Writes the graph. CPUs and accelerators each get the forms of convolution that are fast there."""
+    model = artifact.filled(config, weights)
     cpu, other = (_Prepared(config, model, machine) for machine in ("cpu", "gpu"))
     # What both have, such as the ResNet's kernels, is in the file once.
     shared = {name: value for name, value in cpu.arrays.items() if _equal(value, other.arrays.get(name))}

@@ -157,7 +157,7 @@ def test_the_card_has_the_facts_of_the_run(exported, run):
 
 
 def test_raw_and_rounded_weights_without_the_data_set(run, tmp_path, checkpoint):
-    said = export(run, ["safetensors"], tmp_path / "a", weights=2, ema=False, dtype="bfloat16", data_dir=str(tmp_path))
+    said = export(run, ["safetensors"], tmp_path / "a", step=2, ema=False, dtype="bfloat16", data_dir=str(tmp_path))
     found = artifact.read(tmp_path / "a")
     config = run_folder.read_config(run)
     restored, _ = restore.restore_best(config, run, meshes.for_evaluation(config), step=2)
@@ -210,10 +210,10 @@ def test_a_graph_that_answers_differently_ends_the_export(run, tmp_path, monkeyp
 def test_only_an_artifact_is_replaced_and_only_when_asked(run, tmp_path):
     out = tmp_path / "a"
     out.mkdir()  # empty: nothing is lost
-    first = export(run, ["safetensors"], out, weights=2)
+    first = export(run, ["safetensors"], out, step=2)
     with pytest.raises(ConfigError, match="add --overwrite"):
         export(run, ["safetensors"], out)
-    second = export(run, ["safetensors"], out, weights=4, overwrite=True)
+    second = export(run, ["safetensors"], out, step=4, overwrite=True)
     assert first["digest"] != second["digest"] == artifact.read(out).meta["digest"]
     for folder in (run, ROOT):
         with pytest.raises(ConfigError, match="is there already and is no artifact"):
@@ -226,7 +226,6 @@ def test_only_an_artifact_is_replaced_and_only_when_asked(run, tmp_path):
     [
         ({"formats": ["onnxx"]}, "--formats: no 'onnxx'; one of safetensors, stablehlo, onnx, savedmodel"),
         ({"dtype": "float16"}, "--dtype: no 'float16'; one of float32, bfloat16"),
-        ({"weights": "last"}, "--weights 'last' is neither best nor the step"),
         ({"quantize": "int4", "formats": ["onnx"]}, "--quantize: no 'int4'"),
         ({"quantize": "int8"}, "add onnx to --formats"),
         ({"quantize": "int8", "formats": ["onnx"]}, "takes its ranges from the training pictures"),
@@ -236,7 +235,7 @@ def test_a_request_that_cannot_be_met(run, tmp_path, arguments, words):
     with pytest.raises(ConfigError, match=words):
         export(run, **{"formats": ["safetensors"], "out": tmp_path / "a", "data_dir": str(tmp_path), **arguments})
     with pytest.raises(CheckpointError, match="no checkpoint of step 3; it has 2, 4"):
-        export(run, ["safetensors"], tmp_path / "a", weights=3)
+        export(run, ["safetensors"], tmp_path / "a", step=3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.export import artifact, compare, inspection, model_card, onnx_format, safetensors_format
+from expressnet_jax.export import artifact, compare, inspection, model_card, onnx_format, safetensors_format, trained
 from expressnet_jax.models import canonical, choice, expressnet, inference
 from expressnet_jax.plan import search, trace, traffic
 from expressnet_jax.runs import folder as run_folder
@@ -193,7 +193,7 @@ def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
         assert set(found) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, atol=1e-5 * float(np.abs(value).max()), err_msg=name)
-    facts = model_card.facts(c, tmp_path, {}, 1, "raw", str(tmp_path))
+    facts = trained.facts(trained.Trained(c, 1, {}, "raw", weights), tmp_path, str(tmp_path))
     meta = {
         "run": facts, "config": to_dict(c), "classes": c.data.classes, "dtype": "float32", "weights": "raw",
         "step": 1, "digest": "0", "compared": {}, "quantized": {},
