@@ -24,6 +24,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from data_pipelines.common.errors import Failure
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.config.duration import Clock
 from expressnet_jax.export import inspection
@@ -36,7 +37,7 @@ from expressnet_jax.train import program
 _WARM_UP = 2
 
 
-class BenchError(Exception):
+class BenchError(Failure):
     """Something to be measured did not run; the message is one line."""
 
 
@@ -108,7 +109,7 @@ def _training(config: Config, mesh: jax.sharding.Mesh) -> program.Program:
 
 
 def _only(config: Config, only: str) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, network=only)) if only else config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, network="backbone")) if only else config
 
 
 def _pictures(config: Config) -> dict[str, np.ndarray]:

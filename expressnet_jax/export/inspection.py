@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
+from data_pipelines.common.errors import Failure
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
@@ -29,7 +30,7 @@ from expressnet_jax.runs import restore, state
 _STATISTICS = ("mean", "var")
 
 
-class SelfcheckError(Exception):
+class SelfcheckError(Failure):
     """A computation that is wrong on these devices; the message is one line."""
 
 

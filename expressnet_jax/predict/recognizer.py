@@ -27,7 +27,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from data_pipelines.common.errors import UsageError
+from data_pipelines.common.errors import Failure, UsageError
 from data_pipelines.faces import crop, detectors
 from data_pipelines.faces.detectors import Face
 from data_pipelines.pictures import BadPicture
@@ -48,7 +48,7 @@ _MAX_HELD = 256 << 20
 _CROPPED = re.compile(r"(\w+), (published margins|eyes level), (\d+) px")
 
 
-class PredictError(Exception):
+class PredictError(Failure):
     """A prediction that cannot be made; the message is one line."""
 
 
