@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# For quickstart.sh and test.sh: announces stages, finds Python, makes the environment. To be sourced from the
-# repository root, after `set -euo pipefail`.
+# For quickstart.sh and test.sh: announces stages, finds Python, makes the environment. Source it from the repository
+# root, after `set -euo pipefail`.
 
-# stage TEXT: closes the stage before with its time, and announces this one.
+# stage TEXT: says how long the stage before took, and announces this one.
 stage() {
     finish_stage
     printf '\n==> %s\n' "$1"
@@ -23,7 +23,7 @@ fail() {
 
 is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
-# from_pyenv python3.12: the newest such Python that pyenv has installed, although the shell's own one cannot run.
+# from_pyenv python3.12: the newest such Python that pyenv has installed, also where the shell's shim does not run it.
 from_pyenv() {
     command -v pyenv >/dev/null || return 1
     local wanted=${1##*/} version
@@ -45,7 +45,7 @@ find_python() {
 }
 
 # make_environment [EXTRA]: sets `venv` to an environment in .venv-<version> that holds this project and its
-# dependencies at the versions of launch/constraints.txt. Installs only where something has changed since last time.
+# dependencies at the versions of launch/constraints.txt. Installs only if something has changed since last time.
 make_environment() {
     local extra=${1:-} version stamp sum log
     find_python

@@ -5,11 +5,11 @@
 #
 #   --devices M    fake CPU devices of each process (1)    --gpus   one GPU each instead, of $CUDA_VISIBLE_DEVICES
 #   --restarts R   after a crash, the whole job again, at most R times (default 3); it resumes
-#   --chaos        kills one process, once, after the first new checkpoint, to show that
+#   --chaos        kills one process, once, after the first new checkpoint, to show that the job survives it
 #   --dry-run      prints the commands and runs nothing
 #
-# Process 0 speaks here, the others into WORKDIR.logs/process-I.log. SIGTERM and Ctrl-C go to all: they save and end,
-# exit code 75 or 130; a second one does not wait. Codes from 128 are crashes; after any other, nothing starts again.
+# Process 0 writes here, the others to WORKDIR.logs/process-I.log. SIGTERM and Ctrl-C go to all: they save and exit with
+# 75 or 130; a second one kills them. Exit codes from 128 are crashes; after any other, nothing starts again.
 # Needs bash 5.1, setpriv (util-linux), and expressnet: in $EXPRESSNET, on the PATH, or in .venv-* of this repository.
 # Run here: 2 processes of 2 CPU devices, with --chaos. Not yet run: --gpus.
 set -euo pipefail -m # -m: each process leads a group of its own, so that Ctrl-C comes to this script alone
@@ -31,8 +31,8 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
     esac
     shift
 done
-if [ $# -lt 2 ]; then fail "what expressnet is to do goes behind --"; fi
-if ((processes < 1 || devices < 1)); then fail "at least one process and one device"; fi
+if [ $# -lt 2 ]; then fail "the arguments of expressnet come after --"; fi
+if ((processes < 1 || devices < 1)); then fail "there must be at least one process and one device"; fi
 IFS=, read -ra visible <<<"${CUDA_VISIBLE_DEVICES-$(seq -s, 0 $((processes - 1)))}"
 if [ -n "$gpus" ] && ((${#visible[@]} < processes)); then fail "CUDA_VISIBLE_DEVICES has only ${#visible[@]}"; fi
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then fail "bash 5.1 is needed, this is $BASH_VERSION"; fi
@@ -49,17 +49,17 @@ command -v "$program" >/dev/null || fail "no $program: activate its environment,
 command_of() { # command_of I PORT: sets `command` to what process I runs
     command=(env JAX_COORDINATOR_ADDRESS="127.0.0.1:$2" JAX_NUM_PROCESSES="$processes" JAX_PROCESS_ID="$1")
     if [ -n "$gpus" ]; then
-        # By itself JAX takes the CPU where CUDA does not start.
+        # Without this JAX falls back to the CPU where CUDA does not start.
         command+=("JAX_PLATFORMS=cuda,cpu" CUDA_VISIBLE_DEVICES="${visible[$1]}")
     else
         command+=(JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices")
         # Read back from the cache, a CPU program has lost the order of its collectives.
         if ((processes * devices > 1)); then command+=(JAX_ENABLE_COMPILATION_CACHE=false); fi
     fi
-    command+=(setpriv --pdeathsig TERM "$program" "${arguments[@]}") # asked to stop even if this script is killed
+    command+=(setpriv --pdeathsig TERM "$program" "${arguments[@]}") # stopped too if this script is killed
 }
 
-start() { # all processes, at a port where nobody answers, below those that systems give out by themselves
+start() { # all processes, at a free port below the range of ephemeral ports
     local i port log
     while port=$((20000 + RANDOM % 12000)) && (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
     for ((i = 0; i < processes; i++)); do
@@ -78,7 +78,7 @@ start() { # all processes, at a port where nobody answers, below those that syst
 
 running() { for pid in "${pids[@]}"; do if kill -0 "$pid"; then return; fi; done 2>/dev/null && false; }
 ask() { for pid in "${pids[@]}"; do kill -TERM "$pid" || true; done 2>/dev/null; }
-end() { # end SECONDS: leaves all so much time to end, then kills them, and whatever they have started
+end() { # end SECONDS: waits so long for all to end, then kills them, and whatever they have started
     local tenths
     for ((tenths = 10 * $1; tenths > 0; tenths--)); do if running; then sleep 0.1; fi; done 2>/dev/null
     for pid in "${pids[@]}"; do kill -KILL -- "-$pid" || true; done 2>/dev/null

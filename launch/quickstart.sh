@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a trained and evaluated network: makes an environment, draws a small data set of synthetic faces,
-# trains on it, and evaluates the result. Run a second time, it goes on where it was, or says that all is done.
+# trains on it, and evaluates the result. Run again, it goes on where it was, or says that all is done.
 #
 #   bash launch/quickstart.sh [FOLDER]      everything goes into FOLDER (default: ./quickstart_results)
 #   PYTHON=python3.12 bash launch/quickstart.sh

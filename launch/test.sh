@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks the project: lint, types, tests. Needs Python 3.11 or newer and nothing else that is not installed here.
+# Checks the project: lint, types, tests. Needs Python 3.11 or newer; everything else is installed here.
 #
 #   bash launch/test.sh                     everything
-#   bash launch/test.sh -k golden           arguments go to pytest
+#   bash launch/test.sh -k golden           these arguments go to pytest
 #   PYTHON=python3.12 bash launch/test.sh   with another Python
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,7 +17,7 @@ make_environment test
 run=("$venv/bin/python" -m)
 
 failed=()
-# check NAME MODULE ARGUMENTS...: one stage; a failure is kept for the end, so that one run shows all there is.
+# check NAME MODULE ARGUMENTS...: one stage; failures are reported at the end, so that one run shows them all.
 check() {
     stage "$1 ($2)"
     "${run[@]}" "${@:2}" || failed+=("$1")

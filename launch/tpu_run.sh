@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# For tpu_vm.sh, whose verbs and options it uses: `run`, which must neither lose a training to a passing failure nor
-# leave a TPU behind that is paid for. To be sourced. Run here: with a stand-in for gcloud. Not yet run on a TPU.
+# Sourced by tpu_vm.sh, whose verbs and options it uses: `run`, which must neither lose a training to a passing failure
+# nor leave a TPU behind that costs money. Run here: with a stand-in for gcloud. Not yet run on a TPU.
 
 logs() { on "$1" 'sudo docker logs --tail 50 expressnet' || true; } # logs all|0
 ended() { on 0 'sudo docker wait expressnet'; }
@@ -12,12 +12,12 @@ first() { # the code of the host that failed first: the others end because of it
     codes | LC_ALL=C sort | awk '/^[0-9].*Z [0-9]+$/ { n++; if (!code) code = $2 } END { if (n) print code + 0 }'
 }
 
-look() { # sets `state`, to none where there is no such TPU; fails if gcloud does not say for half an hour
+look() { # sets `state`, to none where there is no such TPU; fails if gcloud does not tell for half an hour
     local i said
     for i in {1..10}; do
         if said=$(status 2>&1) && state=$(grep -xE '[A-Z_]+' <<<"$said"); then return; fi
         if [[ $said == *NOT_FOUND* ]]; then state=none && return; fi
-        say "gcloud does not say how the TPU is ($i of 10): $said"
+        say "gcloud does not tell the TPU's state ($i of 10): $said"
         sleep $((30 * i))
     done
     return 1
@@ -28,7 +28,7 @@ leave() { # leave CODE: deletes the TPU, in several tries, and ends
         if delete || [[ $(status 2>&1) == *NOT_FOUND* ]]; then exit "$1"; fi
         sleep 60
     done
-    say "COULD NOT DELETE THE TPU, which may be there still, and paid for: tpu_vm.sh delete $name --zone ${value[zone]}"
+    say "COULD NOT DELETE THE TPU, which may still cost money: tpu_vm.sh delete $name --zone ${value[zone]}"
     exit $(($1 ? $1 : 1))
 }
 
@@ -48,11 +48,11 @@ run() {
                 esac
                 failures=0 restarts=$((restarts + 1))
             else
-                # What had trained for ten minutes was most likely preempted, which may happen any number of times.
+                # After ten minutes of training it was most likely preempted, which may happen any number of times.
                 if (($(date +%s) - ${began:-$(date +%s)} > 600)); then failures=0; fi
                 failed "not installed, not started, or lost on the way"
             fi
-            stop || true # the other hosts may wait for one that is gone
+            stop || true # the other hosts may be waiting for one that is gone
             ;;
         none) queue || failed "cannot ask for a TPU" ;;
         FAILED)
@@ -65,6 +65,6 @@ run() {
         sleep $((30 + 30 * failures))
     done
     say "giving up after $restarts restarts"
-    stop || true # saves, should something run
+    stop || true # saves what may still be running
     leave 1
 }

@@ -3,7 +3,7 @@
 #
 #   bash launch/tpu_vm.sh VERB NAME [OPTIONS] [-- train --config=fer2013 --workdir /shared/runs/a]
 #
-#   queue | create   asks for the TPU: waits in line, or now or never        status | delete
+#   queue | create   asks for the TPU: waits for it, or fails where none is free        status | delete
 #   install          on all hosts: mounts /shared, pulls the image             follow   what host 0 prints
 #   start | stop     on all hosts; stop saves, and start goes on
 #   run              queue, install, start, wait, delete; after a preemption again, until the training has ended
@@ -12,9 +12,9 @@
 #   --image IMAGE   of launch/container/Dockerfile with --build-arg EXTRAS=[tpu]
 #   --nfs HOST:/SHARE   a Filestore, mounted at /shared      --dry-run   prints the commands, runs none
 #
-# /shared outlives the TPU: so the same command resumes on the next one. Data and runs belong there.
+# /shared outlives the TPU, so data and runs belong there: the same command resumes on the next TPU.
 # `run` deletes the TPU too when it gives up: after 20 restarts, or 5 failures in a row of gcloud, install or start.
-# Where it is itself ended, by Ctrl-C or with its terminal, the TPU stays and is paid for: `run` again, or `delete`.
+# If it is ended itself, by Ctrl-C or with its terminal, the TPU stays and costs money: `run` again, or `delete`.
 # Needs gcloud, with a project set, and rights to TPUs. The flags were checked against gcloud 528. Run here: all verbs,
 # with a stand-in for gcloud. Not yet run on a TPU.
 set -euo pipefail
@@ -41,7 +41,7 @@ for key in zone type version; do
     if [[ ! ${value[$key]} =~ ^[a-z0-9][a-z0-9.-]*$ ]]; then fail "--$key '${value[$key]}' is not a $key"; fi
 done
 needs() { # needs KEY PATTERN
-    if [[ ! ${value[$1]} =~ ^$2$ ]]; then fail "$verb needs --$1, and '${value[$1]}' is none"; fi
+    if [[ ! ${value[$1]} =~ ^$2$ ]]; then fail "$verb needs --$1, and '${value[$1]}' is not one"; fi
 }
 image='[a-z0-9][A-Za-z0-9._/:@-]*' nfs='[a-z0-9][a-z0-9.-]*:/[A-Za-z0-9._/-]+'
 
@@ -65,7 +65,7 @@ queue() {
         "--runtime-version=${value[version]}" "${spot[@]}"
 }
 create() { tpu create "--accelerator-type=${value[type]}" "--version=${value[version]}" "${spot[@]}"; }
-or() { # or COMMAND...: where the one before has failed, because the TPU was not queued
+or() { # or COMMAND...: for a TPU that was not queued, where the command before fails
     if [ -n "$dry" ]; then printf '# or: '; fi
     tpu "$@"
 }
@@ -80,7 +80,7 @@ install() {
     c+=" && sudo gcloud auth configure-docker ${value[image]%%/*} --quiet && sudo docker pull ${value[image]}"
     on all "$c"
 }
-start() { # where it runs already, it is left alone
+start() { # where it is running already, it is left alone
     local c="sudo docker inspect -f {{.State.Running}} expressnet 2>/dev/null | grep -q true"
     c+=" || { sudo docker rm expressnet 2>/dev/null; sudo docker run --detach --name expressnet --privileged"
     c+=" --network host --ulimit memlock=-1 --volume /shared:/shared --env TFDS_DATA_DIR=/shared/data"
@@ -100,5 +100,5 @@ start) needs image "$image" ;;
 run) needs image "$image" && needs nfs "$nfs" ;;
 *) fail "'$verb' is not a verb" ;;
 esac
-if [[ $verb =~ ^(start|run)$ && ${#arguments[@]} = 0 ]]; then fail "what expressnet is to do goes behind --"; fi
+if [[ $verb =~ ^(start|run)$ && ${#arguments[@]} = 0 ]]; then fail "the arguments of expressnet come after --"; fi
 "$verb"

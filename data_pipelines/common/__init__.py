@@ -1,1 +1,1 @@
-"""The ground floor of both packages: errors, text for people, files written whole, threads, tables."""
+"""The ground floor of both packages: errors, ranges, text for people, files written whole, threads, tables."""

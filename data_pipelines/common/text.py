@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -34,6 +36,12 @@ def one_line(text: object) -> str:
 def shorten(name: str, width: int) -> str:
     """`name` in at most `width` characters, the cut marked by an ellipsis."""
     return name if len(name) <= width else name[: width - 1].rstrip() + _ELLIPSIS
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: "; did you mean ...?", or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.common.text import nearest
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.config import files as config_files
 
@@ -73,7 +74,7 @@ def ready_made(name: str) -> dict[str, Any]:
     candidates = [Path(name)] if name.endswith(".py") else [folder / f"{name}.py" for folder in folders]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
-        raise ConfigError(f"no study {name!r}{config_files.nearest(name, known)}; packaged: {', '.join(known)}")
+        raise ConfigError(f"no study {name!r}{nearest(name, known)}; packaged: {', '.join(known)}")
     found: dict[str, Any] = config_files.call(path, "get_study", what="study")
     if not isinstance(found, dict):
         raise ConfigError(f"study {path}: get_study gives no dict but {type(found).__name__}")
@@ -140,7 +141,7 @@ def baseline(arms: Sequence[Arm], config: str, common: Sequence[tuple[str, str]]
         unchanged = config_files.load(config, common)
         return next((arm.name for arm in arms if arm.config == unchanged), names[0])
     if wanted not in names:
-        near = config_files.nearest(wanted, names)
+        near = nearest(wanted, names)
         raise ConfigError(f"--baseline {wanted!r} is no arm{near}; arms: {'; '.join(names)}")
     return wanted
 

@@ -82,10 +82,10 @@ def _measure(moe: settings.MoE, d: int, b: int, mesh: jax.sharding.Mesh, repeats
     memory = program.memory_analysis()
     on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params["experts"]))
     return {
-        "experts": moe.num_experts, "selected": moe.top_k, "images": b, "implementation": moe.implementation,
+        "experts": moe.num_experts, "selected": moe.selected, "images": b, "implementation": moe.implementation,
         "ms": times["median"], "min_ms": times["min"], "max_ms": times["max"],
         "bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes, "expert_bytes": on_one,
-        "dropped": float(dropped) / (b * moe.top_k),
+        "dropped": float(dropped) / (b * moe.selected),
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from data_pipelines.common.errors import DataError
+from data_pipelines.common.errors import Failure
 from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import say
 from expressnet_jax.bench import timer
@@ -39,7 +39,7 @@ from expressnet_jax.train import program
 _CONV = ("inference", "training")  # what a convolution is timed for
 
 
-class BenchError(DataError):
+class BenchError(Failure):
     """Something to be measured did not run; the message is one line."""
 
 
@@ -111,7 +111,7 @@ def _training(config: Config, mesh: jax.sharding.Mesh) -> program.Program:
 
 
 def _only(config: Config, only: str) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, network=only)) if only else config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, network="backbone")) if only else config
 
 
 def _pictures(config: Config) -> dict[str, np.ndarray]:

@@ -15,12 +15,13 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from data_pipelines.common.errors import Failure
 from expressnet_jax.parallel import distributed
 
 _BEST = "accuracy"
 
 
-class CheckpointError(Exception):
+class CheckpointError(Failure):
     """A checkpoint that is missing, damaged, or could not be written; the message is one line."""
 
 

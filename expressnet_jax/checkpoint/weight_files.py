@@ -40,6 +40,8 @@ _HARMLESS_FILTERS = (1, 2, 3)  # deflate, shuffle, fletcher32: parts of libhdf5 
 class WeightsError(Exception):
     """A weight file that cannot be read or does not fit; the message is one line."""
 
+    exit_code = 1  # as of data_pipelines.common.errors.Failure, which this file does not import
+
 
 @dataclass(frozen=True)
 class Raw:

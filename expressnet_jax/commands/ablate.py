@@ -1,54 +1,49 @@
-"""The commands `expressnet ablate` and `expressnet report`: their arguments, and what they do with them."""
+"""`expressnet ablate`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-Say = Callable[[str], None]
+from data_pipelines.common.errors import UsageError
+from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any, command: Any, config: str, data_dir: str, path: Callable[[str], Path]) -> None:
-    """Adds both commands to the parser's."""
-    ablate = command(commands, "ablate", "Compare settings: train each with several seeds, and say what differs.")
-    ablate.add_argument("--out", required=True, type=path, help="the study's folder; the same command goes on in it")
-    ablate.add_argument("--config", help=f"of all runs: {config}")
-    ablate.add_argument("--sweep", metavar="'K=A,B;K2=C,D'", help="all combinations; log:LOW:HIGH, uniform:LOW:HIGH")
-    ablate.add_argument("--random", type=int, metavar="N", help="N random draws from --sweep, not all combinations")
-    ablate.add_argument("--list", type=path, metavar="FILE", help="or one setting a line: KEY=VALUE KEY2=VALUE")
-    ablate.add_argument("--study", metavar="NAME|FILE", help="or a ready-made study of configs/ablations")
-    ablate.add_argument("--seeds", type=int, metavar="N", help="runs of each setting, with seeds 0, 1, ... (default 3)")
-    ablate.add_argument(
-        "--baseline", metavar="ARM", help="compare with it (default: the config unchanged, or the first)"
-    )
-    ablate.add_argument("--split", help="compare on it (default: the validation examples, so that no test is spent)")
-    ablate.add_argument("--plan", action="store_true", help="write and print the plan, with its time; run nothing")
-    ablate.add_argument("--evaluate_only", action="store_true", help="train nothing: jobs of a cluster have, or will")
-    ablate.add_argument("--data_dir", help=data_dir)
-    report = command(commands, "report", "One page about runs or a study: figures, intervals, pictures; no network.")
-    report.add_argument("path", nargs="+", type=path, help="folders of runs, or of one study")
-    report.add_argument("--out", required=True, type=path, help="the HTML file")
-    report.add_argument("--tables", type=path, metavar="DIR", help="also the same as CSV and LaTeX tables")
-    report.add_argument("--against", choices=("paper",), help="beside the published figures, with what is comparable")
-    report.add_argument("--no_pictures", action="store_true", help="leave photographs out, to share the page")
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = arguments.command(
+        commands, "ablate", "Compare settings: train each with several seeds, and say what differs.", run,
+        example="ablate --config=fer2013_small --sweep 'moe.num_experts=1,2,4;moe.top_k=1,2' --out studies/e",
+    )  # fmt: skip
+    out = "the study's folder; the same command goes on in it"
+    parser.add_argument("--out", required=True, type=arguments.path, help=out)
+    parser.add_argument("--config", help=f"of all runs: {arguments.CONFIG}")
+    parser.add_argument("--sweep", metavar="'K=A,B;K2=C,D'", help="all combinations; log:LOW:HIGH, uniform:LOW:HIGH")
+    parser.add_argument("--random", type=int, metavar="N", help="N random draws from --sweep, not all combinations")
+    listed = "instead of --sweep: one setting a line, KEY=VALUE KEY2=VALUE"
+    parser.add_argument("--list", type=arguments.path, metavar="FILE", help=listed)
+    parser.add_argument("--study", metavar="NAME|FILE", help="instead of both: a ready-made study of configs/ablations")
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting, with seeds 0, 1, ... (default 3)")
+    baseline = "the setting to compare with (default: the config unchanged, or the first)"
+    parser.add_argument("--baseline", metavar="ARM", help=baseline)
+    split = "the split to compare on (default: the validation examples, so that no test is spent)"
+    parser.add_argument("--split", help=split)
+    parser.add_argument("--plan", action="store_true", help="write and print the plan, with its time; run nothing")
+    evaluate = "train nothing: jobs of a cluster have done so, or will"
+    parser.add_argument("--evaluate_only", action="store_true", help=evaluate)
+    arguments.add_data_dir(parser)
 
 
-def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: Say) -> tuple[dict[str, Any], int]:
-    """Plans a study, runs what is missing, and makes its page: what --json prints, and the exit code."""
+def run(options: argparse.Namespace) -> arguments.Result:
+    """Plans a study, runs what is missing, and makes its page; returns 1 where runs are missing after that."""
+    from data_pipelines.common.text import json_line, say
     from expressnet_jax.ablation import runner, study
     from expressnet_jax.report import collect, page, terminal
 
     if options.seeds is not None and options.seeds < 1:
-        raise_usage(f"--seeds={options.seeds} must be at least 1")
-    on_cpu()
-    if options.config is None and options.study is None and not (options.sweep or options.list):
-        if overrides:
-            raise_usage("--config.KEY=VALUE goes with --config or --study; without them the study goes on as planned")
-        facts, found, seeds = _as_before(options)
-    else:
-        facts, found, seeds = _asked(options, overrides)
+        raise UsageError(f"--seeds={options.seeds} must be at least 1")
+    process.on_cpu()
+    facts, found, seeds = _asked(options)
     flops = runner.work(found.arms, facts["split"], options.data_dir)
     with study.locked(options.out):
         planned = study.planned(options.out, facts, found.arms, found.left_out, seeds)
@@ -59,40 +54,39 @@ def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: S
         rate = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
         say(runner.left(planned, flops, rate))
         if options.plan:
-            return {"study": collect.plan(planned), "counts": counts}, 0
+            return {"study": collect.plan(planned), "counts": counts}
         counts = runner.run(planned, flops, rate, options.data_dir, say, training=not options.evaluate_only)
     report = collect.document([options.out], say=say)
     page.write(report, options.out / "report.html")
     say(terminal.study(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
-    unfinished = counts["planned"] - counts["done"]
-    return report["study"] | {"counts": counts}, 1 if unfinished else 0
+    if options.json:
+        print(json_line(report["study"] | {"counts": counts}), end="")
+    return 1 if counts["done"] < counts["planned"] else 0
 
 
-def report(options: argparse.Namespace, say: Say) -> dict[str, Any]:
-    """Makes the page of runs or of a study, and returns what is on it."""
-    from expressnet_jax.report import collect, page, tables
-
-    on_cpu()
-    if not options.out.absolute().parent.is_dir():  # said before the work, not after it
-        raise_usage(f"--out {options.out}: there is no folder {options.out.absolute().parent}")
-    found = collect.document(
-        options.path, against=options.against is not None, pictures=not options.no_pictures, say=say
-    )
-    page.write(found, options.out)
-    say(f"written to {options.out}")
-    if options.tables:
-        tables.write_csv(found, options.tables)
-        tables.write_latex(found, options.tables)
-        say(f"tables in {options.tables}")
-    return found
+Asked = tuple[dict[str, Any], Any, int]  # the facts of a study, its arms, and the number of seeds
 
 
-def _as_before(options: argparse.Namespace) -> tuple[dict[str, Any], Any, int]:
-    """(facts, arms, number of seeds) of the study that is in the folder; its split and baseline may be others now."""
+def _asked(options: argparse.Namespace) -> Asked:
+    """The study that the command line describes, or the one that is in the folder."""
+    asked = [f"--{name}" for name in ("study", "list", "sweep") if getattr(options, name) is not None]
+    if options.random is not None and (options.sweep is None or options.random < 2):
+        raise UsageError("--random N draws from --sweep, with N at least 2")
+    if options.config is None and not asked:
+        if options.overrides:
+            raise UsageError(
+                "--config.KEY=VALUE goes with --config or --study; without them the study goes on as planned"
+            )
+        return _as_before(options)
+    if len(asked) != 1:
+        raise UsageError(f"give one of --sweep, --list and --study, not {' and '.join(asked) or 'none of them'}")
+    return _ready_made(options) if options.study is not None else _own(options)
+
+
+def _as_before(options: argparse.Namespace) -> Asked:
+    """The study in the folder; its split and baseline may be others now."""
     from expressnet_jax.ablation import study, sweep
 
-    if options.random is not None:
-        raise_usage("--random N draws from --sweep")
     before = study.read(options.out)
     found = sweep.resolve(before.config, before.common, before.arms)
     found = found._replace(left_out=[*before.left_out, *found.left_out])
@@ -103,55 +97,46 @@ def _as_before(options: argparse.Namespace) -> tuple[dict[str, Any], Any, int]:
     return facts, found, options.seeds or len(before.seeds)
 
 
-def _asked(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> tuple[dict[str, Any], Any, int]:
-    """(facts, arms, number of seeds) of the study that the command line describes."""
+def _ready_made(options: argparse.Namespace) -> Asked:
+    """A study of a file."""
     from expressnet_jax.ablation import sweep
 
-    asked = [name for name in ("study", "list") if getattr(options, name) is not None]
-    if options.sweep is not None:
-        asked.append("sweep")
-    if len(asked) != 1:
-        raise_usage(f"give one of --sweep, --list and --study, not {' and '.join(asked) or 'none of them'}")
-    if options.random is not None and (options.sweep is None or options.random < 2):
-        raise_usage("--random N draws from --sweep, with N at least 2")
-    facts: dict[str, Any] = {"question": "", "name": options.out.name}
-    repeated: list[dict[str, str]] = []
-    if options.study is not None:
-        made = sweep.ready_made(options.study)
-        facts = {"question": made["question"], "name": made["name"]}
-        config, settings = options.config or made["config"], made["arms"]
-        wanted, seeds = options.baseline or made["baseline"], options.seeds or made.get("seeds", 3)
-        missing = [f"--config.{key}: {why}" for key, why in made.get("needs", {}).items() if key not in dict(overrides)]
-        if missing:
-            raise_usage(f"this study needs {'; '.join(missing)}")
+    made, given = sweep.ready_made(options.study), dict(options.overrides)
+    missing = [f"--config.{key}: {why}" for key, why in made.get("needs", {}).items() if key not in given]
+    if missing:
+        raise UsageError(f"this study needs {'; '.join(missing)}")
+    facts = {"question": made["question"], "name": made["name"], "config": options.config or made["config"]}
+    found, wanted = made["arms"], options.baseline or made["baseline"]
+    return _resolved(options, facts, found, wanted, options.seeds or made.get("seeds", 3))
+
+
+def _own(options: argparse.Namespace) -> Asked:
+    """A study of a list, a grid or random draws."""
+    from expressnet_jax.ablation import sweep
+
+    if options.config is None:
+        raise UsageError("--sweep and --list go with --config")
+    facts = {"question": "", "name": options.out.name, "config": options.config}
+    if options.list is not None:
+        drawn = sweep.listed(options.list)
     else:
-        if options.config is None:
-            raise_usage("--sweep and --list go with --config")
-        config, wanted, seeds = options.config, options.baseline, options.seeds or 3
-        if options.list is not None:
-            settings = sweep.named(sweep.listed(options.list))
-        else:
-            drawn = sweep.draws(options.sweep, options.random) if options.random else sweep.grid(options.sweep)
-            settings = sweep.named(drawn)
-            if len(settings) < len(drawn):
-                repeated.append({"arm": f"{len(drawn) - len(settings)} settings", "why": "equal to another one"})
-            if options.random and wanted is None:  # of random settings none is the one to compare with
-                settings = {"unchanged": {}} | settings
-    found = sweep.resolve(config, overrides, settings)
-    found = found._replace(left_out=[*repeated, *found.left_out])
-    facts |= {"config": config, "common": overrides, "split": options.split or "held_out"}
-    return facts | {"baseline": sweep.baseline(found.arms, config, overrides, wanted)}, found, seeds
+        drawn = sweep.draws(options.sweep, options.random) if options.random else sweep.grid(options.sweep)
+    settings = sweep.named(drawn)
+    repeated = len(drawn) - len(settings)
+    if options.random and options.baseline is None:  # of random settings none is the one to compare with
+        settings = {"unchanged": {}} | settings
+    facts, found, seeds = _resolved(options, facts, settings, options.baseline, options.seeds or 3)
+    if repeated:
+        found = found._replace(
+            left_out=[{"arm": f"{repeated} settings", "why": "equal to another one"}, *found.left_out]
+        )
+    return facts, found, seeds
 
 
-def on_cpu() -> None:
-    """This process only reads and counts: the accelerator is for the runs that it starts."""
-    import jax
+def _resolved(options: argparse.Namespace, facts: dict[str, Any], settings: Any, wanted: Any, seeds: int) -> Asked:
+    from expressnet_jax.ablation import sweep
 
-    jax.config.update("jax_platforms", "cpu")
-
-
-def raise_usage(message: str) -> None:
-    """A mistake on the command line, as one line."""
-    from expressnet_jax.config import ConfigError
-
-    raise ConfigError(message)
+    found = sweep.resolve(facts["config"], options.overrides, settings)
+    baseline = sweep.baseline(found.arms, facts["config"], options.overrides, wanted)
+    facts = facts | {"common": options.overrides, "split": options.split or "held_out", "baseline": baseline}
+    return facts, found, seeds

@@ -1,9 +1,9 @@
-"""Settings of a run: the dataclasses (settings), the files that hold them (files), lengths of training (duration)."""
+"""Settings of a run: dataclasses, presets and recipes, the checks that join several, files, lengths of training."""
 
+from expressnet_jax.config.presets import PRESETS, default_config, our_config
 from expressnet_jax.config.settings import (
     BRANCHES,
     MIXTURES,
-    PRESETS,
     Augment,
     Config,
     ConfigError,
@@ -18,8 +18,6 @@ from expressnet_jax.config.settings import (
     Preprocess,
     ResNet,
     Schedule,
-    default_config,
-    our_config,
     to_dict,
 )
 

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data_pipelines.common.errors import DataError
+from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import SHORT, one_line
-from expressnet_jax.config import Config, ConfigError, to_dict
+from expressnet_jax.config import Config, ConfigError, checks, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.export import safetensors_format
 from expressnet_jax.models import canonical, expressnet, preprocess
@@ -44,7 +44,7 @@ _KEYS: dict[str, type] = {
 }  # fmt: skip
 
 
-class ArtifactError(DataError):
+class ArtifactError(Failure):
     """An artifact that is missing, damaged or was changed, or an export that failed; the message is one line."""
 
 
@@ -185,7 +185,7 @@ def _check_files(path: Path, files: Mapping[str, Any]) -> None:
 def _config(path: Path, meta: dict[str, Any]) -> Config:
     try:
         config = config_files.from_dict(meta["config"])
-        config_files.check(config)
+        checks.check(config)
     except (ConfigError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path / CONFIG} was edited: {_words(error)}; export again") from error
     _check_unedited(

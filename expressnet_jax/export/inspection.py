@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
-from data_pipelines.common.errors import DataError
+from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import counted
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
@@ -28,7 +28,7 @@ from expressnet_jax.parallel import mesh as meshes
 _STATISTICS = ("mean", "var")
 
 
-class SelfcheckError(DataError):
+class SelfcheckError(Failure):
     """A computation that is wrong on these devices; the message is one line."""
 
 

@@ -170,10 +170,10 @@ def _moe(ops: Ops, config: Config, weights: Weights, name: str, x: Any) -> tuple
     probabilities = ops.softmax(ops.dense(f"{name}/gate", x, *_pair(weights, f"{name}/gate")))
     bias = f"{name}/selection_bias"
     scores = ops.shift(bias, probabilities, weights[bias]) if bias in weights else probabilities
-    chosen = ops.top_k(scores, moe.num_experts if moe.router == "soft" else moe.top_k)
+    chosen = ops.top_k(scores, moe.selected)
     gates = ops.take(probabilities, chosen)
     if bias in weights:  # as in moe/router.py, the likeliest first again
-        order = ops.top_k(gates, moe.num_experts if moe.router == "soft" else moe.top_k)
+        order = ops.top_k(gates, moe.selected)
         chosen, gates = ops.take(chosen, order), ops.take(gates, order)
     gates = ops.divide_by_sum(gates) if moe.renormalize else gates
     layers = []

@@ -39,7 +39,6 @@ def write(path: Path, config: Config, weights: Mapping[str, np.ndarray], *, dtyp
     for name, value in outputs.items():
         ops.node("Identity", [value], name=name)
     moe, classes = config.moe, len(config.data.classes)
-    k = moe.num_experts if moe.router == "soft" else moe.top_k
     widths = {"probabilities": classes, "logits": classes, "features": ops.widths[outputs["features"]]}
     kinds = onnx.TensorProto
     graph = onnx.helper.make_graph(
@@ -47,7 +46,7 @@ def write(path: Path, config: Config, weights: Mapping[str, np.ndarray], *, dtyp
         [onnx.helper.make_tensor_value_info("images", kinds.UINT8, ["batch", "height", "width", 3])],
         [
             onnx.helper.make_tensor_value_info(
-                name, kinds.FLOAT if name in widths else kinds.INT32, ["batch", widths.get(name, k)]
+                name, kinds.FLOAT if name in widths else kinds.INT32, ["batch", widths.get(name, moe.selected)]
             )
             for name in artifact.outputs(config)
         ],

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from expressnet_jax.moe.router import spread
-from expressnet_jax.moe.settings import MoE
+from expressnet_jax.moe.settings import Implementation, MoE
 
 #: The stacked parameters of all experts, layer by layer: kernels (E, D, F) and biases (E, F).
 Layers = tuple[tuple[jax.Array, jax.Array], ...]
@@ -37,9 +37,9 @@ class Images(NamedTuple):
     mask: jax.Array  # (B,) bool, false for padding, which takes no room
 
 
-def choose(config: MoE, expert_devices: int) -> tuple[str, str]:
+def choose(config: MoE, expert_devices: int) -> tuple[Implementation, str]:
     """The movement for a config on a mesh with so many devices along `expert`, and why."""
-    e, k = config.num_experts, config.num_experts if config.router == "soft" else config.top_k
+    e, k = config.num_experts, config.selected
     if config.implementation != "auto":
         return config.implementation, "as configured"
     if expert_devices > 1:
@@ -60,8 +60,7 @@ def move(images: Images, layers: Layers, config: MoE, *, train: bool) -> tuple[j
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if mesh.empty else mesh.shape["expert"]
     name, _ = choose(config, devices)
-    if mesh.empty and name in _ACROSS_DEVICES:
-        name = {"all_gather": "dense", "all_to_all": "capacity"}[name]  # the same on one device
+    name = ON_ONE_DEVICE.get(name, name) if mesh.empty else name
     movement: Callable[..., Any] = _MOVEMENTS[name]
     if name in ("capacity", "all_to_all"):
         b = images.x.shape[0] // max(1, mesh.size)
@@ -75,7 +74,7 @@ def move(images: Images, layers: Layers, config: MoE, *, train: bool) -> tuple[j
         return y, jax.lax.psum(dropped, ("data", "expert"))
 
     batch = PartitionSpec(("data", "expert"))
-    experts = PartitionSpec("expert") if name in _ACROSS_DEVICES else PartitionSpec()
+    experts = PartitionSpec("expert") if name in ON_ONE_DEVICE else PartitionSpec()
     return jax.shard_map(local, in_specs=(batch, experts), out_specs=(batch, PartitionSpec()))(images, layers)
 
 
@@ -182,4 +181,5 @@ def _answer(rows: jax.Array, layers: Layers) -> jax.Array:
 _MOVEMENTS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
     "dense": dense, "capacity": capacity, "dropless": dropless, "all_gather": all_gather, "all_to_all": all_to_all,
 }  # fmt: skip
-_ACROSS_DEVICES = ("all_gather", "all_to_all")
+#: Movements between devices, and what they are on one.
+ON_ONE_DEVICE: dict[Implementation, Implementation] = {"all_gather": "dense", "all_to_all": "capacity"}

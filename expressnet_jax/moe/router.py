@@ -64,11 +64,10 @@ def route(
         bias: (E,), added to the probabilities for the selection alone, never to a gate (arXiv 2408.15664).
     """
     clean = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    noisy, e = clean, logits.shape[-1]
+    noisy, k, e = clean, config.selected, logits.shape[-1]
     if key is not None and config.noise_std:
         noisy = clean + config.noise_std * jax.random.normal(key, clean.shape, clean.dtype)
     probabilities = jax.nn.softmax(noisy)
-    k = e if config.router == "soft" else config.top_k
     _, chosen = jax.lax.top_k(probabilities if bias is None else probabilities + bias, k)  # (B, K)
     gates = jnp.take_along_axis(probabilities, chosen, axis=-1)
     if bias is not None:  # which orders the choices too: the likeliest first again

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from data_pipelines.common.errors import Failure
 from expressnet_jax.config import ConfigError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -24,7 +25,7 @@ _MESSAGE = 400  # bytes of another process's error that are told
 _ROWS = 16  # of the table of processes
 
 
-class PeerError(Exception):
+class PeerError(Failure):
     """Another process of the job could not go on; the message is its own, with its name."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
+from data_pipelines.common.errors import Failure
 from expressnet_jax.config import Config
 from expressnet_jax.models import target
 from expressnet_jax.parallel import mesh as meshes
@@ -26,7 +27,7 @@ PARTS = {
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-class PlanError(Exception):
+class PlanError(Failure):
     """A plan that cannot be made here; the message is one line."""
 
 

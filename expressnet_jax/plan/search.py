@@ -8,8 +8,7 @@ from typing import Any
 
 import jax
 
-from expressnet_jax.config import Config, ConfigError
-from expressnet_jax.config import files as config_files
+from expressnet_jax.config import Config, ConfigError, checks
 from expressnet_jax.models import expressnet
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import compiled, machines
@@ -22,7 +21,7 @@ _ATTEMPTS = 6  # compilations after the first two
 def with_batch(config: Config, batch_size: int) -> Config:
     """The config with another global batch. Raises ConfigError where something else of it then does not fit."""
     changed = dataclasses.replace(config, batch_size=batch_size)
-    config_files.check(changed)
+    checks.check(changed)
     return changed
 
 

@@ -30,8 +30,6 @@ from expressnet_jax.runs import optimizer as optimizers
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
-#: What movements between devices compute on each of them, as movements on one device (moe/dispatch.py).
-_ON_ONE_DEVICE = {"all_gather": "dense", "all_to_all": "capacity"}
 #: Counted as one operation for each number that they give; moves, comparisons and conversions are not.
 _ELEMENTWISE = frozenset((
     "add", "add_any", "sub", "mul", "div", "rem", "max", "min", "neg", "sign", "abs", "floor", "round", "exp", "exp2",
@@ -78,7 +76,7 @@ def _bare(array: Any) -> jax.ShapeDtypeStruct:
 def of_one_device(config: Config, devices: int, expert: int) -> Config:
     """The config of what one of so many devices computes, `expert` of them along that axis."""
     name, _ = dispatch.choose(config.moe, expert)
-    moe = dataclasses.replace(config.moe, implementation=_ON_ONE_DEVICE.get(name, name))
+    moe = dataclasses.replace(config.moe, implementation=dispatch.ON_ONE_DEVICE.get(name, name))
     alone = dataclasses.replace(config.mesh, data=1, expert=1, shard_optimizer=False)
     b = config.batch_size // devices
     group = config.model.batchnorm_group

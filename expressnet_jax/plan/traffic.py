@@ -129,7 +129,6 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
     moe, layers = config.moe, expressnet.routed_layers(config)
     name, _ = dispatch.choose(moe, mesh["expert"])
     b = config.batch_size // math.prod(mesh.values()) // config.optimizer.accumulate
-    k = moe.num_experts if moe.router == "soft" else moe.top_k
     turns = config.optimizer.accumulate
     rows = []
     for layer in layers:
@@ -137,7 +136,7 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
         if name == "all_gather":
             of_axis = mesh["expert"] * b
             there, back = of_axis * d * _FLOAT, of_axis * f * _FLOAT
-            chosen, gates = of_axis * k * _INT, of_axis * k * _FLOAT
+            chosen, gates = of_axis * moe.selected * _INT, of_axis * moe.selected * _FLOAT
             rows += [
                 _row("pictures to experts", "all-gather", mesh, ("expert",), turns * (there + chosen + gates), 3),
                 _row("answers back", "reduce-scatter", mesh, ("expert",), turns * back),
@@ -145,7 +144,7 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
                 _row("pictures' gradients", "reduce-scatter", mesh, ("expert",), turns * (there + gates), 2),
             ]
         elif name == "all_to_all":
-            room = moe.num_experts * dispatch.room(b, moe.num_experts, k, moe.capacity_factor)
+            room = moe.num_experts * dispatch.room(b, moe.num_experts, moe.selected, moe.capacity_factor)
             size = room * (d + f) * _FLOAT
             rows += [
                 _row("pictures to experts and back", "all-to-all", mesh, ("expert",), turns * size, 2),

@@ -26,7 +26,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from data_pipelines.common.errors import DataError, UsageError
+from data_pipelines.common.errors import Failure, UsageError
 from data_pipelines.common.text import SHORT, one_line
 from data_pipelines.common.threads import ordered
 from data_pipelines.faces import crop, detectors
@@ -49,7 +49,7 @@ _MAX_HELD = 256 << 20
 _CROPPED = re.compile(r"(\w+), (published margins|eyes level), (\d+) px")
 
 
-class PredictError(DataError):
+class PredictError(Failure):
     """A prediction that cannot be made; the message is one line."""
 
 

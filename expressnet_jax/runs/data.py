@@ -11,7 +11,7 @@ import jax
 from data_pipelines import loader, prepare, splits
 from data_pipelines.common.errors import DataError
 from data_pipelines.splits import Batch, Split
-from expressnet_jax.config import Config, Data
+from expressnet_jax.config import Config
 
 _HOLDOUTS = {"clean": splits.clean_holdout, "random": splits.random_holdout}
 
@@ -38,19 +38,13 @@ def open_data(config: Config, data_dir: str | None) -> TrainingData:
     else:  # the same examples whatever the run's seed is, so that seeds can be compared
         train, validation = _HOLDOUTS[data.holdout](train, data.validation_fraction, seed=data.holdout_seed)
     also = [
-        (splits.open_split(name, "train", data.classes, data_dir=data_dir), weight) for name, weight in also_of(data)
+        (splits.open_split(name, "train", data.classes, data_dir=data_dir), weight) for name, weight in data.further
     ]
     found = TrainingData(train, also, validation)
     if found.examples < config.batch_size:
         few = f"{train.name} has {found.examples} examples"
         raise DataError(f"{few}, fewer than batch_size={config.batch_size}; use a smaller batch")
     return found
-
-
-def also_of(data: Data) -> list[tuple[str, float]]:
-    """`data.also` as (data set, weight) pairs. Raises ValueError where it is not of that form."""
-    pairs = [part.partition("=") for part in data.also.split(",") if part.strip()]
-    return [(name.strip(), float(weight)) for name, _, weight in pairs]
 
 
 def open_for_evaluation(config: Config, name: str, split: str, data_dir: str | None) -> Split:

@@ -14,7 +14,7 @@ from typing import Any
 
 from clu import parameter_overview
 
-from expressnet_jax.config import Config, ConfigError, to_dict
+from expressnet_jax.config import Config, ConfigError, checks, to_dict
 from expressnet_jax.config import files as config_files
 
 #: What may change between the parts of one run: it decides where and how the run is computed, not what.
@@ -51,7 +51,7 @@ def read_config(workdir: Path) -> Config:
     path = workdir / "config.json"
     try:
         config = config_files.from_dict(json.loads(path.read_text()))
-        config_files.check(config)
+        checks.check(config)
         return config
     except FileNotFoundError:
         raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training") from None

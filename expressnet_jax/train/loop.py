@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines.common.errors import Failure
 from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
@@ -34,7 +35,7 @@ from expressnet_jax.train.hooks import Interval, MetricsWriter, Progress, say, s
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
 
 
-class TrainingError(Exception):
+class TrainingError(Failure):
     """A run that cannot go on; the message is one line."""
 
 

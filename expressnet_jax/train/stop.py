@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
+from data_pipelines.common.errors import Failure
 from expressnet_jax.parallel import distributed
 
 _EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
-class Interrupted(Exception):
+class Interrupted(Failure):
     """The run was asked to stop, and did so with its state saved. `exit_code` is 75 for SIGTERM, 130 for SIGINT."""
 
     def __init__(self, number: int, where: str) -> None:

@@ -11,8 +11,8 @@
 #   --restarts R      of all pods (default 20)          --dry-run    prints command and manifest, submits nothing
 #
 # Follow:  kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME,batch.kubernetes.io/job-completion-index=0
-# Stop:    kubectl delete jobset NAME (SIGTERM, all is saved); the same command goes on.
-# Needs kubectl with access to a cluster; what the cluster needs is said in tpu.yaml, gpu.yaml and volume.yaml.
+# Stop:    kubectl delete jobset NAME (SIGTERM: the run is saved); the same submit resumes it.
+# Needs kubectl with access to a cluster; tpu.yaml, gpu.yaml and volume.yaml say what the cluster needs.
 # Run here: --dry-run. Not yet run on a cluster.
 set -euo pipefail
 
@@ -24,7 +24,7 @@ case $kind in
 tpu) value+=([ACCELERATOR]=tpu-v5-lite-podslice [TOPOLOGY]=4x4 [CHIPS]=4) ;;
 gpu) value+=([ACCELERATOR]=nvidia-h100-80gb [NODES]=2 [CHIPS]=8) ;;
 -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit ;;
-*) fail "what is to be submitted, tpu or gpu?" ;;
+*) fail "say what to submit, tpu or gpu" ;;
 esac
 shift
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -37,10 +37,10 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
         fail "$kind takes no '$1', or it lacks its value"
     fi
 done
-if [ $# -lt 2 ]; then fail "what expressnet is to do goes behind --"; fi
+if [ $# -lt 2 ]; then fail "the arguments of expressnet come after --"; fi
 shift
 
-# Nothing goes into a manifest that could be more than a value there.
+# Only what cannot be more than a value goes into a manifest.
 name='[a-z]([a-z0-9-]*[a-z0-9])?'
 for key in "${!value[@]}"; do
     case $key in
@@ -59,7 +59,7 @@ if [ "$kind" = tpu ]; then
     value[HOSTS]=$((chips / value[CHIPS]))
 fi
 
-list='' # the arguments as YAML strings; Kubernetes would put variables in for $(...), and not for $$(...)
+list='' # the arguments as YAML strings; Kubernetes expands $(...), and not $$(...)
 for word in "$@" --distributed; do
     if [[ $word == *[[:cntrl:]]* ]]; then fail "an argument has a line break or another control character"; fi
     word=${word//\\/\\\\} && word=${word//\"/\\\"} && word=${word//\$(/\$\$(}

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The same by XPK, which writes the JobSet itself: for who makes clusters with it.
+# The same with XPK, which writes the JobSet itself: for those who make their clusters with it.
 #
 #   bash launch/gke/xpk.sh [--dry-run] NAME CLUSTER TPU_TYPE SLICES IMAGE -- train --config=fer2013 --workdir ...
 #
-# such as my-run my-cluster v5litepod-16 2 REGION-docker.pkg.dev/PROJECT/REPOSITORY/expressnet:tpu. Before, once:
+# such as my-run my-cluster v5litepod-16 2 REGION-docker.pkg.dev/PROJECT/REPOSITORY/expressnet:tpu. Once, before that:
 #   xpk cluster create --cluster=my-cluster --tpu-type=v5litepod-16 --num-slices=2 --spot \
 #       --enable-gcpfilestore-csi-driver
 #   xpk storage create expressnet-work --cluster=my-cluster --type=gcpfilestore --auto-mount=false \
@@ -11,7 +11,7 @@
 #       --readonly=false
 # Follow:  xpk inspector --cluster=my-cluster --workload=my-run
 # Stop:    xpk workload delete --cluster=my-cluster --workload=my-run
-# XPK starts all pods again after 75, 127 and crashes, and not after 1 and 2. Its pods are privileged, and root's.
+# XPK starts all pods again after 75, 127 and crashes, and not after 1 and 2. Its pods are privileged and run as root.
 # Needs xpk 1.x, kubectl and gcloud, with a project and zone set. Run here: the dry run of xpk 1.16 itself, which wrote
 # a JobSet from this command. Not yet run on a cluster.
 set -euo pipefail
@@ -31,7 +31,7 @@ if [[ ! $4 =~ ^[1-9][0-9]{0,3}$ ]]; then fail "'$4' is not a number of slices"; 
 if [[ ! $5 =~ ^[a-z0-9][A-Za-z0-9._/:@-]*$ ]]; then fail "'$5' is not an image"; fi
 
 words=("${@:7}" --distributed)
-# exec: the shell of XPK passes SIGTERM on to us
+# exec, so that SIGTERM reaches expressnet and not XPK's shell
 command=(xpk workload create "--workload=$1" "--cluster=$2" "--tpu-type=$3" "--num-slices=$4" "--docker-image=$5"
     --storage=expressnet-work --max-restarts=20 --restart-on-exit-codes=75 --termination-grace-period-seconds=300
     --env=TFDS_DATA_DIR=/shared/data "--command=exec expressnet ${words[*]@Q}")

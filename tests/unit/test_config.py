@@ -85,6 +85,7 @@ def test_a_preset_comes_before_the_sizes_beside_it():
         ("data.sampling", "balance", ["did you mean balanced", "sqrt"]),
         ("data.also", "rafdb", ["data.also='rafdb'", "NAME=RATE"]),
         ("data.also", "rafdb=0", ["data.also='rafdb=0'", "above 0"]),
+        ("data.also", "rafdb=1,ferplus=nan", ["'ferplus=nan'", "above 0"]),
         ("total", "3weeks", ["total", "'3weeks'", "15epochs"]),
         ("total", "50%", ["total", "percentage"]),
         ("batch_size", "0", ["batch_size=0"]),
@@ -97,8 +98,13 @@ def test_a_preset_comes_before_the_sizes_beside_it():
         ("mesh.expert", "3", ["num_experts=4", "mesh.expert=3"]),
         ("optimizer.accumulate", "3", ["batch_size=128", "accumulate=3"]),
         ("model.cnnfe1.kernels", "3,3", ["2 kernels", "6 filters"]),
+        ("model.cnnfe1.kernels", "3,3,0,3,3,3", ["model.cnnfe1.kernels=0", "above 0"]),
+        ("model.resnet.blocks", "3,4,6,-3", ["model.resnet.blocks=-3", "above 0"]),
         ("model.image_size", "8", ["8 pixels"]),
         ("data.classes", "anger", ["data.classes"]),
+        ("augment.erase", "1.5", ["augment.erase=1.5", "probability"]),
+        ("mesh.data", "0", ["mesh.data=0", "-1 for all devices"]),
+        ("model.dtype", "3", ["model.dtype='3'", "float32, bfloat16"]),
         ("seed", "-1", ["seed=-1"]),
         ("seed", str(2**40), ["seed", "2^32"]),
         ("data.workers", "-1", ["data.workers=-1"]),
@@ -148,6 +154,11 @@ def test_a_config_survives_json():
     assert config_files.differences(c, changed) == ["seed: 0 -> 3"]
     with pytest.raises(ConfigError, match="unknown config key seeds"):
         config_files.from_dict({"seeds": 1})
+
+
+def test_further_data_sets_are_parsed_with_their_rates():
+    c = config_files.load("fer2013", [("data.also", "rafdb=0.5, ferplus=2")])
+    assert c.data.further == [("rafdb", 0.5), ("ferplus", 2.0)] and Config().data.further == []
 
 
 def test_durations():

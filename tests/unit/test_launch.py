@@ -349,7 +349,7 @@ def test_xpk_prints_what_it_runs_and_its_command_survives_a_shell(world, tmp_pat
         (["tpu_vm.sh", "explode", "a"], "not a verb"),
         (["tpu_vm.sh", "install", "a", "--image", "x"], "needs --nfs"),
         (["tpu_vm.sh", "start", "a", "--image", "x; rm"], "needs --image"),
-        (["tpu_vm.sh", "start", "a", "--image", "x"], "goes behind --"),
+        (["tpu_vm.sh", "start", "a", "--image", "x"], "come after --"),
         (["tpu_vm.sh", "queue", "a", "--zone", "$(x)"], "not a zone"),
         (["tpu_vm.sh", "queue", "a", "--zone"], "not a zone"),
         (["gke/xpk.sh", "a", "b c", *XPK[2:]], "not a name"),

@@ -225,7 +225,7 @@ def test_a_dry_run_prints_the_commands_of_a_real_one(job, tmp_path):
         (["two", "--", "train", "--workdir", "w"], "whole number, not 'two'"),
         (["2", "--devices", "--", "train"], "--devices must be a whole number, not '--'"),
         (["2", "train", "--workdir", "w"], "not 'train'"),
-        (["2", "--"], "goes behind --"),
+        (["2", "--"], "come after --"),
         (["2", "--", "data", "prepare"], "no --workdir"),
     ],
 )

@@ -104,6 +104,7 @@ def test_renormalising_is_a_softmax_of_the_selected():
 def test_the_soft_router_asks_everybody():
     logits = np.random.default_rng(1).standard_normal((7, 6))
     routing = route(logits, router="soft")
+    assert Settings(num_experts=5, top_k=2, router="soft").selected == 5 and Settings(top_k=3).selected == 3
     np.testing.assert_allclose(routing.weights, softmax(logits), rtol=1e-5)
     assert routing.chosen.shape == (7, 6)
 

@@ -1,0 +1,64 @@
+"""`expressnet bench`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from data_pipelines.common.errors import UsageError
+from expressnet_jax.commands import arguments, process
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = arguments.command(
+        commands, "bench", "Measure speed here: a step, convolutions, the loader, inference, experts.", run,
+        example="bench step --config=fer2013:paper --config.batch_size=8 --only backbone",
+    )  # fmt: skip
+    parser.add_argument("what", choices=("step", "conv", "input", "infer", "moe"), help="what to measure")
+    parser.add_argument("--config", required=True, help=arguments.CONFIG)
+    parser.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
+    against = "step, infer: a script to compare with, with its arguments; both are measured in turn"
+    parser.add_argument("--against", metavar="COMMAND", help=against)
+    parser.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
+    parser.add_argument("--hosts", type=int, default=1, help="input: the number of hosts that share the batch")
+    parser.add_argument("--host", type=int, default=0, help="input: which of them to be, counted from 0")
+    parser.add_argument("--step_ms", type=float, help="input: simulate how long 1 to 256 hosts wait with such steps")
+    arguments.add_data_dir(parser)
+
+
+def run(options: argparse.Namespace) -> arguments.Result:
+    """Measures, and shows the table."""
+    from data_pipelines.common.text import say
+    from expressnet_jax.bench import experts, network
+    from expressnet_jax.bench import input as loader
+    from expressnet_jax.config import files as config_files
+
+    config = config_files.load(options.config, options.overrides)
+    _check(options)
+    process.start_jax()
+    if options.what == "conv":
+        found = network.conv(config, repeats=options.repeats)
+    elif options.what == "moe":
+        found = experts.sweep(config, repeats=options.repeats)
+    elif options.what == "input":
+        found = loader.measure(
+            config, data_dir=options.data_dir, host=options.host, hosts=options.hosts, step_ms=options.step_ms
+        )
+    else:
+        measure = network.step if options.what == "step" else network.infer
+        against = network.Peer(options.against, options.pairs) if options.against else None
+        found = measure(config, only=options.only or "", against=against, repeats=options.repeats)
+    say({"moe": experts, "input": loader}.get(options.what, network).describe(found))
+    return found
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.what in ("conv", "input", "moe") and (options.only or options.against):
+        raise UsageError(f"--only and --against go with step and infer, not with {options.what}")
+    for name in ("repeats", "pairs"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name}={getattr(options, name)} must be at least 1")
+    if options.what != "input" and (options.hosts, options.host, options.step_ms) != (1, 0, None):
+        raise UsageError(f"--hosts, --host and --step_ms go with input, not with {options.what}")

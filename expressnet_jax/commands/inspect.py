@@ -1,0 +1,56 @@
+"""`expressnet inspect`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from data_pipelines.common.errors import UsageError
+from expressnet_jax.commands import arguments, process
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = arguments.command(
+        commands, "inspect", "Show the size and cost of a network, or what a run or an artifact holds.", run,
+        example="inspect --config=fer2013:paper --config.moe.num_experts=8",
+    )  # fmt: skip
+    paths = "a run, RUN/checkpoints/STEP or an artifact; two are compared"
+    parser.add_argument("path", nargs="*", type=arguments.path, help=paths)
+    parser.add_argument("--config", help=arguments.CONFIG)
+    check = "with --config: check each way to reach the experts on these devices"
+    parser.add_argument("--selfcheck", action="store_true", help=check)
+
+
+def run(options: argparse.Namespace) -> arguments.Result:
+    """Describes a config's network, one folder, or two and their difference."""
+    from data_pipelines.common.text import say
+    from expressnet_jax.config import files as config_files
+    from expressnet_jax.export import inspection
+
+    _check(options)
+    config = config_files.load(options.config, options.overrides) if options.config is not None else None
+    process.start_jax()
+    if config is not None and options.selfcheck:
+        return inspection.selfcheck(config, say)
+    if config is not None:
+        found = inspection.of_config(config)
+        say(inspection.describe(found))
+        return found
+    models = [inspection.of_path(path) for path in options.path]
+    for model in models:
+        say(inspection.describe(model.facts))
+    if len(models) == 1:
+        return models[0].facts
+    difference = inspection.compare(*models)
+    say(inspection.describe_difference(difference))
+    return {"first": models[0].facts, "second": models[1].facts, "difference": difference}
+
+
+def _check(options: argparse.Namespace) -> None:
+    if bool(options.path) == (options.config is not None) or len(options.path) > 2:
+        raise UsageError("give one or two folders (run, checkpoint, artifact), or --config")
+    if options.path and options.overrides:
+        raise UsageError("--config.KEY=VALUE goes with --config, not with the folder of a run")
+    if options.path and options.selfcheck:
+        raise UsageError("--selfcheck goes with --config, not with the folder of a run")

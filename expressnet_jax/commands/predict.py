@@ -1,0 +1,46 @@
+"""`expressnet predict`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from expressnet_jax.commands import arguments, process
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = arguments.command(
+        commands, "predict", "Name the expressions in pictures, folders, videos, or before a camera.", run,
+        example="predict holiday/ --model artifacts/small --faces haar --csv faces.csv",
+    )  # fmt: skip
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, pattern, video, or camera:0")
+    parser.add_argument("--model", required=True, type=arguments.path, help="an artifact of `expressnet export`")
+    faces = "haar, yunet, blazeface, or none (default: as in training)"
+    parser.add_argument("--faces", metavar="DETECTOR", help=faces)
+    parser.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
+    parser.add_argument("--csv", type=arguments.path, metavar="FILE", help="a table with one row a face")
+    parser.add_argument("--draw", type=arguments.path, metavar="DIR", help="copies of the pictures, with boxes")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video: every N-th frame")
+    parser.add_argument("--batch", type=int, help="pictures that the device is given at once")
+
+
+def run(options: argparse.Namespace) -> arguments.Result:
+    """Predicts, writing each answer as soon as it is there; returns the exit code."""
+    import warnings
+
+    from data_pipelines.common.text import say
+    from expressnet_jax.predict import inputs, output, recognizer
+
+    process.start_jax()
+    warnings.showwarning = lambda message, *_, **__: say(f"expressnet: {message}")
+    if options.batch is None and any(map(inputs.is_camera, options.paths)):
+        options.batch = 4  # a face should not wait until many others have come
+    model = recognizer.load(
+        options.model, faces=options.faces, faces_model=options.faces_model, batch_size=options.batch
+    )
+    return output.run(
+        model, options.paths, json=sys.stdout if options.json else None, csv_file=options.csv, draw=options.draw,
+        every=options.every,
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""`expressnet report`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from expressnet_jax.commands import arguments, process
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = arguments.command(
+        commands, "report", "One page about runs or a study: figures, intervals, pictures; no network.", run,
+        example="report runs/small runs/eight --out report.html --tables tables",
+    )  # fmt: skip
+    parser.add_argument("path", nargs="+", type=arguments.path, help="folders of runs, or of one study")
+    parser.add_argument("--out", required=True, type=arguments.path, help="the HTML file")
+    tables = "also the same as CSV and LaTeX tables"
+    parser.add_argument("--tables", type=arguments.path, metavar="DIR", help=tables)
+    parser.add_argument("--against", choices=("paper",), help="beside the published figures, with what is comparable")
+    parser.add_argument("--no_pictures", action="store_true", help="leave photographs out, to share the page")
+
+
+def run(options: argparse.Namespace) -> arguments.Result:
+    """Makes the page of runs or of a study, and returns what is on it."""
+    from data_pipelines.common.text import say
+    from expressnet_jax.report import collect, page, tables
+
+    process.on_cpu()
+    arguments.check_folder("--out", options.out)
+    found = collect.document(
+        options.path, against=options.against is not None, pictures=not options.no_pictures, say=say
+    )
+    page.write(found, options.out)
+    say(f"written to {options.out}")
+    if options.tables:
+        tables.write_csv(found, options.tables)
+        tables.write_latex(found, options.tables)
+        say(f"tables in {options.tables}")
+    return found

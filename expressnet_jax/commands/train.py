@@ -1,0 +1,38 @@
+"""`expressnet train`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from expressnet_jax.commands import arguments, process
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = arguments.command(
+        commands, "train", "Train a network; the same command resumes an interrupted run.", run,
+        example="train --config=fer2013_small --workdir runs/small --config.batch_size=64",
+    )  # fmt: skip
+    parser.add_argument("--config", required=True, help=arguments.CONFIG)
+    parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of this run")
+    arguments.add_data_dir(parser)
+    arguments.add_distributed(parser)
+
+
+def run(options: argparse.Namespace) -> arguments.Result:
+    """Trains, and shows the summary of the run; of several processes only the first does."""
+    from data_pipelines.common.text import say
+    from expressnet_jax.config import files as config_files
+    from expressnet_jax.evaluation import of_run
+    from expressnet_jax.parallel import distributed
+    from expressnet_jax.train import loop
+
+    config = config_files.load(options.config, options.overrides)
+    process.start_jax(distributed=options.distributed)
+    summary = loop.train(config, options.workdir, data_dir=options.data_dir)
+    if not distributed.is_first():
+        return 0
+    of_run.curves(options.workdir)
+    say((options.workdir / "summary.txt").read_text())
+    return summary
