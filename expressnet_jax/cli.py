@@ -51,6 +51,7 @@ def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> d
     from expressnet_jax.config import ConfigError
     from expressnet_jax.config import files as config_files
     from expressnet_jax.export import inspection
+    from expressnet_jax.models import cost
 
     if bool(options.path) == (options.config is not None) or len(options.path) > 2:
         raise ConfigError("give one or two folders (run, checkpoint, artifact), or --config")
@@ -63,7 +64,7 @@ def _inspect(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> d
     if options.selfcheck and config is not None:
         return inspection.selfcheck(config, _say)
     if config is not None:
-        found = inspection.of_config(config)
+        found = cost.of_config(config)
         _say(inspection.describe(found))
         return found
     models = [inspection.of_path(path) for path in options.path]

@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.export import inspection
-from expressnet_jax.models import choice, expressnet, inference, large_conv, preprocess
+from expressnet_jax.models import choice, cost, expressnet, inference, large_conv, preprocess
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import machines
 from expressnet_jax.runs import state as states
@@ -217,10 +216,10 @@ def _peer(command: str, batch_size: int, kind: str) -> float:
 def _costs(config: Config, compiled: Any, seconds: float, found: dict[str, Any], *, passes: int) -> dict[str, Any]:
     """What the compiler and the device know of a program: time to compile, memory, arithmetic."""
     device = jax.devices()[0]
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    memory, counted = compiled.memory_analysis(), compiled.cost_analysis() or {}
     live = device.memory_stats() or {}
     planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    useful = passes * inspection.flops_per_image(config) * config.batch_size
+    useful = passes * cost.flops_per_image(config) * config.batch_size
     chip = machines.chip_of(device.device_kind)
     rate = useful / (found["step_ms"]["median"] / 1e3)
     return {
@@ -229,7 +228,7 @@ def _costs(config: Config, compiled: Any, seconds: float, found: dict[str, Any],
         "compile_seconds": round(seconds, 2),
         "peak_memory_bytes": int(live.get("peak_bytes_in_use", planned - memory.alias_size_in_bytes)),
         "flops_useful": useful,  # as if every convolution were done directly; a gradient is twice its forward pass
-        "flops_executed": int(cost.get("flops", 0)),  # by the compiler's count, which leaves library calls out
+        "flops_executed": int(counted.get("flops", 0)),  # by the compiler's count, which leaves library calls out
         "fraction_of_peak": None if chip is None else round(rate / chip.bfloat16 / jax.device_count(), 4),
     }  # fmt: skip
 
