@@ -23,7 +23,7 @@ from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.ablation.sweep import Arm
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
-from expressnet_jax.export import inspection
+from expressnet_jax.models import cost
 from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.train import loop
@@ -48,7 +48,7 @@ def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
             examples[data] = datas.open_data(arm.config, data_dir).examples
             judged[arm.name] = datas.open_for_evaluation(arm.config, data.name, split, data_dir)
         steps = loop.clock_of(arm.config, examples[arm.config.data]).total_steps
-        found[arm.name] = float(steps) * arm.config.batch_size * inspection.flops_per_image(arm.config)
+        found[arm.name] = float(steps) * arm.config.batch_size * cost.flops_per_image(arm.config)
     (first, its), *others = judged.items()
     for name, one in others:
         if one.name != its.name or not np.array_equal(one.numbers, its.numbers):
@@ -68,7 +68,7 @@ def speed(study: Study) -> float | None:
         images_per_second = float(json.loads(done.stdout)["images_per_second"])
     except (ValueError, KeyError, TypeError):
         return None
-    return images_per_second * inspection.flops_per_image(config_files.load(study.config, pairs))
+    return images_per_second * cost.flops_per_image(config_files.load(study.config, pairs))
 
 
 def run(

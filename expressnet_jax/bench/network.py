@@ -29,8 +29,7 @@ from data_pipelines.common.text import say
 from expressnet_jax.bench import timer
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.export import inspection
-from expressnet_jax.models import choice, expressnet, inference, large_conv, preprocess
+from expressnet_jax.models import choice, cost, expressnet, inference, large_conv, preprocess
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import machines
 from expressnet_jax.runs import state as states
@@ -194,7 +193,7 @@ def _costs(config: Config, compiled: Any, seconds: float, found: dict[str, Any],
     """What the compiler and the device know of a program: time to compile, memory, arithmetic."""
     device = jax.devices()[0]
     executed = (compiled.cost_analysis() or {}).get("flops", 0)  # by the compiler's count, without library calls
-    useful = passes * inspection.flops_per_image(config) * config.batch_size
+    useful = passes * cost.flops_per_image(config) * config.batch_size
     chip = machines.chip_of(device.device_kind)
     rate = useful / (found["step_ms"]["median"] / 1e3)
     return {

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> arguments.Result:
     from data_pipelines.common.text import say
     from expressnet_jax.config import files as config_files
     from expressnet_jax.export import inspection
+    from expressnet_jax.models import cost
 
     _check(options)
     config = config_files.load(options.config, options.overrides) if options.config is not None else None
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> arguments.Result:
     if config is not None and options.selfcheck:
         return inspection.selfcheck(config, say)
     if config is not None:
-        found = inspection.of_config(config)
+        found = cost.of_config(config)
         say(inspection.describe(found))
         return found
     models = [inspection.of_path(path) for path in options.path]

@@ -1,54 +1,26 @@
-"""What a network is made of and costs, what a run, a checkpoint or an artifact holds, and how two of them differ."""
+"""What a run, a checkpoint or an artifact holds, and how two of them differ."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.extend.core import jaxprs_in_params
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import counted
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
 from expressnet_jax.export import artifact, trained
-from expressnet_jax.models import canonical, expressnet
+from expressnet_jax.models import canonical, cost
 from expressnet_jax.moe import selfcheck as checks
 from expressnet_jax.parallel import mesh as meshes
-
-_STATISTICS = ("mean", "var")
 
 
 class SelfcheckError(Failure):
     """A computation that is wrong on these devices; the message is one line."""
-
-
-def of_config(config: Config) -> dict[str, Any]:
-    """`parameters` (BatchNorm statistics included), `batch_stats`, `parts` {name: parameters}, `flops_per_image`.
-
-    Nothing is computed: shapes alone are traced.
-    """
-    model = nnx.eval_shape(lambda: expressnet.create(config))
-    sizes = canonical.sizes(model)
-    parts: Counter[str] = Counter()
-    for name, size in sizes.items():
-        parts[name.split("/")[0]] += size
-    return {
-        "parameters": sum(sizes.values()),
-        "batch_stats": sum(size for name, size in sizes.items() if name.rsplit("/", 1)[-1] in _STATISTICS),
-        "parts": dict(parts),
-        "flops_per_image": flops_per_image(config),
-        "classes": list(config.data.classes),
-    }
 
 
 class Model(NamedTuple):
@@ -60,7 +32,7 @@ class Model(NamedTuple):
 
 
 def of_path(path: Path) -> Model:
-    """`of_config` of an artifact, a run (its best checkpoint) or one checkpoint (RUN/checkpoints/STEP).
+    """`models.cost.of_config` of an artifact, a run (its best checkpoint) or one checkpoint (RUN/checkpoints/STEP).
 
     Also `kind`, `path`, `step`, `classes`, `preprocessing`, `trained` (how), `validation` and the weight `digest`.
     """
@@ -87,7 +59,7 @@ def _is_artifact(path: Path) -> bool:
 def _model(path: Path, config: Config, weights: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
     optimizer, ema = config.optimizer, f", EMA {config.ema.decay:g}" if config.ema.decay else ""
     found = {
-        **of_config(config),
+        **cost.of_config(config),
         **facts,
         "path": str(path),
         "preprocessing": artifact.preprocessing(config),
@@ -133,36 +105,6 @@ def selfcheck(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
     if off:
         raise SelfcheckError(f"{', '.join(off)} differ from dense by more than rounding on these devices")
     return {"mesh": dict(mesh.shape), "platform": mesh.devices.flat[0].platform, "movements": rows}
-
-
-def flops_per_image(config: Config) -> int:
-    """Floating-point operations of the convolutions and matrix products of one forward pass: 2 x multiply-adds.
-
-    Counted in the traced network with every convolution done directly, padding included, as is usual: the work asked
-    for, whatever implementation then does it with less.
-    """
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, convolution="direct"),
-        moe=dataclasses.replace(config.moe, implementation="dense"),
-    )
-    side = config.model.image_size
-    picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return _flops(jax.make_jaxpr(lambda x: expressnet.create(config)(x).logits)(picture).jaxpr)
-
-
-def _flops(jaxpr: Any) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        shapes = [var.aval.shape for var in equation.invars if hasattr(var.aval, "shape")]
-        out = math.prod(equation.outvars[0].aval.shape)
-        if equation.primitive.name == "conv_general_dilated":
-            total += 2 * out * math.prod(shapes[1][:-1])  # kernel (P, Q, D, F): P Q D products for each output
-        elif equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += 2 * out * math.prod(shapes[0][axis] for axis in contracted)
-        total += sum(_flops(inner) for inner in jaxprs_in_params(equation.params))
-    return total
 
 
 def describe(found: dict[str, Any]) -> str:

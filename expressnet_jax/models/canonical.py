@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from expressnet_jax.moe.layer import EXPERTS, is_expert_path
+
 _BATCH_NORM = {"scale": "gamma", "bias": "beta", "mean": "mean", "var": "var"}
 
 
@@ -63,8 +65,7 @@ def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
         raise NamesError(f"{len(problems)} names do not fit the network: " + "; ".join(sorted(problems)))
     for path, variable in _variables(model):
         parts = [mapping[name] for name, _ in _names(path, variable.get_value().shape)]
-        stacked = "experts" in path
-        variable[...] = jnp.asarray(np.stack(parts) if stacked else parts[0], variable.get_value().dtype)
+        variable[...] = jnp.asarray(np.stack(parts) if is_expert_path(path) else parts[0], variable.get_value().dtype)
 
 
 def digest(named: Mapping[str, np.ndarray]) -> str:
@@ -85,8 +86,8 @@ def _variables(model: nnx.Module) -> list[tuple[tuple[str, ...], Any]]:
 def _names(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, int | None]]:
     """Canonical names of one variable: (name, None), or for stacked experts (name, e) for each expert."""
     *parents, leaf = path
-    if "experts" in parents:
-        at = parents.index("experts")
+    if is_expert_path(path):
+        at = parents.index(EXPERTS)
         return [("/".join([*parents[:at], f"expert{e}", *parents[at + 1 :], leaf]), e) for e in range(shape[0])]
     if parents and (parents[-1].startswith("bn") or parents[-1].endswith("_bn")):
         leaf = _BATCH_NORM[leaf]

@@ -1,4 +1,4 @@
-"""The kind of machine that programs are traced for: what is fast differs, what is computed does not."""
+"""The kind of machine that programs are traced for: it decides what is fast, not what is computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def platform() -> str:
 
 @contextlib.contextmanager
 def compiling_for(target: str) -> Iterator[None]:
-    """Makes `platform` another one than this process has, to compile for a machine that is not here."""
+    """Inside of it `platform` is `target` instead of this process's own, to compile for a machine that is not here."""
     token = _TARGET.set(target)
-    yield
-    _TARGET.reset(token)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)

@@ -5,11 +5,22 @@ Legend: B image, E experts, D in, F out. Source: arXiv 2510.13493, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from expressnet_jax.moe import dispatch, router, settings
+
+#: The attribute of `MoE` that holds the stacked parameters, and so a part of the path of each of them.
+EXPERTS = "experts"
+
+
+def is_expert_path(path: Iterable[Any]) -> bool:
+    """Whether a path in a tree of parameters, of JAX's keys or of names, leads to one of the stacked parameters."""
+    return any(getattr(key, "key", key) == EXPERTS for key in path)
 
 
 class Experts(nnx.Module):

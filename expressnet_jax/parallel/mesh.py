@@ -17,6 +17,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.moe.layer import is_expert_path
 
 AXES = ("data", "expert")
 BATCH = PartitionSpec(AXES)
@@ -118,7 +119,7 @@ def spec(path: tuple[Any, ...], shape: tuple[int, ...], data: int = 1) -> Partit
     Vectors (biases, BatchNorm) stay whole: they are a thousandth of the memory, and each would cost a collective.
     """
     axes: list[str | None] = [None] * len(shape)
-    if any(getattr(key, "key", None) == "experts" for key in path):
+    if is_expert_path(path):
         axes[0] = "expert"
     free = [i for i in range(len(shape)) if axes[i] is None]
     fitting = [i for i in free if shape[i] % data == 0] if len(free) > 1 else []
@@ -148,9 +149,3 @@ def to_device(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Makes the global batch from each host's slice of it."""
     sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
-
-
-def local_rows(array: jax.Array) -> np.ndarray:
-    """This process's rows of an array that lies as a batch does: the inverse of `to_device`."""
-    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

@@ -142,10 +142,15 @@ def _executed(computations: dict[str, list[_Instruction]], entry: str) -> Iterat
 
 
 def _results(instruction: _Instruction) -> list[float]:
-    """Bytes of each array that the collective gives."""
+    """Bytes of each array that the collective gives.
+
+    An asynchronous start has the shape "(operands, results, ...)"; only an all-reduce's may be that of its results.
+    """
     shape = instruction.shape
-    if instruction.opcode in ("all-gather-start", "collective-permute-start"):  # (operands, results, ...)
-        shape = _elements(shape)[1]
+    if instruction.opcode.endswith("-start") and shape.startswith("("):
+        elements = _elements(shape)
+        if instruction.opcode != "all-reduce-start" or elements[0].startswith("("):
+            shape = elements[1]
     return [_size(kind, dims) for kind, dims in _ARRAY.findall(re.sub(r"\{[^{}]*\}", "", shape))]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
@@ -18,24 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.extend.core import Literal, jaxprs_in_params
+from jax.extend.core import Literal
 from jax.sharding import AbstractMesh, AxisType
 
 from expressnet_jax.config import Config
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.models import expressnet, target
+from expressnet_jax.models import cost, expressnet, target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer as optimizers
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
-
-#: Counted as one operation for each number that they give; moves, comparisons and conversions are not.
-_ELEMENTWISE = frozenset((
-    "add", "add_any", "sub", "mul", "div", "rem", "max", "min", "neg", "sign", "abs", "floor", "round", "exp", "exp2",
-    "log", "log1p", "expm1", "tanh", "logistic", "sqrt", "rsqrt", "pow", "integer_pow", "square", "erf", "sin", "cos",
-    "select_n", "clamp", "and", "or", "xor", "not", "shift_left", "shift_right_logical",
-))  # fmt: skip
 
 
 class Work(NamedTuple):
@@ -93,7 +85,7 @@ def work(config: Config, platform: str) -> Work:
     with target.compiling_for(platform):
         state = jax.tree.map(_bare, states.abstract(config, optimizer, abstract_mesh(1, 1)))
         jaxpr = jax.make_jaxpr(step)(state, jax.eval_shape(lambda: steps.zero_sums(config)), batch(config))
-    counts = _count(jaxpr.jaxpr)
+    counts = cost.count(jaxpr.jaxpr, padding=False)
     by_precision = {key.removeprefix("at "): counts[key] for key in sorted(counts) if key.startswith("at ")}
     return Work(counts["convolutions"], counts["products"], counts["elementwise"], by_precision)
 
@@ -125,62 +117,3 @@ def kept(config: Config, platform: str) -> int:
     given = {*map(id, jaxpr.invars), *map(id, jaxpr.constvars)}
     arrays = {id(var): var.aval for var in jaxpr.outvars if not isinstance(var, Literal) and id(var) not in given}
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays.values() if hasattr(a.dtype, "itemsize"))
-
-
-def _count(jaxpr: Any, times: int = 1) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for equation in jaxpr.eqns:
-        if not equation.outvars:
-            continue
-        name, out = equation.primitive.name, equation.outvars[0].aval
-        if name == "conv_general_dilated":
-            flops = times * _convolution(equation)
-            counts["convolutions"] += flops
-            counts[f"at {_precision(equation)}"] += flops
-        elif name in ("dot_general", "ragged_dot", "ragged_dot_general"):
-            flops = times * _product(equation)
-            counts["products"] += flops
-            counts[f"at {_precision(equation)}"] += flops
-        elif name in _ELEMENTWISE:
-            counts["elementwise"] += times * math.prod(out.shape)
-        elif name.startswith(("reduce_", "cum")):
-            counts["elementwise"] += times * math.prod(equation.invars[0].aval.shape)
-        inner = times * int(equation.params["length"]) if name == "scan" else times
-        for part in jaxprs_in_params(equation.params):
-            counts.update(_count(part, inner))
-    return counts
-
-
-def _precision(equation: Any) -> str:
-    """How a product is to be computed: its numbers' own type, or the precision that is asked for."""
-    asked = equation.params.get("precision")
-    asked = asked[0] if isinstance(asked, tuple) else asked
-    kind = np.result_type(*[var.aval.dtype for var in equation.invars[:2]]).name
-    if kind in ("bfloat16", "float16"):
-        return kind
-    return {jax.lax.Precision.HIGH: "high", jax.lax.Precision.HIGHEST: "highest"}.get(asked, "float32")
-
-
-def _product(equation: Any) -> int:
-    left, right = (var.aval for var in equation.invars[:2])
-    factor = 8 if jnp.issubdtype(left.dtype, jnp.complexfloating) else 2  # of complex numbers: 4 products, 4 sums
-    out = math.prod(equation.outvars[0].aval.shape)
-    if equation.primitive.name != "dot_general":  # rows, each with the matrix of its group: (N, D) and (E, D, F)
-        grouped = out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1]
-        return factor * grouped
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    return factor * out * math.prod(left.shape[axis] for axis in contracted)
-
-
-def _convolution(equation: Any) -> int:
-    """2 x multiply-adds, without those by padding or by the zeros between the pixels of a dilated picture."""
-    p, (left, right) = equation.params, (var.aval.shape for var in equation.invars[:2])
-    numbers, out = p["dimension_numbers"], equation.outvars[0].aval.shape
-    taps = 1
-    for i in range(len(left) - 2):
-        n, k, o = left[numbers.lhs_spec[i + 2]], right[numbers.rhs_spec[i + 2]], out[numbers.out_spec[i + 2]]
-        at = np.arange(o)[:, None] * p["window_strides"][i] + np.arange(k) * p["rhs_dilation"][i] - p["padding"][i][0]
-        between = p["lhs_dilation"][i]
-        taps *= int(((at >= 0) & (at <= (n - 1) * between) & (at % between == 0)).sum())
-    images, features = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
-    return 2 * taps * images * features * right[numbers.rhs_spec[1]]

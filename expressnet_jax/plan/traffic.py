@@ -17,6 +17,7 @@ import numpy as np
 from expressnet_jax.config import Config
 from expressnet_jax.models import choice, expressnet, target
 from expressnet_jax.moe import dispatch
+from expressnet_jax.moe.layer import is_expert_path
 from expressnet_jax.parallel import mesh as meshes
 
 _FLOAT, _INT = 4, 4
@@ -65,7 +66,7 @@ def _gradients(config: Config, params: Any, mesh: dict[str, int], platform: str)
     wide = _transformed(config, params, platform)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
-        if any(getattr(key, "key", None) == "experts" for key in path):
+        if is_expert_path(path):
             size, norms = size // mesh["expert"], norms + 1
             own += [size] * (turns if platform == "cpu" else 1)
         else:

@@ -17,7 +17,7 @@ from expressnet_jax.ablation import summary
 from expressnet_jax.ablation.study import Study
 from expressnet_jax.config import PRESETS, Config, ConfigError
 from expressnet_jax.config import files as config_files
-from expressnet_jax.export import inspection
+from expressnet_jax.models import cost
 from expressnet_jax.report import paper, picture_files, shapes
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.train import hooks
@@ -171,10 +171,10 @@ def _cost(config: Config) -> dict[str, Any]:
     keys = ("parameters", "flops_per_image")
     try:
         large = sum(config.model.resnet.blocks) + config.moe.num_experts * config.moe.layers > _PARTS
-        cost = {} if large else inspection.of_config(config)
+        found = {} if large else cost.of_config(config)
     except (ArithmeticError, MemoryError, TypeError, ValueError):  # all of them say that no array can be so large
-        cost = {}
-    return {key: cost.get(key) for key in keys}
+        found = {}
+    return {key: found.get(key) for key in keys}
 
 
 def _training(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:

@@ -35,6 +35,13 @@ def test_everywhere_the_large_kernels_are_transformed_and_those_of_3_pixels_are_
         assert choice.fastest((56, 56), (1, 1, 64, 256), train=True) == "direct"
 
 
+def test_the_target_is_this_machine_again_after_an_exception():
+    before = target.platform()
+    with pytest.raises(ValueError, match="refused"), target.compiling_for("tpu"):
+        raise ValueError("refused")
+    assert target.platform() == before != "tpu"
+
+
 def test_the_line_for_the_log_names_every_layer_with_its_form():
     model = dataclasses.replace(PRESETS["small"][0], convolution="cnnfe1/conv1=fft")
     line = choice.describe(model, train=True)

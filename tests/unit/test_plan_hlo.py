@@ -54,6 +54,22 @@ def test_a_group_of_one_device_sends_nothing(groups):
          "all-gather", 1, 32),
         ("%a = ((f32[2], f32[1,2]), (f32[8], f32[4,2])) all-gather-start(%x, %y), replica_groups=[2,4]<=[8]",
          "all-gather", 2, 64),
+        ("%a = ((f32[2]), f32[8]) all-gather-start(%x), replica_groups=[2,4]<=[8], dimensions={0}",
+         "all-gather", 1, 32),
+        ("%a = ((f32[20]{0}), f32[5]{0}, u32[], u32[]) reduce-scatter-start(%x), replica_groups=[2,4]<=[8]",
+         "reduce-scatter", 1, 80),
+        ("%a = ((f32[20], bf16[8]), (f32[5], bf16[2])) reduce-scatter-start(%x, %y), replica_groups=[2,4]<=[8]",
+         "reduce-scatter", 2, 80 + 16),
+        ("%a = ((c64[6]{0:T(256)}), c64[6]{0:T(256)}) all-to-all-start(%x), replica_groups=[2,4]<=[8]", "all-to-all",
+         1, 48),
+        ("%a = ((f32[3], f32[5]), (f32[3], f32[5])) all-reduce-start(%x, %y), replica_groups=[2,4]<=[8]", "all-reduce",
+         2, 32),
+        ("%a = (f32[3], f32[5]) all-reduce-start(%x, %y), replica_groups=[2,4]<=[8], to_apply=%add",
+         "all-reduce", 2, 32),
+        ("%a = ((f32[6]), f32[6], u32[]) collective-broadcast-start(%x), replica_groups=[2,4]<=[8]",
+         "collective-broadcast", 1, 24),
+        ("%a = ((f32[6], s8[4]), (f32[6], s8[4])) collective-permute-start(%x, %y), source_target_pairs={{0,1},{1,0}}",
+         "collective-permute", 2, 28),
         ("%a = f32[10]{0} all-reduce-start(%x), replica_groups=[2,4]<=[8], to_apply=%add", "all-reduce", 1, 40),
         # A reduce-scatter starts with four times what it ends with.
         ("ROOT %a = f32[5]{0} reduce-scatter(%x), replica_groups=[2,4]<=[8], dimensions={0}", "reduce-scatter", 1, 80),
@@ -76,6 +92,21 @@ def test_done_and_other_instructions_count_nothing():
         'ROOT %c = f32[8]{0} add(%b, %b), metadata={op_name="jit(step)/all-reduce(x)"}',
     ]
     assert [(one.kind, one.bytes) for one in hlo.collectives(program(*lines), MESH)] == [("all-gather", 32)]
+
+
+def test_an_asynchronous_wrapper_is_counted_by_what_it_calls_and_once():
+    wrapped = """%wrapped (s: f32[20]) -> f32[5] {
+  ROOT %r = f32[5]{0} reduce-scatter(%s), replica_groups=[2,4]<=[8], dimensions={0}, to_apply=%add
+}
+"""
+    shape = "((f32[20]{0}), f32[5]{0}, u32[])"
+    lines = [
+        f"%a = {shape} async-start(%p), calls=%wrapped",
+        f"%b = {shape} async-update(%a), calls=%wrapped",
+        "ROOT %c = f32[5]{0} async-done(%b), calls=%wrapped",
+    ]
+    (found,) = hlo.collectives(program(*lines, more=wrapped), MESH)
+    assert (found.kind, found.operations, found.bytes) == ("reduce-scatter", 1, 80)
 
 
 BODY = """%body (s: f32[8]) -> f32[8] {

@@ -16,8 +16,8 @@ from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.export import artifact, compare, inspection, model_card, onnx_format, safetensors_format, trained
-from expressnet_jax.models import canonical, choice, expressnet, inference
+from expressnet_jax.export import artifact, compare, model_card, onnx_format, safetensors_format, trained
+from expressnet_jax.models import canonical, choice, cost, expressnet, inference
 from expressnet_jax.plan import search, trace, traffic
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import optimizer as optimizers
@@ -112,13 +112,13 @@ def by_formula(c, parts):
 
 @functools.cache
 def whole():
-    return inspection.of_config(config())
+    return cost.of_config(config())
 
 
 @pytest.mark.parametrize("without", CASES)
 def test_parameters_are_those_of_what_is_left_and_the_layers_are_named(without):
     c, (parts, routed) = config(without), CASES[without]
-    found = inspection.of_config(c)
+    found = cost.of_config(c)
     assert found["parts"] == by_formula(c, parts.split())
     assert expressnet.routed_layers(c) == tuple(routed.split()) and sorted(c.model.parts) == parts.split()
     assert (found["flops_per_image"] < whole()["flops_per_image"]) == bool(without)
