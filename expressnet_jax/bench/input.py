@@ -10,8 +10,8 @@ it up, in order, when it is free, and on host h needs t_sh; r_sh is when that is
     a_(s+1) = a_s + w_s + the time of a step
 
 The t_sh are drawn from times measured on this machine with W threads at work, each for itself: hosts are taken to be
-alike, and a slow batch to say nothing of the next. What a shared file system, a neighbour on the machine or a bad disk
-would do is not in it; nor are the steps that XLA queues beyond the one that runs, which can only help.
+alike, and each batch to be independent of the one before. What a shared file system, a neighbour on the machine or a
+bad disk would do is not simulated; nor are the steps that XLA queues beyond the one that runs, which can only help.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _rates(batches: Any, seconds: float, *, alone: bool) -> dict[str, Any]:
 def batch_times(steps: Any, seconds: float) -> np.ndarray:
     """Milliseconds that each of `steps[0]`, `steps[1]`, ... takes, as many as fit into `seconds`, at least 20.
 
-    As many threads as the loader's are at it at once, and so in each other's way as they are there.
+    As many threads as the loader has work at once, so that they slow each other down as they do there.
     """
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -146,7 +146,7 @@ def waiting(times: np.ndarray, step_ms: float) -> float:
 
 def _shortest(times: np.ndarray) -> float:
     """The shortest step, to 1 %, with which waiting stays in bounds: by halving between none and no wait at all."""
-    low, high = 0.0, float(times.max())  # A is more than one batch: with steps as long as any batch nobody waits
+    low, high = 0.0, float(times.max())  # A > 1: where a step takes as long as any batch, nobody waits
     while high - low > 0.01 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if waiting(times, middle) < _TOLERATED else (middle, high)

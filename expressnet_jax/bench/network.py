@@ -75,7 +75,7 @@ def infer(config: Config, *, only: str = "", against: Peer | None = None, repeat
     with jax.set_mesh(mesh):
         batch = meshes.to_device(mesh, _pictures(config))
         graph, arrays = jax.jit(lambda: nnx.split(expressnet.create(config)))()
-        graph, arrays = jax.jit(lambda kept: nnx.split(inference.prepare(nnx.merge(graph, kept), config)))(arrays)
+        graph, arrays = inference.prepared(nnx.merge(graph, arrays), config)
 
         def answer(arrays: Any, images: jax.Array) -> jax.Array:
             images = preprocess.preprocess(images, config.model.image_size, config.preprocess)

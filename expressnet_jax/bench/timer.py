@@ -21,7 +21,7 @@ def compiled(function: Any, *arguments: Any) -> tuple[Any, float]:
 
 
 def milliseconds(run: Callable[[], Any], repeats: int) -> list[float]:
-    """What each of so many runs takes until its results are there."""
+    """How long each of `repeats` runs takes until its results are there."""
     times = []
     for _ in range(WARM_UP + repeats):
         began = time.perf_counter()

@@ -108,7 +108,7 @@ def answer(config: Config) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
             "probabilities": jax.nn.softmax(output.logits),
             "logits": output.logits,
             "features": jnp.concatenate(features, -1).astype(jnp.float32),
-            **{f"experts_{name.removeprefix('moe_')}": output.routing[name].chosen for name in output.routing},
+            **{chosen_by(layer): routing.chosen for layer, routing in output.routing.items()},
         }
 
     return run
@@ -116,8 +116,12 @@ def answer(config: Config) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
 
 def outputs(config: Config) -> tuple[str, ...]:
     """Names of what every graph returns, in order."""
-    experts = (f"experts_{name.removeprefix('moe_')}" for name in expressnet.routed_layers(config))
-    return ("probabilities", "logits", "features", *experts)
+    return ("probabilities", "logits", "features", *map(chosen_by, expressnet.routed_layers(config)))
+
+
+def chosen_by(layer: str) -> str:
+    """What the experts chosen by "moe_cnn" are called: "experts_cnn"."""
+    return f"experts_{layer.removeprefix('moe_')}"
 
 
 def preprocessing(config: Config) -> dict[str, Any]:
@@ -199,7 +203,7 @@ def _config(path: Path, meta: dict[str, Any]) -> Config:
 def _check_unedited(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Compares two trees as JSON; raises ArtifactError naming the first value that differs."""
     before, after = (_leaves(json.loads(json.dumps(tree))) for tree in (expected, found))
-    # A setting that is newer than the artifact is not in `before`; where it lacks in a config it has its default.
+    # A setting that is newer than the artifact is not in `before`; a config that lacks a setting has its default.
     changed = [key for key in sorted(before) if before[key] != after.get(key)]
     if changed:
         key = changed[0]
@@ -212,14 +216,7 @@ def _check_unedited(path: Path, found: Mapping[str, Any], expected: Mapping[str,
 
 def _check_weights(path: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None:
     _check_count(path, config, len(weights))
-    expected = _shapes(config)
-    problems = [f"{name} is missing" for name in expected if name not in weights]
-    problems += [f"{name} is unknown" for name in weights if name not in expected]
-    problems += [
-        f"{name} is {weights[name].shape} where the network has {shape}"
-        for name, shape in expected.items()
-        if name in weights and weights[name].shape != shape
-    ]
+    problems = canonical.misfits(_abstract(config), weights)
     problems += [f"{name} has values that are not finite" for name in weights if not np.isfinite(weights[name]).all()]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -238,14 +235,6 @@ def _check_count(path: Path, config: Config, tensors: int) -> None:
         raise ArtifactError(f"{path / WEIGHTS} does not fit: {tensors} tensors for a network of {layers} layers")
 
 
-@functools.lru_cache(maxsize=8)
-def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Shapes by canonical name, with no memory for the values."""
-    graph, state = nnx.split(_abstract(config))
-    zeros = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), state)
-    return {name: value.shape for name, value in canonical.to_canonical(nnx.merge(graph, zeros)).items()}
-
-
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of nested dicts by dotted names."""
     found: dict[str, Any] = {}
@@ -254,7 +243,9 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+@functools.lru_cache(maxsize=8)
 def _abstract(config: Config) -> Any:
+    """The network with shapes for arrays."""
     return nnx.eval_shape(lambda: expressnet.create(config))
 
 

@@ -13,9 +13,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from data_pipelines.common.text import counted
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.export import artifact
+from expressnet_jax.export.artifact import ArtifactError
 from expressnet_jax.models import preprocess, target
 
 #: Largest difference of a probability in float32.
@@ -57,9 +59,8 @@ class Reference:
         try:
             self.device = jax.local_devices(backend="cpu")[0]
         except RuntimeError:
-            raise ConfigError(
-                "export compares on the CPU; set JAX_PLATFORMS=cuda,cpu or tpu,cpu, or leave it"
-            ) from None
+            said = "export compares on the CPU; set JAX_PLATFORMS to cuda,cpu or tpu,cpu, or do not set it"
+            raise ConfigError(said) from None
         self.config = config
         graph, state = nnx.split(artifact.filled(config, weights))
         self.state = jax.device_put(state, self.device)
@@ -67,9 +68,9 @@ class Reference:
         def run(state: Any, images: jax.Array) -> tuple[dict[str, jax.Array], ...]:
             network: Any = nnx.merge(graph, state)
             routing = network(preprocess.normalize(images, config.preprocess)).routing
-            names = {f"experts_{name.removeprefix('moe_')}": name for name in routing}
-            order = {output: routing[name].probabilities for output, name in names.items()}
-            scores = {output: order[output] + _selection_bias(network, name) for output, name in names.items()}
+            order = {artifact.chosen_by(layer): found.probabilities for layer, found in routing.items()}
+            bias = {artifact.chosen_by(layer): _selection_bias(network, layer) for layer in routing}
+            scores = {output: order[output] + bias[output] for output in order}
             # `answer` finds nothing left to resize; the compiler computes the network once for both.
             return artifact.answer(config)(network, images), scores, order
 
@@ -134,9 +135,7 @@ def check(name: str, run: Run, made: list[Batch]) -> dict[str, Any]:
         if not value <= (allowed := TOLERANCE if output == "probabilities" else _RELATIVE)
     ]
     if off:
-        raise artifact.ArtifactError(
-            f"{name}: answers other than the checkpoint's: {', '.join(off)}; nothing was exported"
-        )
+        raise ArtifactError(f"{name}: answers other than the checkpoint's: {', '.join(off)}")
     return {
         "pictures": sum(len(batch.images) for batch in made),
         "batches": [len(batch.images) for batch in made],
@@ -150,9 +149,7 @@ def measure(run: Run, made: list[Batch]) -> dict[str, Any]:
     pairs = [(np.asarray(run(batch.images)["probabilities"]), batch.answers["probabilities"]) for batch in made]
     found, expected = (np.concatenate(column) for column in zip(*pairs, strict=True))
     if not np.isfinite(found).all():
-        raise artifact.ArtifactError(
-            "the graph of lower precision gives NaN; leave --quantize out, or take the other one"
-        )
+        raise ArtifactError("the graph of lower precision gives NaN; leave --quantize out, or take the other one")
     difference = np.abs(found - expected)
     return {
         "pictures": len(found),
@@ -163,7 +160,7 @@ def measure(run: Run, made: list[Batch]) -> dict[str, Any]:
 
 
 def accuracy(run: Run, split: Split, most: int) -> tuple[float, int]:
-    """The part of (at most so many of) a split's pictures, spread evenly over it, that a graph answers rightly."""
+    """Which fraction of a split's pictures a graph answers rightly, and of how many: at most `most`, spread over it."""
     chosen = np.linspace(0, len(split) - 1, min(most, len(split))).astype(int)
     right = 0
     for start in range(0, len(chosen), _CHUNK):
@@ -185,12 +182,10 @@ def _selection_bias(network: Any, name: str) -> Any:
 
 def _check_form(name: str, output: str, found: Any, expected: np.ndarray) -> None:
     if found is None:
-        raise artifact.ArtifactError(f"{name}: the graph has no output {output!r}; nothing was exported")
+        raise ArtifactError(f"{name}: the graph has no output {output!r}")
     if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise artifact.ArtifactError(
-            f"{name}: {output} is {found.dtype} {found.shape} and should be {expected.dtype} {expected.shape}; "
-            "nothing was exported"
-        )
+        kinds = f"{found.dtype} {found.shape} and should be {expected.dtype} {expected.shape}"
+        raise ArtifactError(f"{name}: {output} is {kinds}")
 
 
 def _same_experts(name: str, output: str, batch: Batch, found: np.ndarray) -> np.ndarray:
@@ -198,13 +193,11 @@ def _same_experts(name: str, output: str, batch: Batch, found: np.ndarray) -> np
     order, that were no tie."""
     expected, scores = batch.answers[output], batch.scores[output]
     if found.min() < 0 or found.max() >= scores.shape[1]:
-        raise artifact.ArtifactError(f"{name}: {output} names experts that there are not; nothing was exported")
+        raise ArtifactError(f"{name}: {output} names experts that do not exist")
     ours, theirs = (np.sort(np.take_along_axis(scores, chosen, 1), -1) for chosen in (found, expected))
     same = (np.sort(found, -1) == np.sort(expected, -1)).all(-1)
     ordered, as_ordered = (np.take_along_axis(batch.order[output], chosen, 1) for chosen in (found, expected))
     wrong = (np.abs(ours - theirs).max(-1) > _TIE) | (same & (np.abs(ordered - as_ordered).max(-1) > _TIE))
     if wrong.any():
-        raise artifact.ArtifactError(
-            f"{name}: {output} are others for {wrong.sum()} of {len(found)} pictures; nothing was exported"
-        )
+        raise ArtifactError(f"{name}: {output} differ for {wrong.sum()} of {counted(len(found), 'picture')}")
     return same

@@ -123,7 +123,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _read(workdir: Path, step: int | None, ema: bool) -> trained.Trained:
-    """The checkpoint, its config without the folders of this machine, which concern nobody else."""
+    """The checkpoint; its config names the files that training started from without this machine's folders."""
     found = trained.read(workdir, step, ema=ema)
     if bad := [name for name, value in found.weights.items() if not np.isfinite(value).all()]:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -192,7 +192,10 @@ def _graph(name: str, folder: Path, network: _Network) -> dict[str, Any]:
     module.write(folder / file, network.config, network.weights)
     pictures = sum(len(batch.images) for batch in network.batches)
     say(f"{name}: loading it again, {counted(pictures, 'picture')}")
-    found = compare.check(name, module.load(folder / file), network.batches)
+    try:
+        found = compare.check(name, module.load(folder / file), network.batches)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; nothing was exported") from None
     say(f"{name}: probabilities differ by at most {found['largest_difference']['probabilities']:.2g}")
     return found
 

@@ -53,7 +53,7 @@ def _is_artifact(path: Path) -> bool:
     try:
         return "format" in json.loads((path / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError, TypeError):
-        return False  # whoever reads it as a run says what is wrong
+        return False  # it is read as a run then, which says what is wrong
 
 
 def _model(path: Path, config: Config, weights: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from expressnet_jax.config import Config, Extractor, Preprocess
+from expressnet_jax.export import artifact
 from expressnet_jax.models import expressnet, preprocess
 
 Weights = Mapping[str, np.ndarray]
@@ -38,7 +39,7 @@ class Ops(Protocol):
         """x * scale + shift for each channel."""
 
     def max_pool(self, x: Any, window: int, *, padding: int = 0) -> Any:
-        """Stride 2, with so much padding on every side; nothing is below 0 where there is any."""
+        """Stride 2, with `padding` pixels of 0 on every side; x is never below 0 where there are any."""
 
     def mean(self, x: Any) -> Any:
         """Pictures to (B, D), their mean over all pixels."""
@@ -101,7 +102,7 @@ def build(ops: Ops, config: Config, weights: Weights) -> dict[str, Any]:
     for name, read in (("moe_cnn", "cnnfe1"), ("moe_expression", "fuse")):
         if name in model.parts:
             found[name], chosen = _moe(ops, config, weights, name, found[read])
-            experts[f"experts_{name.removeprefix('moe_')}"] = chosen
+            experts[artifact.chosen_by(name)] = chosen
     features = _side_by_side(ops, [found[name] for name in expressnet.head_inputs(config)])
     return _head(ops, weights, features) | experts
 

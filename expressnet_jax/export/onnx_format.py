@@ -299,7 +299,7 @@ class _Waves:
 
     def __init__(self, ops: _Onnx, name: str, pixels: int, taps: int) -> None:
         self.ops, self.name, self.anchor, self.taps = ops, name, (taps - 1) // 2, taps
-        self.length = max(pixels + taps // 2, taps)  # circular; what wraps around falls on pixels that nobody wants
+        self.length = max(pixels + taps // 2, taps)  # circular; what wraps around falls outside the picture
         self.u = self.length // 2 + 1
         angles = self.angles(np.arange(pixels))  # (U, pixels)
         weights = np.full((self.u, 1), 2.0)  # how often a frequency counts; half of it in each of two signs

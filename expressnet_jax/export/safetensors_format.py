@@ -33,7 +33,7 @@ def write(path: Path, weights: Mapping[str, np.ndarray], dtype: str, about: Mapp
     """Writes `weights` in `dtype`; `about` is kept as JSON in the file's own metadata."""
     stored = {name: np.ascontiguousarray(np.asarray(value).astype(DTYPES[dtype])) for name, value in weights.items()}
     metadata = {"format": "expressnet_jax", "about": json.dumps(about, sort_keys=True)}
-    path.write_bytes(safetensors.numpy.save(stored, metadata))  # `save_file` would let nobody else read it
+    path.write_bytes(safetensors.numpy.save(stored, metadata))  # `save_file` makes files that only their owner reads
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], str, dict[str, Any]]:
@@ -45,7 +45,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], str, dict[str, Any]]:
         with safetensors.safe_open(path, framework="numpy") as file:
             names, metadata = list(file.keys()), file.metadata() or {}
             if len(names) > _MAX_TENSORS:
-                raise FormatError(f"{len(names)} tensors are no network of ours")
+                raise FormatError(f"{len(names):,} tensors are more than any network of ours has")
             kinds = {file.get_slice(name).get_dtype() for name in names}
             if len(kinds) != 1 or not kinds <= set(_NAMES):
                 raise FormatError(f"its values are {', '.join(sorted(map(str, kinds)))}, not all F32 or all BF16")

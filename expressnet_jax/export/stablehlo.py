@@ -57,11 +57,9 @@ class _Prepared:
 
     def __init__(self, config: Config, model: Any, machine: str) -> None:
         self.config, self.machine = config, machine
-        graph, state = nnx.split(model)
         with target.compiling_for(machine):
-            split = jax.jit(lambda state: nnx.split(inference.prepare(nnx.merge(graph, state), config)))
-            self.graph, prepared = split(state)
-        leaves, self.tree = jax.tree.flatten_with_path(prepared)
+            self.graph, arrays = inference.prepared(model, config)
+        leaves, self.tree = jax.tree.flatten_with_path(arrays)
         self.arrays = {jax.tree_util.keystr(key): value for key, value in leaves}
         self.names = list(self.arrays)
 

@@ -3,6 +3,8 @@ the large kernels."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jax import lax
@@ -27,6 +29,12 @@ def prepare(model: ExpressNet | Backbone, config: Config) -> ExpressNet | Backbo
         else:
             _transform_kernels(branch, config.model.image_size)
     return model
+
+
+def prepared(model: Any, config: Config) -> tuple[Any, Any]:
+    """(graph, arrays) of what `prepare` makes of `model`, which stays as it is; nnx.merge makes a network of them."""
+    graph, arrays = nnx.split(model)
+    return jax.jit(lambda arrays: nnx.split(prepare(nnx.merge(graph, arrays), config)))(arrays)
 
 
 class _Nothing(nnx.Module):

@@ -1,7 +1,7 @@
 """Pictures to be answered: from files, folders, patterns, videos and webcams, arrays and PIL images; one by one.
 
-Only names are ever held as a whole. A picture is read, decoded and turned upright by whoever calls `Input.read`, from
-any thread; what cannot be read is a BadPicture then, in a few words, and no reason to stop.
+Only the list of names is held in memory as a whole. `Input.read`, called from any thread, reads and decodes a picture
+and turns it upright; what cannot be read raises BadPicture, which says why in a few words and ends nothing else.
 
 Legend: H W height and width, S side of the network's picture, C channel.
 """
@@ -30,7 +30,7 @@ from data_pipelines.faces import detectors
 from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import MAX_MEMBER_BYTES
 
-#: Files of these kinds are taken for videos; whatever else, for pictures.
+#: Files of these kinds are taken for videos, all others for pictures.
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp")
 
 _CAMERA = re.compile(r"camera:(\d{1,3})")
@@ -65,7 +65,7 @@ class Input:
 
 
 class Found(NamedTuple):
-    """A file, or a camera, or why there is none."""
+    """A file or a camera; or, with an `error`, why an argument means neither."""
 
     path: str
     name: str
@@ -143,7 +143,7 @@ def _matches(pattern: Path) -> Iterator[Found]:
         name = match.relative_to(base).as_posix()
         if not match.is_dir():
             yield Found(str(match), name)
-        elif pattern.name != "**" and "**" not in pattern.parts:  # ** has matched what is in the folder by itself
+        elif pattern.name != "**" and "**" not in pattern.parts:  # ** has matched the folder's files already
             yield from _in_folder(match, name)
 
 
@@ -162,7 +162,10 @@ def open_found(found: Iterable[Found], every: int = 1) -> Iterator[Input]:
         if one.error:
             yield _failed(one, one.error)
         elif one.frames:
-            yield from _frames(one, every)
+            try:
+                yield from _frames(one, every)
+            except BadPicture as error:
+                yield _failed(one, str(error))
         else:
             yield Input(one.path, one.name, lambda within, path=one.path: read_file(path, within))  # type: ignore[misc]
 
@@ -177,7 +180,7 @@ def _failed(one: Found, why: str) -> Input:
 def read_file(path: str, within: int = 0) -> Decoded:
     """The picture in a file. Raises BadPicture, also where the file has gone."""
     try:
-        # Without O_NONBLOCK, to open a pipe that nobody writes to would wait for ever.
+        # Without O_NONBLOCK, opening a pipe without a writer would wait for ever.
         with open(os.open(os.path.expanduser(path), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -193,7 +196,7 @@ def read_file(path: str, within: int = 0) -> Decoded:
 def decode(data: bytes, within: int = 0) -> Decoded:
     """The picture in some bytes, as `pictures.decode` takes it. Raises BadPicture."""
     size, note = (0, 0), ""
-    with contextlib.suppress(Exception):  # what is wrong with the picture, decode says in better words
+    with contextlib.suppress(Exception):  # `decode` says in better words what is wrong with the picture
         size, note = _about(data)
     with _one_large if size[0] * size[1] > _LARGE else contextlib.nullcontext():
         image = pictures.decode(data, within)
@@ -309,18 +312,21 @@ def _of_array(one: Found, rgb: np.ndarray, time: float | None = None, live: bool
     def read(_: int) -> Decoded:
         if not height * width:
             raise BadPicture(f"{width}x{height} pixels")
-        if height * width > pictures.MAX_PIXELS:
-            raise BadPicture(f"{width}x{height} pixels, more than {pictures.MAX_PIXELS:,}")
+        _check_size(width, height)
         return Decoded(rgb, (width, height), "")
 
     return Input(one.path, one.name, read, time, live, rgb.nbytes)
 
 
+def _check_size(width: float, height: float) -> None:
+    if width * height > pictures.MAX_PIXELS:
+        raise BadPicture(f"{width:.0f}x{height:.0f} pixels, more than {pictures.MAX_PIXELS:,}")
+
+
 def _of_pil(image: Image.Image) -> np.ndarray:
     if image.mode not in _GREY + _COLOUR:
         raise BadPicture(f"colour mode {image.mode}, neither grey nor RGB")
-    if image.width * image.height > pictures.MAX_PIXELS:
-        raise BadPicture(f"{image.width}x{image.height} pixels, more than {pictures.MAX_PIXELS:,}")
+    _check_size(image.width, image.height)
     try:
         upright = ImageOps.exif_transpose(image)
         return np.array((upright.convert("L") if image.mode in _GREY else upright).convert("RGB"))
@@ -329,26 +335,22 @@ def _of_pil(image: Image.Image) -> np.ndarray:
 
 
 def _frames(one: Found, every: int) -> Iterator[Input]:
-    """One frame of `every` of a video or a camera, upright, each with its time."""
+    """One frame of `every` of a video or a camera, upright, with its time. Raises BadPicture where there is none."""
     camera = _CAMERA.fullmatch(one.path)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what it would print is said here
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what it would print is in our own messages
     try:
         cv2 = importlib.import_module("cv2")
     except (ImportError, OSError):
-        yield _failed(one, "videos and cameras need OpenCV: pip install 'expressnet_jax[faces]'")
-        return
+        raise BadPicture("videos and cameras need OpenCV: pip install 'expressnet_jax[faces]'") from None
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     # An absolute path is never taken for an address or for a list of numbered files.
     capture = cv2.VideoCapture(int(camera[1]) if camera else str(Path(one.path).expanduser().absolute()))
     try:
-        width, height = (capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if not capture.isOpened():
-            why = "no such camera, or no permission to use it" if camera else "no video that OpenCV can read"
-            yield _failed(one, why)
-            return
-        if width * height > pictures.MAX_PIXELS:
-            yield _failed(one, f"{width:.0f}x{height:.0f} pixels, more than {pictures.MAX_PIXELS:,}")
-            return
+            raise BadPicture(
+                "no such camera, or no permission to use it" if camera else "no video that OpenCV can read"
+            )
+        _check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         number = given = 0
         while capture.grab():
             if number % every == 0:
@@ -360,6 +362,6 @@ def _frames(one: Found, every: int) -> Iterator[Input]:
                     given += 1
             number += 1
         if not given:
-            yield _failed(one, "not one frame of it can be decoded")
+            raise BadPicture("not one frame of it can be decoded")
     finally:
         capture.release()

@@ -29,7 +29,7 @@ from expressnet_jax.predict.recognizer import Model, Pictured, PredictError
 #: Colour of boxes and of the labels' ground, RGB.
 COLOUR = (255, 196, 0)
 
-#: Smaller pictures are drawn enlarged by a whole number, their longer side to so many pixels: a label needs them.
+#: Smaller pictures are enlarged by a whole number until their longer side has at least so many pixels, for the labels.
 _LEGIBLE = 192
 
 #: Written into drawn pictures, so that a later run knows that it may replace them.
@@ -50,7 +50,7 @@ def run(
         json: where a list of {path, faces [{box, label, probabilities}]} or {path, error} goes, picture by picture.
         csv_file: a new table with a row for each face and for each picture without one; complete, or not there.
         draw: a folder for copies with boxes and labels; never that of the inputs.
-        every: of videos and cameras, one frame of so many is answered.
+        every: of videos and cameras, one frame of every so many is answered.
 
     Returns:
         The exit code: 0 where anything was answered, 1 where nothing was.
@@ -135,7 +135,7 @@ def _check_draw(draw: Path, paths: Iterable[str]) -> None:
         path = Path(text).expanduser()
         root = predict_inputs.root_of(path).resolve()
         if target == root or (path.is_dir() and root in target.parents):
-            raise PredictError(f"--draw {draw} lies where the pictures of {text} are; choose a folder of its own")
+            raise PredictError(f"--draw {draw} is among the pictures of {text}; choose a folder of its own")
 
 
 class _Summary:
@@ -200,7 +200,7 @@ class _Json:
 
 @contextlib.contextmanager
 def _new_table(path: Path) -> Iterator[TextIO]:
-    """A text file that takes its place at the end. Names of files that are no text come out as they went in."""
+    """A text file that takes its place at the end. Names of files that are not valid text are written byte for byte."""
     with replacing(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield file
 

@@ -1,4 +1,4 @@
-"""An exported network as a Python object: pictures in, what it sees in their faces out.
+"""An exported network as a Python object: pictures go in, and what it sees in their faces comes out.
 
     model = expressnet_jax.load("artifact")
     for picture in model.predict(["a.jpg", "photos", array]):
@@ -157,21 +157,15 @@ class _Network:
         config, self._batch_size = artifact.config, batch_size
         self._mesh = meshes.for_evaluation(dataclasses.replace(config, batch_size=batch_size))
         self._classes, self._layers = artifact.classes, expressnet.routed_layers(config)
-        wanted = ("probabilities", *map(_output, self._layers))
-        graph, arrays = nnx.split(artifacts.model(artifact))
-
-        def prepare(arrays: Any) -> Any:
-            model: Any = nnx.merge(graph, arrays)
-            return nnx.split(inference.prepare(model, config))
-
+        wanted = ("probabilities", *map(artifacts.chosen_by, self._layers))
         with jax.set_mesh(self._mesh):  # which tells the large kernels how many devices share a batch
-            prepared, arrays = jax.jit(prepare)(arrays)
+            graph, arrays = inference.prepared(artifacts.model(artifact), config)
         everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
         self._arrays = jax.device_put(arrays, everywhere)
         run = artifacts.answer(config)
 
         def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
-            found = run(nnx.merge(prepared, arrays), images)
+            found = run(nnx.merge(graph, arrays), images)
             return {name: found[name] for name in wanted}
 
         self._answer = jax.jit(answer)
@@ -187,12 +181,8 @@ class _Network:
         """Waits for a batch, and gives probabilities by class and experts by layer, padding included."""
         found = {name: values.tolist() for name, values in jax.device_get(started).items()}
         for i, probabilities in enumerate(found["probabilities"]):
-            experts = {layer: tuple(found[_output(layer)][i]) for layer in self._layers}
+            experts = {layer: tuple(found[artifacts.chosen_by(layer)][i]) for layer in self._layers}
             yield dict(zip(self._classes, probabilities, strict=True)), experts
-
-
-def _output(layer: str) -> str:
-    return f"experts_{layer.removeprefix('moe_')}"
 
 
 class _Ready(NamedTuple):
@@ -291,7 +281,7 @@ class Model:
             yield result
 
     def answers(self, sources: Iterable[Input]) -> Iterator[tuple[Input, Pictured]]:
-        """What `stream` gives, each with what it is the answer to."""
+        """What `stream` gives, each with the input that it answers."""
         flow = _Flow(self._network, self.batch_size)
 
         def full(waiting: Collection[Input]) -> bool:

@@ -202,7 +202,7 @@ def test_a_graph_that_answers_differently_ends_the_export(run, tmp_path, monkeyp
     monkeypatch.setattr(onnx_format, "load", lambda path: lambda images: {
         k: v[:, ::-1] if k == "experts_cnn" else v for k, v in load(path)(images).items()
     })  # fmt: skip
-    with pytest.raises(artifact.ArtifactError, match="onnx: experts_cnn are others for 1 of 1 pictures"):
+    with pytest.raises(artifact.ArtifactError, match="onnx: experts_cnn differ for 1 of 1 picture; nothing was"):
         export(run, ["onnx"], tmp_path / "a", data_dir=str(tmp_path / "none"))
     assert list(tmp_path.iterdir()) == []
 

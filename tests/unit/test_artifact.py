@@ -221,9 +221,9 @@ BROKEN = {
     "bytes of nothing": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "has no format number"),
     "weights with NaN": (lambda f: rewrite(f, nan), "head/bias has values that are not finite"),
-    "a transposed weight": (lambda f: rewrite(f, transpose), "head/kernel is (8, 32) where the network has (32, 8)"),
-    "a missing weight": (lambda f: rewrite(f, lambda t: t.pop("head/bias")), "head/bias is missing"),
-    "a weight too many": (lambda f: rewrite(f, lambda t: t.update(more=t["head/bias"])), "more is unknown"),
+    "a transposed weight": (lambda f: rewrite(f, transpose), "shape of head/kernel: (8, 32), the network has (32, 8)"),
+    "a missing weight": (lambda f: rewrite(f, lambda t: t.pop("head/bias")), "missing: head/bias (8,)"),
+    "a weight too many": (lambda f: rewrite(f, lambda t: t.update(more=t["head/bias"])), "unknown: more (8,)"),
     "a thousand million experts": (many_experts, "tensors for a network of 1000000"),
     "weights of someone else": (foreign, "it was not written by `expressnet export`"),
     "weights in float64": (

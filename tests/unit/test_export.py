@@ -116,12 +116,12 @@ def test_experts_that_rounding_decides_between_are_no_difference(batches):
     swapped = {name: value.copy() for name, value in made_.answers.items()}
     swapped[tied][0] = swapped[tied][0, ::-1]
     swapped["probabilities"][0] += 0.1  # another expert, another answer
-    with pytest.raises(artifact.ArtifactError, match="x: experts_cnn are others for 1 of 7 pictures"):
+    with pytest.raises(artifact.ArtifactError, match="x: experts_cnn differ for 1 of 7 pictures"):
         compare.check("x", lambda images: swapped, [made_])
     scores = made_.scores[tied].copy()
     scores[0] = 0.25 + 1e-7 * np.arange(4)
     near = made_._replace(scores={**made_.scores, tied: scores})
-    with pytest.raises(artifact.ArtifactError, match="others for 1 of 7"):  # the same experts in another order
+    with pytest.raises(artifact.ArtifactError, match="differ for 1 of 7"):  # the same experts in another order
         compare.check("x", lambda images: swapped, [near])
     swapped[tied][0] = [i for i in range(4) if i not in made_.answers[tied][0]]
     found = compare.check("x", lambda images: swapped, [near])
@@ -141,7 +141,7 @@ def test_what_a_comparison_refuses(batches):
         ({"features": None}, "no output 'features'"),
         ({"logits": good["logits"].astype(np.float64)}, r"logits is float64 \(7, 8\) and should be float32"),
         ({"probabilities": good["probabilities"][:, :7]}, r"probabilities is float32 \(7, 7\)"),
-        ({"experts_cnn": good["experts_cnn"] + 4}, "names experts that there are not"),
+        ({"experts_cnn": good["experts_cnn"] + 4}, "names experts that do not exist"),
         ({"features": good["features"] * 1.001}, "features by 0.001"),
         ({"probabilities": good["probabilities"] * np.float32("nan")}, "probabilities by nan"),
     ):
