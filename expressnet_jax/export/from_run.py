@@ -22,11 +22,13 @@ import expressnet_jax
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import locked, replace_folder
 from data_pipelines.common.text import counted, say, span
+from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.export import artifact, compare, model_card, onnx_format, quantize, savedmodel, stablehlo, trained
 from expressnet_jax.export import safetensors_format as safetensors
 from expressnet_jax.export.artifact import CARD, CONFIG, WEIGHTS, ArtifactError
 from expressnet_jax.models import canonical
+from expressnet_jax.runs.data import TrainingData, open_data
 
 FORMATS = ("safetensors", "stablehlo", "onnx", "savedmodel")
 QUANTIZED = ("float16", "int8")
@@ -80,15 +82,15 @@ def export(
     _check_target(out, overwrite)
     began = time.monotonic()
     found = _read(workdir, step, ema)
-    examples = _examples(found.config, data_dir, quantize)
+    data = _open_data(found.config, data_dir, quantize)
     say(f"{found.kind} weights of step {found.step}: asking the checkpoint for its answers")
-    network = _network(found, dtype, examples)
-    meta = _described(found, network, dtype, examples) | {"run": trained.facts(found, workdir, data_dir)}
+    network = _network(found, dtype, data)
+    meta = _described(found, network, dtype, data) | {"run": trained.facts(found, workdir, data_dir)}
     meta["faces"] = meta["run"]["data"].get("faces")
     with _staged(out) as folder:
         safetensors.write(folder / WEIGHTS, network.weights, dtype, artifact.about_weights(found.config))
         meta["compared"] = {name: _graph(name, folder, network) for name in formats if name in _GRAPHS}
-        meta["quantized"] = _quantized(quantize, folder, network, examples) if quantize else {}
+        meta["quantized"] = _quantized(quantize, folder, network, data) if quantize else {}
         _finish(folder, meta)
     say(f"exported to {out} in {span(time.monotonic() - began)}")
     sizes = {name: (out / name).stat().st_size for name in meta["files"]}
@@ -134,10 +136,10 @@ def _read(workdir: Path, step: int | None, ema: bool) -> trained.Trained:
     return found._replace(config=config)
 
 
-def _examples(config: Config, data_dir: str | None, quantize: str | None) -> trained.Examples | None:
+def _open_data(config: Config, data_dir: str | None, quantize: str | None) -> TrainingData | None:
     """The run's data set, for real pictures; None, and a line for the user, where it is not there."""
     try:
-        return trained.examples(config, data_dir)
+        return open_data(config, data_dir)
     except DataError as error:
         if quantize == "int8":
             raise ConfigError(f"--quantize int8 takes its ranges from the training pictures: {error}") from None
@@ -145,19 +147,22 @@ def _examples(config: Config, data_dir: str | None, quantize: str | None) -> tra
         return None
 
 
-def _network(found: trained.Trained, dtype: str, examples: trained.Examples | None) -> _Network:
+def _network(found: trained.Trained, dtype: str, data: TrainingData | None) -> _Network:
     config, weights = compare.plain(found.config), safetensors.rounded(found.weights, dtype)
-    real = None if examples is None else trained.spread(examples.validation, _counts(config).compared)
+    real = None if data is None else _pictures(data.validation, _counts(config).compared)
     return _Network(config, weights, compare.batches(compare.Reference(config, weights), real))
+
+
+def _pictures(split: Split, count: int) -> np.ndarray:
+    """(n, H, W, C) uint8: at most `count`."""
+    return split.load(compare.spread(split, count))["image"]
 
 
 def _counts(config: Config) -> _Counts:
     return _SMALL if config.model.image_size <= 64 else _LARGE
 
 
-def _described(
-    found: trained.Trained, network: _Network, dtype: str, examples: trained.Examples | None
-) -> dict[str, Any]:
+def _described(found: trained.Trained, network: _Network, dtype: str, data: TrainingData | None) -> dict[str, Any]:
     """What config.json says of the network and its weights."""
     config = network.config
     return {
@@ -173,9 +178,9 @@ def _described(
         "digest": canonical.digest(network.weights),
         "made_with": {"expressnet_jax": expressnet_jax.__version__, "jax": jax.__version__, "flax": flax.__version__},
         "rounding": _rounding(network, found.weights) if dtype != "float32" else 0.0,
-        "real_pictures": 0 if examples is None else len(network.batches[-1].images),
+        "real_pictures": 0 if data is None else len(network.batches[-1].images),
         # (H, W, C) of what the network was trained on
-        "stored": None if examples is None else list(examples.train.shape),
+        "stored": None if data is None else list(data.train.shape),
     }
 
 
@@ -200,21 +205,21 @@ def _graph(name: str, folder: Path, network: _Network) -> dict[str, Any]:
     return found
 
 
-def _quantized(precision: str, folder: Path, network: _Network, examples: trained.Examples | None) -> dict[str, Any]:
+def _quantized(precision: str, folder: Path, network: _Network, data: TrainingData | None) -> dict[str, Any]:
     """A further ONNX file in lower precision, and how far it is from the checkpoint."""
     say(f"{precision}: writing")
     path, full = folder / f"model.{precision}.onnx", folder / _GRAPHS["onnx"][1]
     if precision == "float16":
         onnx_format.write(path, network.config, network.weights, dtype="float16")
     else:
-        assert examples is not None
-        quantize.write(full, path, compare.in_colour(trained.spread(examples.train, _CALIBRATION)))
+        assert data is not None
+        quantize.write(full, path, compare.in_colour(_pictures(data.train, _CALIBRATION)))
     run = onnx_format.load(path)
     found = compare.measure(run, network.batches[-1:])
     found["accuracy"] = None
-    if examples is not None:
+    if data is not None:
         say(f"{precision}: accuracy on the validation split")
-        most, validation = _counts(network.config).measured, examples.validation
+        most, validation = _counts(network.config).measured, data.validation
         before, _ = compare.accuracy(onnx_format.load(full), validation, most)
         after, number = compare.accuracy(run, validation, most)
         found["accuracy"] = {"float32": before, "quantized": after, "examples": number}

@@ -1,4 +1,4 @@
-"""All that an export or an inspection needs of a run, read once: its checkpoint, what is known of it, real pictures."""
+"""All that an export or an inspection needs to know of a run, read once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from flax import nnx
 from data_pipelines import prepare
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import json_line
-from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
 from expressnet_jax.models import canonical
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore, state
 
@@ -36,13 +34,6 @@ class Trained(NamedTuple):
     weights: dict[str, np.ndarray]  # by canonical name
 
 
-class Examples(NamedTuple):
-    """The data set of a run."""
-
-    train: Split
-    validation: Split
-
-
 def read(workdir: Path, step: int | None = None, *, ema: bool = True) -> Trained:
     """The best checkpoint of the run in `workdir`, or the one of `step`; averaged weights where it has them, if `ema`.
 
@@ -57,17 +48,6 @@ def read(workdir: Path, step: int | None = None, *, ema: bool = True) -> Trained
     kind = "ema" if ema and restored.ema else "raw"
     arrays = state.weights(restored) if kind == "ema" else (restored.params, restored.batch_stats)
     return Trained(config, step, record, kind, canonical.to_canonical(nnx.merge(state.graph(config), *arrays)))
-
-
-def examples(config: Config, data_dir: str | None) -> Examples:
-    """Raises DataError where the run's data set is not there."""
-    opened = datas.open_data(config, data_dir)
-    return Examples(opened.train, opened.validation)
-
-
-def spread(split: Split, count: int) -> np.ndarray:
-    """(n, H, W, C) uint8: pictures spread evenly over a split, at most `count`."""
-    return split.load(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))["image"]
 
 
 def facts(found: Trained, workdir: Path, data_dir: str | None) -> dict[str, Any]:

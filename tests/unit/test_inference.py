@@ -44,6 +44,16 @@ def test_a_prepared_network_answers_as_before(form, network):
     assert any(name.endswith("spectrum") for name in names) == transformed
 
 
+def test_the_network_that_is_prepared_stays_as_it_is():
+    config = config_files.load(TINY, [*LARGE, ("model.convolution", "fft"), ("model.without", "resnet,cnnfe2")])
+    model = trained(config)
+    before = model(images(config)).logits
+    prepared = nnx.merge(*inference.prepared(model, config))
+    np.testing.assert_allclose(prepared(images(config)).logits, before, atol=1e-4 * float(jnp.abs(before).max()))
+    assert np.array_equal(model(images(config)).logits, before)
+    assert model.cnnfe1.conv1.spectrum is None and prepared.cnnfe1.conv1.spectrum is not None
+
+
 def test_remat_gives_the_same_gradient_and_statistics_with_dropout_on():
     def gradient(remat):
         config = config_files.load(TINY, [("model.remat", str(remat).lower())])
