@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,18 +19,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"expressnet: {message} (see {self.prog} --help)\n")
-
-
-def command(
-    commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], Result], *, example: str
-) -> argparse.ArgumentParser:
-    """Adds a command, and returns its parser for its arguments. `commands` is what `add_subparsers` has returned."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=f"example: expressnet {example}", allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    return parser
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:

@@ -1,19 +1,16 @@
-"""`expressnet evaluate`."""
+"""Evaluate the best checkpoint of a run.
 
-from __future__ import annotations
+example: expressnet evaluate --workdir runs/small --data fer2013 --split public_test
+"""
 
-import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "evaluate", "Evaluate the best checkpoint of a run.", run,
-        example="evaluate --workdir runs/small --data fer2013 --split public_test",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of a run")
     parser.add_argument("--data", help="another prepared data set; classes are matched by name")
     parser.add_argument("--split", help="default: the test split that the run's config names")
@@ -23,9 +20,8 @@ def add(commands: Any) -> None:
     arguments.add_distributed(parser)
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Evaluates, and shows the table of results; of several processes only the first does."""
-    from data_pipelines.common.text import say
     from expressnet_jax.evaluation import of_run
     from expressnet_jax.parallel import distributed
 
