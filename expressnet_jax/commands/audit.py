@@ -12,7 +12,7 @@ from expressnet_jax.commands import arguments
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("what", metavar="NAME|PATH", help="a prepared data set, or pictures in any known layout")
-    arguments.add_data_dir(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
     page = "also write a page with examples of what was found"
     parser.add_argument("--html", type=arguments.path, metavar="FILE", help=page)
 

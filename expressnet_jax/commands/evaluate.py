@@ -16,8 +16,8 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--split", help="default: the test split that the run's config names")
     parser.add_argument("--robustness", action="store_true", help="also under pose, occlusion, light, blur ...")
     parser.add_argument("--saliency", action="store_true", help="also what each branch of the network looks at")
-    arguments.add_data_dir(parser)
-    arguments.add_distributed(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--distributed", action="store_true", help=arguments.DISTRIBUTED)
 
 
 def run(options: Namespace) -> arguments.Result:

@@ -15,7 +15,7 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("name", help=", ".join(BUILDERS))
     parser.add_argument("--from", dest="source", help="a folder, tar, zip or csv; nothing is downloaded")
-    arguments.add_data_dir(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
     parser.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
     size = "store squares of N x N pixels (default: as found)"

@@ -13,8 +13,8 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--config", required=True, help=arguments.CONFIG)
     parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of this run")
-    arguments.add_data_dir(parser)
-    arguments.add_distributed(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--distributed", action="store_true", help=arguments.DISTRIBUTED)
 
 
 def run(options: Namespace) -> arguments.Result:
