@@ -12,6 +12,6 @@ __version__ = "0.1.0"
 
 def load(*args: Any, **kwargs: Any) -> Any:
     """An artifact of `expressnet export`, ready to predict; see `expressnet_jax.predict.recognizer.load`."""
-    from expressnet_jax.predict import recognizer as predict
+    from expressnet_jax.predict import recognizer
 
-    return predict.load(*args, **kwargs)
+    return recognizer.load(*args, **kwargs)

@@ -7,28 +7,19 @@ SIGTERM, 130 stopped by SIGINT.
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import LONG, json_line, one_line, shown
-from expressnet_jax.commands import (
-    ablate,
-    arguments,
-    bench,
-    data,
-    evaluate,
-    export,
-    inspect,
-    plan,
-    predict,
-    report,
-    train,
-)
+from expressnet_jax.commands import arguments
 
-_COMMANDS = (train, evaluate, inspect, plan, ablate, report, export, predict, bench, data)
+_COMMANDS = ("train", "evaluate", "ablate", "report", "inspect", "plan", "export", "predict", "bench")
+_DATA_COMMANDS = ("prepare", "audit")
 _DISTRIBUTED = "expressnet_jax.parallel.distributed"  # imported only by commands that need JAX
 
 
@@ -45,13 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> arguments.Parser:
-    """All commands."""
+    """All commands, with the texts of their modules."""
     made = arguments.Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
-    names = "train|evaluate|ablate|report|inspect|plan|export|predict|bench|data"
-    commands = made.add_subparsers(dest="command", required=True, metavar=names)
-    for command in _COMMANDS:
-        command.add(commands)
+    commands = made.add_subparsers(dest="command", required=True, metavar="|".join((*_COMMANDS, "data")))
+    for name in _COMMANDS:
+        _add(commands, name)
+    data = commands.add_parser("data", help="Data sets: prepare, audit.")
+    commands = data.add_subparsers(dest="command", required=True, metavar="|".join(_DATA_COMMANDS))
+    for name in _DATA_COMMANDS:
+        _add(commands, name)
     return made
+
+
+def _add(commands: Any, name: str) -> None:
+    module = importlib.import_module(f"expressnet_jax.commands.{name}")
+    text, example = str(module.__doc__).strip().split("\n\n")
+    command = commands.add_parser(name, help=text, description=text, epilog=example, allow_abbrev=False)
+    command.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    command.set_defaults(run=module.run)
+    module.add(command)
 
 
 def _run(words: Sequence[str]) -> int:

@@ -3,7 +3,7 @@
     expressnet ablate --study=augmentation --out DIR
 
 All of the config's, none, and all but one. Brightness and contrast go together. An arm that removes what a config does
-not have is left out with a word on it; a config that erases or mixes wants an arm for that too.
+not have is left out, and named; a config with erasing or mixup needs an arm for that too.
 
 For any config. Hardware: 2 CPU cores with fer2013_small. Time: 7 settings x 3 seeds = 21 runs of an hour.
 Measured: not yet run.

@@ -2,10 +2,10 @@
 
     expressnet ablate --study=experts_by_topk --out DIR
 
-1, 2, 4, 8 and 16 experts, of which the likeliest one or two answer. The head always reads the same widths; parameters
-grow with the number of experts, and the operations that count with the number that answers (the plan and the page
-count the operations of all experts, as they are computed by default). So a larger arm that wins may win by its size
-alone: experts_flop_matched.py keeps that equal. 1 expert of which 2 answer is no network.
+1, 2, 4, 8 and 16 experts, of which the likeliest one or two answer (of 1 expert, one). The head always has the same
+width. Parameters grow with the number of experts, and the operations that are needed with the number that answers (the
+plan and the page count those of all experts, as they are computed by default). So a larger arm may win by its size
+alone: experts_flop_matched.py keeps that equal.
 
 For any config. Hardware: 2 CPU cores with fer2013_small. Time: 9 settings x 3 seeds = 27 runs of an hour.
 Measured: with a short training at 32 pixels, 82 minutes: one answering expert of 8 or 16 is worse than two of 4; for

@@ -2,8 +2,8 @@
 
     expressnet ablate --study=experts_flop_matched --out DIR
 
-In all arms but the last one, top_k x hidden is 512: as many operations by the experts that answer, whatever their
-number ("FLOP-matched"; a machine that computes all answers anyway, as a CPU does, saves nothing by it, and the plan and
+In all arms but the last one, top_k x hidden is 512: the experts that answer need the same operations, whatever their
+number ("FLOP-matched"; where all answers are computed anyway, as on a CPU, nothing is saved by it, and the plan and
 the page count the operations of all experts). `hidden` is also the width of a layer's output: the head reads 2 x 64
 numbers of 16 experts and 2 x 1,024 of the widest dense layer, which is part of what is compared. Parameters against the
 baseline's 3,237,967, by `expressnet inspect`:

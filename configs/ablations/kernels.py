@@ -8,8 +8,8 @@ add 198,400 (6.1 %).
 
 For fer2013_small, whose branches have 5 and 4 blocks at 48 pixels; another config needs lists of its own lengths.
 Hardware: 2 CPU cores. Time: 5 settings x 3 seeds = 15 runs of about an hour. Measured: not yet run with whole
-trainings; three of the settings with a short one at 32 pixels: in cnnfe1 small kernels were better than as they are by
-4.13 points (0.82 to 7.43), for large ones no difference was shown (docs/ablations.md).
+trainings; three of the settings with a short one at 32 pixels: small kernels in cnnfe1 were better than the config's by
+4.13 points (0.82 to 7.43); for large ones no difference was shown (docs/ablations.md).
 """
 
 _FIRST = {"small": "3,3,3,3,3", "as they are": "15,11,5,3,3", "large": "31,21,11,5,3"}

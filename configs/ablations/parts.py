@@ -4,8 +4,8 @@
 
 Each branch and each mixture of experts left out, both mixtures, and each branch alone. Without cnnfe1 its moe_cnn goes
 too; without cnnfe2 and the ResNet, the fuse layer and moe_expression go (`model.without`). The ResNet alone comes
-twice: with fuse layer and experts, and as `model.network=backbone` with a linear head. Nothing is made wider for what
-is missing, so every arm but the first has fewer parameters (`expressnet inspect`).
+twice: with fuse layer and experts, and as `model.network=backbone` with a linear head. Nothing is made wider to
+replace what is missing, so every arm but the first has fewer parameters (`expressnet inspect`).
 
 For any config. Hardware: 2 CPU cores with fer2013_small. Time: 11 settings x 3 seeds = 33 runs of at most an hour.
 Measured: not yet run.

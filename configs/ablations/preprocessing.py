@@ -6,7 +6,7 @@
 As published (BGR divided by 255) against what VGGFace2's weights were trained on (BGR, 0 to 255 minus the channels'
 means), ImageNet's, and zero mean and unit deviation. It matters most with weights from elsewhere, the second command:
 the published system feeds its VGGFace2 weights something that they have never seen. On grey pictures such as
-FER-2013's the order of the colours changes nothing, but for the means that are taken off each. `init.preprocess` is off
+FER-2013's the order of the colours matters only for the means that are subtracted. `init.preprocess` is off
 in every arm, or the weights' own preprocessing would replace all of them.
 
 For any config; mean and deviation of `standard` are FER-2013's. Hardware: 2 CPU cores with fer2013_small. Time:

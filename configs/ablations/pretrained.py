@@ -4,7 +4,7 @@
 
 FILE is yours: VGGFace2's ResNet-50 as the paper starts from, or another (docs/weights.md). Weights bring the
 preprocessing that they were trained with, so there are two more arms: the weights with the config's own preprocessing,
-which they have not seen, and random weights with VGGFace2's preprocessing, so that the two changes are told apart.
+which they have not seen, and random weights with VGGFace2's preprocessing, so that the two changes can be told apart.
 
 For configs of the full network, whose ResNet-50 such files fit; an artifact of this project's own fits the config that
 it was made with, small ones too. Hardware: one GPU or a TPU slice with fer2013. Time: 4 settings x 3 seeds = 12 runs.

@@ -2,9 +2,8 @@
 
     expressnet ablate --study=router --out DIR
 
-The learned router against one that is drawn once and never learns (what is left is that pictures are spread over
-experts by some function of their features), against all experts weighted by their probability, and with the gates of
-the chosen ones divided by their sum.
+The learned router against one that is drawn once and never learns (it still sends similar pictures to the same
+experts), against all experts weighted by their probability, and against gates that are divided by their sum.
 
 For any config with top_k above 1 and, because of the frozen router, no balance losses. Hardware: 2 CPU cores with
 fer2013_small. Time: 4 settings x 3 seeds = 12 runs of an hour. Measured: not yet run.

@@ -69,12 +69,7 @@ def listed(path: Path) -> list[Settings]:
 
 def ready_made(name: str) -> dict[str, Any]:
     """The study of a packaged name or a .py file: question, config, baseline, seeds, arms and perhaps needs."""
-    folders = [folder / "ablations" for folder in config_files.CONFIG_FOLDERS]
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.py")})
-    candidates = [Path(name)] if name.endswith(".py") else [folder / f"{name}.py" for folder in folders]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise ConfigError(f"no study {name!r}{nearest(name, known)}; packaged: {', '.join(known)}")
+    path = config_files.find(name, "study", "ablations")
     found: dict[str, Any] = config_files.call(path, "get_study", what="study")
     if not isinstance(found, dict):
         raise ConfigError(f"study {path}: get_study gives no dict but {type(found).__name__}")

@@ -1,4 +1,5 @@
-"""The commands of `expressnet`, one file each: `add` says what arguments a command takes, `run` carries it out.
+"""The commands of `expressnet`, one file each.
 
-Nothing heavy is imported before a command runs, so that `--help` does not wait for JAX.
+A file's docstring is what `--help` says: the command's purpose, and an example. `add` adds its arguments to a parser,
+and `run` carries it out. Nothing heavy is imported before that, so that `--help` does not wait for JAX.
 """

@@ -1,42 +1,35 @@
-"""`expressnet ablate`."""
+"""Compare settings: train each with several seeds, and say what differs.
 
-from __future__ import annotations
+example: expressnet ablate --config=fer2013_small --sweep 'moe.num_experts=1,2,4;moe.top_k=1,2' --out studies/e
+"""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.text import json_line, say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "ablate", "Compare settings: train each with several seeds, and say what differs.", run,
-        example="ablate --config=fer2013_small --sweep 'moe.num_experts=1,2,4;moe.top_k=1,2' --out studies/e",
-    )  # fmt: skip
-    out = "the study's folder; the same command goes on in it"
-    parser.add_argument("--out", required=True, type=arguments.path, help=out)
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("--out", required=True, type=arguments.path, help="the study's folder, new or to go on in")
     parser.add_argument("--config", help=f"of all runs: {arguments.CONFIG}")
     parser.add_argument("--sweep", metavar="'K=A,B;K2=C,D'", help="all combinations; log:LOW:HIGH, uniform:LOW:HIGH")
     parser.add_argument("--random", type=int, metavar="N", help="N random draws from --sweep, not all combinations")
-    listed = "instead of --sweep: one setting a line, KEY=VALUE KEY2=VALUE"
-    parser.add_argument("--list", type=arguments.path, metavar="FILE", help=listed)
+    parser.add_argument("--list", type=arguments.path, metavar="FILE", help="or one setting a line: K=A K2=C")
     parser.add_argument("--study", metavar="NAME|FILE", help="instead of both: a ready-made study of configs/ablations")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting, with seeds 0, 1, ... (default 3)")
-    baseline = "the setting to compare with (default: the config unchanged, or the first)"
+    baseline = "compare with it (default: the config unchanged, or the first)"
     parser.add_argument("--baseline", metavar="ARM", help=baseline)
-    split = "the split to compare on (default: the validation examples, so that no test is spent)"
-    parser.add_argument("--split", help=split)
+    parser.add_argument("--split", help="compare on it (default: the validation examples, so that no test is spent)")
     parser.add_argument("--plan", action="store_true", help="write and print the plan, with its time; run nothing")
-    evaluate = "train nothing: jobs of a cluster have done so, or will"
-    parser.add_argument("--evaluate_only", action="store_true", help=evaluate)
-    arguments.add_data_dir(parser)
+    parser.add_argument("--evaluate_only", action="store_true", help="train nothing: a cluster's jobs do that")
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Plans a study, runs what is missing, and makes its page; returns 1 where runs are missing after that."""
-    from data_pipelines.common.text import json_line, say
     from expressnet_jax.ablation import runner, study
     from expressnet_jax.report import collect, page, terminal
 
@@ -67,26 +60,32 @@ def run(options: argparse.Namespace) -> arguments.Result:
 Asked = tuple[dict[str, Any], Any, int]  # the facts of a study, its arms, and the number of seeds
 
 
-def _asked(options: argparse.Namespace) -> Asked:
+def _asked(options: Namespace) -> Asked:
     """The study that the command line describes, or the one that is in the folder."""
+    from expressnet_jax.ablation import sweep
+
     asked = [f"--{name}" for name in ("study", "list", "sweep") if getattr(options, name) is not None]
     if options.random is not None and (options.sweep is None or options.random < 2):
         raise UsageError("--random N draws from --sweep, with N at least 2")
     if options.config is None and not asked:
-        if options.overrides:
-            raise UsageError(
-                "--config.KEY=VALUE goes with --config or --study; without them the study goes on as planned"
-            )
         return _as_before(options)
     if len(asked) != 1:
         raise UsageError(f"give one of --sweep, --list and --study, not {' and '.join(asked) or 'none of them'}")
-    return _ready_made(options) if options.study is not None else _own(options)
+    made, common = _ready_made(options) if options.study is not None else _own(options), options.overrides
+    config, wanted = options.config or made["config"], options.baseline or made["baseline"]
+    found = sweep.resolve(config, common, made["arms"])
+    found = found._replace(left_out=[*made.get("repeated", []), *found.left_out])
+    facts = {"question": made["question"], "name": made["name"], "config": config, "common": common}
+    facts |= {"split": options.split or "held_out", "baseline": sweep.baseline(found.arms, config, common, wanted)}
+    return facts, found, options.seeds or made.get("seeds", 3)
 
 
-def _as_before(options: argparse.Namespace) -> Asked:
+def _as_before(options: Namespace) -> Asked:
     """The study in the folder; its split and baseline may be others now."""
     from expressnet_jax.ablation import study, sweep
 
+    if options.overrides:
+        raise UsageError("--config.KEY=VALUE goes with --config or --study; without them the study goes on as planned")
     before = study.read(options.out)
     found = sweep.resolve(before.config, before.common, before.arms)
     found = found._replace(left_out=[*before.left_out, *found.left_out])
@@ -97,46 +96,30 @@ def _as_before(options: argparse.Namespace) -> Asked:
     return facts, found, options.seeds or len(before.seeds)
 
 
-def _ready_made(options: argparse.Namespace) -> Asked:
-    """A study of a file."""
+def _ready_made(options: Namespace) -> dict[str, Any]:
+    """A study's file: what `sweep.ready_made` gives, once all that it needs is there."""
     from expressnet_jax.ablation import sweep
 
     made, given = sweep.ready_made(options.study), dict(options.overrides)
     missing = [f"--config.{key}: {why}" for key, why in made.get("needs", {}).items() if key not in given]
     if missing:
         raise UsageError(f"this study needs {'; '.join(missing)}")
-    facts = {"question": made["question"], "name": made["name"], "config": options.config or made["config"]}
-    found, wanted = made["arms"], options.baseline or made["baseline"]
-    return _resolved(options, facts, found, wanted, options.seeds or made.get("seeds", 3))
+    return made
 
 
-def _own(options: argparse.Namespace) -> Asked:
-    """A study of a list, a grid or random draws."""
+def _own(options: Namespace) -> dict[str, Any]:
+    """A list, a grid or random draws, in the form of a study's file."""
     from expressnet_jax.ablation import sweep
 
     if options.config is None:
         raise UsageError("--sweep and --list go with --config")
-    facts = {"question": "", "name": options.out.name, "config": options.config}
     if options.list is not None:
-        drawn = sweep.listed(options.list)
+        settings = sweep.listed(options.list)
     else:
-        drawn = sweep.draws(options.sweep, options.random) if options.random else sweep.grid(options.sweep)
-    settings = sweep.named(drawn)
-    repeated = len(drawn) - len(settings)
+        settings = sweep.draws(options.sweep, options.random) if options.random else sweep.grid(options.sweep)
+    arms = sweep.named(settings)
+    more = len(settings) - len(arms)
+    repeated = [{"arm": f"{more} settings", "why": "equal to another one"}] if more else []
     if options.random and options.baseline is None:  # of random settings none is the one to compare with
-        settings = {"unchanged": {}} | settings
-    facts, found, seeds = _resolved(options, facts, settings, options.baseline, options.seeds or 3)
-    if repeated:
-        found = found._replace(
-            left_out=[{"arm": f"{repeated} settings", "why": "equal to another one"}, *found.left_out]
-        )
-    return facts, found, seeds
-
-
-def _resolved(options: argparse.Namespace, facts: dict[str, Any], settings: Any, wanted: Any, seeds: int) -> Asked:
-    from expressnet_jax.ablation import sweep
-
-    found = sweep.resolve(facts["config"], options.overrides, settings)
-    baseline = sweep.baseline(found.arms, facts["config"], options.overrides, wanted)
-    facts = facts | {"common": options.overrides, "split": options.split or "held_out", "baseline": baseline}
-    return facts, found, seeds
+        arms = {"unchanged": {}} | arms
+    return {"question": "", "name": options.out.name, "baseline": None, "arms": arms, "repeated": repeated}

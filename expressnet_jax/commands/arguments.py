@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +11,10 @@ from data_pipelines.common.errors import UsageError
 
 #: What a command returns: a document for --json, or an exit code where it has written its own, or none is due.
 Result = dict[str, Any] | int
+#: The texts of --config, --data_dir and --distributed.
 CONFIG = "a packaged config or a file, with a recipe after a colon; --config.KEY=VALUE changes one setting"
+DATA_DIR = "where prepared data sets are (default: TensorFlow Datasets' own folder)"
+DISTRIBUTED = "be one of several processes of a job: under srun, on a TPU pod, by launch/local.sh (docs/scaling.md)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,29 +22,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"expressnet: {message} (see {self.prog} --help)\n")
-
-
-def command(
-    commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], Result], *, example: str
-) -> argparse.ArgumentParser:
-    """Adds a command, and returns its parser for its arguments. `commands` is what `add_subparsers` has returned."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=f"example: expressnet {example}", allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    return parser
-
-
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Adds --data_dir."""
-    parser.add_argument("--data_dir", help="where prepared data sets are (default: TensorFlow Datasets' own folder)")
-
-
-def add_distributed(parser: argparse.ArgumentParser) -> None:
-    """Adds --distributed."""
-    text = "be one of several processes of a job: under srun, on a TPU pod, by launch/local.sh (docs/scaling.md)"
-    parser.add_argument("--distributed", action="store_true", help=text)
 
 
 def path(text: str) -> Path:

@@ -1,36 +1,32 @@
-"""`expressnet bench`."""
+"""Measure speed here: a step, convolutions, the loader, inference, experts.
 
-from __future__ import annotations
+example: expressnet bench step --config=fer2013:paper --config.batch_size=8 --only backbone
+"""
 
-import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "bench", "Measure speed here: a step, convolutions, the loader, inference, experts.", run,
-        example="bench step --config=fer2013:paper --config.batch_size=8 --only backbone",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("what", choices=("step", "conv", "input", "infer", "moe"), help="what to measure")
     parser.add_argument("--config", required=True, help=arguments.CONFIG)
     parser.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
-    against = "step, infer: a script to compare with, with its arguments; both are measured in turn"
+    against = "step, infer: a script with its arguments, measured in turn with ours"
     parser.add_argument("--against", metavar="COMMAND", help=against)
     parser.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
     parser.add_argument("--hosts", type=int, default=1, help="input: the number of hosts that share the batch")
     parser.add_argument("--host", type=int, default=0, help="input: which of them to be, counted from 0")
     parser.add_argument("--step_ms", type=float, help="input: simulate how long 1 to 256 hosts wait with such steps")
-    arguments.add_data_dir(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Measures, and shows the table."""
-    from data_pipelines.common.text import say
     from expressnet_jax.bench import experts, network
     from expressnet_jax.bench import input as loader
     from expressnet_jax.config import files as config_files
@@ -54,7 +50,7 @@ def run(options: argparse.Namespace) -> arguments.Result:
     return found
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: Namespace) -> None:
     if options.what in ("conv", "input", "moe") and (options.only or options.against):
         raise UsageError(f"--only and --against go with step and infer, not with {options.what}")
     for name in ("repeats", "pairs"):

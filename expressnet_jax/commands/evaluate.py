@@ -1,31 +1,27 @@
-"""`expressnet evaluate`."""
+"""Evaluate the best checkpoint of a run.
 
-from __future__ import annotations
+example: expressnet evaluate --workdir runs/small --data fer2013 --split public_test
+"""
 
-import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "evaluate", "Evaluate the best checkpoint of a run.", run,
-        example="evaluate --workdir runs/small --data fer2013 --split public_test",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of a run")
     parser.add_argument("--data", help="another prepared data set; classes are matched by name")
     parser.add_argument("--split", help="default: the test split that the run's config names")
     parser.add_argument("--robustness", action="store_true", help="also under pose, occlusion, light, blur ...")
     parser.add_argument("--saliency", action="store_true", help="also what each branch of the network looks at")
-    arguments.add_data_dir(parser)
-    arguments.add_distributed(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--distributed", action="store_true", help=arguments.DISTRIBUTED)
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Evaluates, and shows the table of results; of several processes only the first does."""
-    from data_pipelines.common.text import say
     from expressnet_jax.evaluation import of_run
     from expressnet_jax.parallel import distributed
 

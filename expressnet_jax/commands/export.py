@@ -1,19 +1,15 @@
-"""`expressnet export`."""
+"""Make a folder that applications load from a run's best checkpoint.
 
-from __future__ import annotations
+example: expressnet export --workdir runs/small --formats stablehlo,onnx --out artifacts/small
+"""
 
-import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "export", "Make a folder that applications load from a run's best checkpoint.", run,
-        example="export --workdir runs/small --formats stablehlo,onnx --out artifacts/small",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of a run")
     parser.add_argument("--out", required=True, type=arguments.path, help="the artifact's folder")
     formats = "some of safetensors,stablehlo,onnx,savedmodel, with commas between"
@@ -22,11 +18,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--raw", action="store_true", help="the last step's weights, not those averaged over steps")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the stored weights")
     parser.add_argument("--quantize", choices=("float16", "int8"), help="a further ONNX file in lower precision")
-    arguments.add_data_dir(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
     parser.add_argument("--overwrite", action="store_true", help="replace an artifact that is there")
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Exports a run; the exporter says what it does."""
     from expressnet_jax.export import from_run
 

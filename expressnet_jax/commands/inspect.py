@@ -1,30 +1,26 @@
-"""`expressnet inspect`."""
+"""Show the size and cost of a network, or what a run or an artifact holds.
 
-from __future__ import annotations
+example: expressnet inspect --config=fer2013:paper --config.moe.num_experts=8
+"""
 
-import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "inspect", "Show the size and cost of a network, or what a run or an artifact holds.", run,
-        example="inspect --config=fer2013:paper --config.moe.num_experts=8",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     paths = "a run, RUN/checkpoints/STEP or an artifact; two are compared"
     parser.add_argument("path", nargs="*", type=arguments.path, help=paths)
     parser.add_argument("--config", help=arguments.CONFIG)
-    check = "with --config: check each way to reach the experts on these devices"
+    check = "with --config: check each way to the experts on these devices"
     parser.add_argument("--selfcheck", action="store_true", help=check)
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Describes a config's network, one folder, or two and their difference."""
-    from data_pipelines.common.text import say
     from expressnet_jax.config import files as config_files
     from expressnet_jax.export import inspection
     from expressnet_jax.models import cost
@@ -48,7 +44,7 @@ def run(options: argparse.Namespace) -> arguments.Result:
     return {"first": models[0].facts, "second": models[1].facts, "difference": difference}
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: Namespace) -> None:
     if bool(options.path) == (options.config is not None) or len(options.path) > 2:
         raise UsageError("give one or two folders (run, checkpoint, artifact), or --config")
     if options.path and options.overrides:

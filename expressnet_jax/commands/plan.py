@@ -1,25 +1,22 @@
-"""`expressnet plan`."""
+"""Say what a training step will cost on a machine that need not be here.
 
-from __future__ import annotations
+example: expressnet plan --config=fer2013:paper --config.batch_size=256 --topology v5e:2x2 --plot scaling.png
+"""
 
-import argparse
 import os
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "plan", "Say what a training step will cost on a machine that need not be here.", run,
-        example="plan --config=fer2013:paper --config.batch_size=256 --topology v5e:2x2 --plot scaling.png",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("--config", required=True, help=arguments.CONFIG)
     parser.add_argument("--topology", help="compile for a TPU such as v5e:16x16 or v5p:2x2x1 (needs libtpu, no TPU)")
-    slices = "with --topology, --sweep: so many slices of it, joined by DCN"
-    parser.add_argument("--slices", type=int, default=1, help=slices)
+    parser.add_argument("--slices", type=int, default=1, help="of --topology, --sweep: so many slices, joined by DCN")
     parser.add_argument("--gpus", help="predict for GPUs such as h100:64: from shapes alone, nothing is compiled")
     parser.add_argument("--cpus", type=int, help="compile for so many devices that share this computer's CPU")
     parser.add_argument("--sweep", metavar="T,T,...", help="compile for several topologies: one line each")
@@ -29,7 +26,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--plot", type=arguments.path, metavar="FILE", help=plot)
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Makes the plan that is asked for, and shows it."""
     kind = _checked(options)
     _before_jax(options.cpus)
@@ -49,7 +46,7 @@ def run(options: argparse.Namespace) -> arguments.Result:
     return _one(config, machine, options)
 
 
-def _checked(options: argparse.Namespace) -> str:
+def _checked(options: Namespace) -> str:
     """What the plan is for: topology, gpus, cpus or sweep. Raises UsageError for options that do not go with it."""
     asked = [name for name in ("topology", "gpus", "cpus", "sweep") if getattr(options, name) is not None]
     if len(asked) != 1:
@@ -78,8 +75,7 @@ def _before_jax(cpus: int | None) -> None:
     process.on_cpu()  # JAX may have been imported, and have read its environment, before
 
 
-def _sweep(config: Any, options: argparse.Namespace) -> dict[str, Any]:
-    from data_pipelines.common.text import say
+def _sweep(config: Any, options: Namespace) -> dict[str, Any]:
     from expressnet_jax.plan import describe, search
 
     process.start_jax()
@@ -88,10 +84,9 @@ def _sweep(config: Any, options: argparse.Namespace) -> dict[str, Any]:
     return {"kind": "compiled, not run", "batch_per_device": b, "sweep": rows}
 
 
-def _one(config: Any, machine: Any, options: argparse.Namespace) -> dict[str, Any]:
+def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
     import dataclasses
 
-    from data_pipelines.common.text import say
     from expressnet_jax.figures import scaling
     from expressnet_jax.plan import compiled, describe, search, step_cost
 

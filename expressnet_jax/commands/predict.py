@@ -1,36 +1,31 @@
-"""`expressnet predict`."""
+"""Name the expressions in pictures, folders, videos, or before a camera.
 
-from __future__ import annotations
+example: expressnet predict holiday/ --model artifacts/small --faces haar --csv faces.csv
+"""
 
-import argparse
 import sys
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "predict", "Name the expressions in pictures, folders, videos, or before a camera.", run,
-        example="predict holiday/ --model artifacts/small --faces haar --csv faces.csv",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, pattern, video, or camera:0")
     parser.add_argument("--model", required=True, type=arguments.path, help="an artifact of `expressnet export`")
-    faces = "haar, yunet, blazeface, or none (default: as in training)"
-    parser.add_argument("--faces", metavar="DETECTOR", help=faces)
+    parser.add_argument("--faces", metavar="DETECTOR", help="haar, yunet, blazeface, or none (default: as in training)")
     parser.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
     parser.add_argument("--csv", type=arguments.path, metavar="FILE", help="a table with one row a face")
-    parser.add_argument("--draw", type=arguments.path, metavar="DIR", help="copies of the pictures, with boxes")
+    parser.add_argument("--draw", type=arguments.path, metavar="DIR", help="copies with boxes and labels drawn in")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video: every N-th frame")
     parser.add_argument("--batch", type=int, help="pictures that the device is given at once")
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Predicts, writing each answer as soon as it is there; returns the exit code."""
     import warnings
 
-    from data_pipelines.common.text import say
     from expressnet_jax.predict import inputs, output, recognizer
 
     process.start_jax()

@@ -1,30 +1,25 @@
-"""`expressnet report`."""
+"""One page about runs or a study: figures, intervals, pictures; no network.
 
-from __future__ import annotations
+example: expressnet report runs/small runs/eight --out report.html --tables tables
+"""
 
-import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "report", "One page about runs or a study: figures, intervals, pictures; no network.", run,
-        example="report runs/small runs/eight --out report.html --tables tables",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("path", nargs="+", type=arguments.path, help="folders of runs, or of one study")
     parser.add_argument("--out", required=True, type=arguments.path, help="the HTML file")
-    tables = "also the same as CSV and LaTeX tables"
-    parser.add_argument("--tables", type=arguments.path, metavar="DIR", help=tables)
+    parser.add_argument("--tables", type=arguments.path, metavar="DIR", help="also the same as CSV and LaTeX tables")
     parser.add_argument("--against", choices=("paper",), help="beside the published figures, with what is comparable")
     parser.add_argument("--no_pictures", action="store_true", help="leave photographs out, to share the page")
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Makes the page of runs or of a study, and returns what is on it."""
-    from data_pipelines.common.text import say
     from expressnet_jax.report import collect, page, tables
 
     process.on_cpu()

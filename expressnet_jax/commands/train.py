@@ -1,28 +1,24 @@
-"""`expressnet train`."""
+"""Train a network; the same command resumes an interrupted run.
 
-from __future__ import annotations
+example: expressnet train --config=fer2013_small --workdir runs/small --config.batch_size=64
+"""
 
-import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.text import say
 from expressnet_jax.commands import arguments, process
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
-    parser = arguments.command(
-        commands, "train", "Train a network; the same command resumes an interrupted run.", run,
-        example="train --config=fer2013_small --workdir runs/small --config.batch_size=64",
-    )  # fmt: skip
+def add(parser: ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("--config", required=True, help=arguments.CONFIG)
     parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of this run")
-    arguments.add_data_dir(parser)
-    arguments.add_distributed(parser)
+    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--distributed", action="store_true", help=arguments.DISTRIBUTED)
 
 
-def run(options: argparse.Namespace) -> arguments.Result:
+def run(options: Namespace) -> arguments.Result:
     """Trains, and shows the summary of the run; of several processes only the first does."""
-    from data_pipelines.common.text import say
     from expressnet_jax.config import files as config_files
     from expressnet_jax.evaluation import of_run
     from expressnet_jax.parallel import distributed

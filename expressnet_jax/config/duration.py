@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from expressnet_jax.config import ConfigError
+from expressnet_jax.config.settings import ConfigError
 
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|examples?|%)")
 
@@ -21,7 +21,7 @@ class Clock:
     def steps(self, duration: str, key: str = "duration") -> int:
         """Steps in `duration`, rounded to the nearest and at least 1 (0 only for a duration of 0).
 
-        Raises ConfigError, naming `key`, where the text is no duration.
+        Raises ConfigError, naming `key`, where the text is not a duration.
         """
         number, unit = parse(duration, key)
         per_unit = {
@@ -41,5 +41,5 @@ def parse(duration: str, key: str = "duration") -> tuple[float, str]:
     """Splits "15epochs" into (15.0, "epoch"). Units: step, epoch, example, %."""
     match = _FORM.fullmatch(duration.strip())
     if not match:
-        raise ConfigError(f"{key}={duration!r} is no duration; write 30steps, 15epochs, 10000examples or 5%")
+        raise ConfigError(f"{key}={duration!r} is not a duration; write 30steps, 15epochs, 10000examples or 5%")
     return float(match[1]), match[2].rstrip("s") if match[2] != "%" else "%"

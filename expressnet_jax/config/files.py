@@ -29,7 +29,7 @@ def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     Raises ConfigError for an unknown name, key or value, and for settings that do not fit together.
     """
     name, _, recipe = name.partition(":")
-    raw = call(_find(name), "get_config", recipe or None)
+    raw = call(find(name), "get_config", recipe or None)
     if not isinstance(raw, ml_collections.ConfigDict):
         raise ConfigError(f"{name}: get_config returned a {type(raw).__name__}, not a ConfigDict")
     tree = raw.to_dict()
@@ -40,18 +40,18 @@ def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     return config
 
 
-def available() -> list[str]:
-    """Names of the packaged configs."""
-    folder = next((f for f in CONFIG_FOLDERS if f.is_dir()), None)
-    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")) if folder else []
+def available(below: str = "") -> list[str]:
+    """Names of the packaged configs, or of the studies in the folder `below` them."""
+    return sorted({path.stem for folder in CONFIG_FOLDERS for path in (folder / below).glob("*.py")})
 
 
-def _find(name: str) -> Path:
-    candidates = [Path(name)] if name.endswith(".py") else [f / f"{name}.py" for f in CONFIG_FOLDERS]
-    for path in candidates:
+def find(name: str, what: str = "config", below: str = "") -> Path:
+    """The file of a packaged config or study, or of a path that ends in .py. Raises ConfigError where there is none."""
+    for path in [Path(name)] if name.endswith(".py") else [folder / below / f"{name}.py" for folder in CONFIG_FOLDERS]:
         if path.is_file():
             return path
-    raise ConfigError(f"no config {name!r}{nearest(name, available())}; packaged: {', '.join(available())}")
+    known = available(below)
+    raise ConfigError(f"no {what} {name!r}{nearest(name, known)}; packaged: {', '.join(known)}")
 
 
 def call(path: Path, function: str, *arguments: Any, what: str = "config") -> Any:

@@ -12,15 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from data_pipelines.common.errors import Failure
-from data_pipelines.common.ranges import (
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Probability,
-    Range,
-)
+from data_pipelines.common.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
 from expressnet_jax.moe.settings import MoE
 
 #: The parts of the network that look at the picture, and its mixtures of experts: what `model.without` can name.
@@ -155,7 +147,8 @@ class Augment:
     brightness: Fraction = 0.0  # factor in [1 - b, 1 + b]
     contrast: Fraction = 0.0
     saturation: Fraction = 0.0
-    erase: Probability = 0.0  # of one random rectangle, 2 % to 20 % of the area, filled with noise
+    # Probability of one random rectangle, 2 % to 20 % of the area, filled with noise.
+    erase: Annotated[float, Range("must be a probability, from 0 to 1", lambda x: 0 <= x <= 1)] = 0.0
     mixup: NonNegativeFloat = 0.0  # alpha of the Beta distribution
 
 
