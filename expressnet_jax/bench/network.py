@@ -28,10 +28,9 @@ from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import say
 from expressnet_jax.bench import timer
 from expressnet_jax.config import Config, ConfigError
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.models import choice, cost, expressnet, inference, large_conv, preprocess
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import machines
+from expressnet_jax.plan import machines, trace
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import program
 
@@ -53,7 +52,7 @@ def step(config: Config, *, only: str = "", against: Peer | None = None, repeats
     """The training step: preprocessing, augmentation, network, gradients, optimizer. `only` is "" or "backbone"."""
     config = _only(config, only)
     mesh = meshes.create(config)
-    made = _training(config, mesh)
+    made = program.create(config, trace.clock(config), mesh)
     with jax.set_mesh(mesh):
         batch = meshes.to_device(mesh, _pictures(config))
         state, sums = states.init(config, made.optimizer, mesh), made.zero_sums()
@@ -88,12 +87,9 @@ def infer(config: Config, *, only: str = "", against: Peer | None = None, repeat
 
 def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
     """Milliseconds of each form for each stride-1 convolution of the extractors, forward and with its gradients."""
-    layers = list(choice.layers(config.model))
-    rows = []
+    layers, b, rows = list(choice.layers(config.model)), config.batch_size, []
     for name, side, kernel in tqdm(layers, "convolutions", disable=None):
-        x, k, g = _arrays(
-            (config.batch_size, side, side, kernel[2]), kernel, (config.batch_size, side, side, kernel[3])
-        )
+        x, k, g = _arrays((b, side, side, kernel[2]), kernel, (b, side, side, kernel[3]))
         row: dict[str, Any] = {"layer": name, "side": side, "kernel": list(kernel)}
         for form in large_conv.FORMS:
             row[form] = {
@@ -101,12 +97,7 @@ def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
                 "training_ms": _timed(_with_gradients(form, first=name.endswith("conv1")), repeats, x, k, g),
             }
         rows.append(row)
-    return {"batch_size": config.batch_size, "device": jax.devices()[0].device_kind, "layers": rows}
-
-
-def _training(config: Config, mesh: jax.sharding.Mesh) -> program.Program:
-    """The programs of a run whose length does not matter."""
-    return program.create(config, Clock(config.batch_size, 100 * config.batch_size, 100), mesh)
+    return {"batch_size": b, "device": jax.devices()[0].device_kind, "layers": rows}
 
 
 def _only(config: Config, only: str) -> Config:
