@@ -35,13 +35,18 @@ def to_canonical(model: nnx.Module) -> dict[str, np.ndarray]:
     return dict(sorted(named.items()))
 
 
-def sizes(model: nnx.Module) -> dict[str, int]:
-    """Number of values by canonical name; `model` may be abstract."""
+def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes by canonical name; `model` may be abstract."""
     return {
-        name: math.prod(variable.get_value().shape[e is not None :])
+        name: variable.get_value().shape[e is not None :]
         for path, variable in _variables(model)
         for name, e in _names(path, variable.get_value().shape)
     }
+
+
+def sizes(model: nnx.Module) -> dict[str, int]:
+    """Number of values by canonical name; `model` may be abstract."""
+    return {name: math.prod(shape) for name, shape in shapes(model).items()}
 
 
 def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
@@ -49,11 +54,7 @@ def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
 
     Raises NamesError, changing nothing, where a name is missing, unknown, or has the wrong shape.
     """
-    wanted = {
-        name: variable.get_value().shape[e is not None :]
-        for path, variable in _variables(model)
-        for name, e in _names(path, variable.get_value().shape)
-    }
+    wanted = shapes(model)
     problems = [f"missing: {name} {shape}" for name, shape in wanted.items() if name not in mapping]
     problems += [f"unknown: {name} {np.shape(mapping[name])}" for name in mapping if name not in wanted]
     problems += [
@@ -62,7 +63,7 @@ def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
         if name in mapping and tuple(np.shape(mapping[name])) != tuple(shape)
     ]
     if problems:
-        raise NamesError(f"{len(problems)} names do not fit the network: " + "; ".join(sorted(problems)))
+        raise NamesError(f"names that do not fit the network ({len(problems)}): " + "; ".join(sorted(problems)))
     for path, variable in _variables(model):
         parts = [mapping[name] for name, _ in _names(path, variable.get_value().shape)]
         variable[...] = jnp.asarray(np.stack(parts) if is_expert_path(path) else parts[0], variable.get_value().dtype)

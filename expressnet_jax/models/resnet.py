@@ -6,12 +6,24 @@ The stride of stages 3 to 5 sits in the first 1x1 convolution, and stage 2's fir
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from expressnet_jax.config import Model
+from expressnet_jax.config import ResNet as Spec
 from expressnet_jax.models import layers
+
+
+def blocks(spec: Spec) -> Iterator[tuple[int, int, int, int]]:
+    """(stage, block, D, F) of each block, in their order; stages count from 2, as the stem is the first."""
+    d = spec.stem_filters
+    for stage, (count, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
+        for block in range(1, count + 1):
+            yield stage, block, d, f
+            d = 4 * f
 
 
 class Bottleneck(nnx.Module):

@@ -26,6 +26,8 @@ Layers = tuple[tuple[jax.Array, jax.Array], ...]
 #: Operations for each image, forward and backward, up to which answers from all experts are not worth avoiding: 4 % of
 #: the 25 GFLOP that a step of the paper's network executes for one. The published layers need 6 million.
 _NEGLIGIBLE = 1e9
+#: Movements between devices, each with the one that computes the same on a single device.
+ON_ONE_DEVICE = {"all_gather": "dense", "all_to_all": "capacity"}
 
 
 class Images(NamedTuple):
@@ -60,8 +62,8 @@ def move(images: Images, layers: Layers, config: MoE, *, train: bool) -> tuple[j
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if mesh.empty else mesh.shape["expert"]
     name, _ = choose(config, devices)
-    if mesh.empty and name in _ACROSS_DEVICES:
-        name = {"all_gather": "dense", "all_to_all": "capacity"}[name]  # the same on one device
+    if mesh.empty and name in ON_ONE_DEVICE:
+        name = ON_ONE_DEVICE[name]
     movement: Callable[..., Any] = _MOVEMENTS[name]
     if name in ("capacity", "all_to_all"):
         b = images.x.shape[0] // max(1, mesh.size)
@@ -75,7 +77,7 @@ def move(images: Images, layers: Layers, config: MoE, *, train: bool) -> tuple[j
         return y, jax.lax.psum(dropped, ("data", "expert"))
 
     batch = PartitionSpec(("data", "expert"))
-    experts = PartitionSpec("expert") if name in _ACROSS_DEVICES else PartitionSpec()
+    experts = PartitionSpec("expert") if name in ON_ONE_DEVICE else PartitionSpec()
     return jax.shard_map(local, in_specs=(batch, experts), out_specs=(batch, PartitionSpec()))(images, layers)
 
 
@@ -182,4 +184,3 @@ def _answer(rows: jax.Array, layers: Layers) -> jax.Array:
 _MOVEMENTS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
     "dense": dense, "capacity": capacity, "dropless": dropless, "all_gather": all_gather, "all_to_all": all_to_all,
 }  # fmt: skip
-_ACROSS_DEVICES = ("all_gather", "all_to_all")

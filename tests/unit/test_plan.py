@@ -113,7 +113,7 @@ def test_the_search_finds_the_last_batch_that_fits(limit, bent):
         return size if b <= limit else None
 
     most = 100 + 10 * limit + (limit * limit // 50 if bent else 0)
-    best = search._search(needed, 1, 16, lambda: most, [])
+    best = search._search(needed, 1, 16, lambda: most)
     assert best in tried and best <= limit
     assert len(tried) <= 12 and best >= (limit if not bent else 0.7 * limit)
 
