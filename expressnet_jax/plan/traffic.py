@@ -16,7 +16,7 @@ import jax
 from expressnet_jax.config import Config
 from expressnet_jax.models import choice, expressnet, resnet, target
 from expressnet_jax.moe import dispatch
-from expressnet_jax.moe.layer import is_expert_path
+from expressnet_jax.moe.layer import EXPERTS, is_expert_path
 from expressnet_jax.parallel import mesh as meshes
 
 _FLOAT, _INT = 4, 4  # bytes
@@ -132,7 +132,7 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
     turns = config.optimizer.accumulate
     rows = []
     for layer in layers:
-        d, f = params[layer]["gate"]["kernel"].shape[0], moe.hidden
+        d, f = params[layer][EXPERTS]["kernel"].shape[1], moe.hidden
         if name == "all_gather":
             of_axis = mesh["expert"] * b
             there, back = of_axis * d * _FLOAT, of_axis * f * _FLOAT
