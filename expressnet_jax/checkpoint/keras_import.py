@@ -19,6 +19,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def read(raw: Raw, config: Config, sizes: Mapping[str, int], part: str) -> Impor
         raise WeightsError(f"{raw.path} was written by Keras with Theano, whose kernels are mirrored; convert it first")
     layers = _layers(raw)
     if any(_VGGFACE2.fullmatch(name) for name in layers):
-        return _vggface2(raw, layers, part)
+        return _vggface2(raw, layers)
     if any(name in layers for name in _SUBMODELS):
         return _authors(raw, layers, config, sizes, part)
     raise WeightsError(
@@ -104,7 +105,7 @@ def _layers(raw: Raw) -> dict[str, list[_Weight]]:
     return layers
 
 
-def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]], part: str) -> Imported:
+def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]]) -> Imported:
     found: dict[str, _Weight] = {}
     ignored, unknown = [], []
     for layer, weights in layers.items():
@@ -115,7 +116,7 @@ def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]], part: str) -> Impor
             ignored += left  # of 8,631 people
         else:
             unknown += left
-    return _imported(raw, "vggface2", found, "vggface2", part, ignored=ignored, unknown=unknown)
+    return _imported(raw, "vggface2", found, "vggface2", ignored=ignored, unknown=unknown)
 
 
 def _by_vggface2_name(layer: str, weights: Sequence[_Weight]) -> dict[str, _Weight]:
@@ -150,7 +151,7 @@ def _authors(
     rest = {name: weights for name, weights in layers.items() if name not in wanted}
     if part:
         others = [w.name for weights in rest.values() for w in weights]
-        return _imported(raw, "authors", found, "unit", part, ignored=others)
+        return _imported(raw, "authors", found, "unit", ignored=others)
     plain = {name: weights for name, weights in rest.items() if sorted(w.role for w in weights) == ["bias", "kernel"]}
     if len(plain) < 2:
         raise WeightsError(f"{raw.path} has {len(plain)} dense layers beside its sub-models; fuse and head are two")
@@ -158,7 +159,7 @@ def _authors(
         found |= {f"{ours}/{w.role}": w for w in weights}
     unknown = [w.name for weights in rest.values() for w in weights if w not in found.values()]
     doubts, notes = _order_of_classes(config)
-    return _imported(raw, "authors", found, "unit", part, unknown=unknown, doubts=doubts, notes=notes)
+    return _imported(raw, "authors", found, "unit", unknown=unknown, doubts=doubts, notes=notes)
 
 
 def _order_of_classes(config: Config) -> tuple[list[str], list[str]]:
@@ -172,12 +173,10 @@ def _order_of_classes(config: Config) -> tuple[list[str], list[str]]:
     ], []
 
 
-def _imported(
-    raw: Raw, kind: str, found: Mapping[str, _Weight], normalize: str, part: str, **more: list[str]
-) -> Imported:
+def _imported(raw: Raw, kind: str, found: Mapping[str, _Weight], normalize: str, **more: Any) -> Imported:
     arrays, sources = ({name: getattr(w, field) for name, w in found.items()} for field in ("array", "name"))
     expected = {"color_order": "bgr", "normalize": normalize}
-    return Imported(raw.path, kind, arrays, sources, _EPSILON, expected, part=part, **more)
+    return Imported(raw.path, kind, arrays, sources, _EPSILON, expected, **more)
 
 
 def _branch(

@@ -66,13 +66,13 @@ def load(path: Path, config: Config, *, backbone: bool = False) -> Imported:
     if raw.format == "hdf5":
         imported = keras_import.read(raw, config, sizes, part)
     elif torch_import.recognise(raw):
-        imported = torch_import.read(raw, config, part)
+        imported = torch_import.read(raw, config)
     else:
         imported = _ours(raw, config, part)
     negative = [name for name, value in imported.weights.items() if name.endswith("/var") and (value < 0).any()]
     if negative:
         raise WeightsError(f"{path}: the variance {imported.sources[negative[0]]} is below 0")
-    return _with_epsilon(imported, config.model.batchnorm_epsilon)
+    return _with_epsilon(dataclasses.replace(imported, part=part), config.model.batchnorm_epsilon)
 
 
 def apply(model: nnx.Module, imported: Imported, *, strict: bool = True) -> Report:
@@ -146,7 +146,6 @@ def _ours(raw: Raw, config: Config, part: str) -> Imported:
         raw.others,
         doubts,
         _silent_differences(about, config, part),
-        part,
     )
 
 

@@ -24,7 +24,7 @@ class Blocks(nnx.Module):
         d = 3
         for i, (size, f) in enumerate(zip(extractor.kernels, extractor.filters, strict=True), start=1):
             setattr(self, f"conv{i}", layers.Conv(config, f"{name}/conv{i}", d, f, size, rngs=rngs))
-            setattr(self, f"bn{i}", layers.BatchNorm(config, f, rngs))
+            setattr(self, f"bn{i}", layers.BatchNorm(config, f))
             d = f
         side = config.image_size >> (self.count - 1)
         self.dense_dropout = config.dense_dropout

@@ -63,7 +63,7 @@ class BatchNorm(nnx.Module):
     average, not the variance of the whole batch, which is larger by that of the groups' means.
     """
 
-    def __init__(self, config: Model, f: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Model, f: int) -> None:
         kind = param_dtype(config)
         self.momentum, self.epsilon = config.batchnorm_momentum, config.batchnorm_epsilon
         self.group = config.batchnorm_group

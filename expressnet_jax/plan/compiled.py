@@ -35,7 +35,6 @@ class Compiled(NamedTuple):
     """One training step on a mesh; every figure is that of one device."""
 
     mesh: dict[str, int]
-    slices: int  # that the devices in use belong to
     memory: dict[str, int]  # the compiler's own: argument, output, alias, temp, code, peak
     flops: float
     bytes: float  # read and written by the program's operations
@@ -97,7 +96,6 @@ def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled
              "code": "generated_code_size", "peak": "peak_memory"}  # fmt: skip
     return Compiled(
         mesh=dict(mesh.shape),
-        slices=len({getattr(device, "slice_index", 0) for device in mesh.devices.flat}),
         memory={name: int(getattr(own, f"{field}_in_bytes", 0)) for name, field in names.items()},
         flops=float(cost.get("flops", 0)),
         bytes=float(cost.get("bytes accessed", 0)),
