@@ -19,11 +19,13 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
 from expressnet_jax.config import Config
+from expressnet_jax.models import resnet
 
 #: What keras_vggface's ResNet-50 is built with; the paper's notebooks leave Keras's default, which is the same.
 _EPSILON = 1e-3
@@ -73,7 +75,7 @@ def read(raw: Raw, config: Config, sizes: Mapping[str, int], part: str) -> Impor
         raise WeightsError(f"{raw.path} was written by Keras with Theano, whose kernels are mirrored; convert it first")
     layers = _layers(raw)
     if any(_VGGFACE2.fullmatch(name) for name in layers):
-        return _vggface2(raw, layers, part)
+        return _vggface2(raw, layers)
     if any(name in layers for name in _SUBMODELS):
         return _authors(raw, layers, config, sizes, part)
     raise WeightsError(
@@ -103,7 +105,7 @@ def _layers(raw: Raw) -> dict[str, list[_Weight]]:
     return layers
 
 
-def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]], part: str) -> Imported:
+def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]]) -> Imported:
     found: dict[str, _Weight] = {}
     ignored, unknown = [], []
     for layer, weights in layers.items():
@@ -114,10 +116,7 @@ def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]], part: str) -> Impor
             ignored += left  # of 8,631 people
         else:
             unknown += left
-    return _imported(
-        raw, "vggface2", found, {"color_order": "bgr", "normalize": "vggface2"},
-        ignored=ignored, unknown=unknown, part=part,
-    )  # fmt: skip
+    return _imported(raw, "vggface2", found, "vggface2", ignored=ignored, unknown=unknown)
 
 
 def _by_vggface2_name(layer: str, weights: Sequence[_Weight]) -> dict[str, _Weight]:
@@ -152,7 +151,7 @@ def _authors(
     rest = {name: weights for name, weights in layers.items() if name not in wanted}
     if part:
         others = [w.name for weights in rest.values() for w in weights]
-        return _imported(raw, "authors", found, {"color_order": "bgr", "normalize": "unit"}, ignored=others, part=part)
+        return _imported(raw, "authors", found, "unit", ignored=others)
     plain = {name: weights for name, weights in rest.items() if sorted(w.role for w in weights) == ["bias", "kernel"]}
     if len(plain) < 2:
         raise WeightsError(f"{raw.path} has {len(plain)} dense layers beside its sub-models; fuse and head are two")
@@ -160,10 +159,7 @@ def _authors(
         found |= {f"{ours}/{w.role}": w for w in weights}
     unknown = [w.name for weights in rest.values() for w in weights if w not in found.values()]
     doubts, notes = _order_of_classes(config)
-    return _imported(
-        raw, "authors", found, {"color_order": "bgr", "normalize": "unit"},
-        unknown=unknown, doubts=doubts, notes=notes, part=part,
-    )  # fmt: skip
+    return _imported(raw, "authors", found, "unit", unknown=unknown, doubts=doubts, notes=notes)
 
 
 def _order_of_classes(config: Config) -> tuple[list[str], list[str]]:
@@ -177,14 +173,10 @@ def _order_of_classes(config: Config) -> tuple[list[str], list[str]]:
     ], []
 
 
-def _imported(
-    raw: Raw, kind: str, found: Mapping[str, _Weight], preprocessing: dict[str, str], *, part: str,
-    ignored: Sequence[str] = (), unknown: Sequence[str] = (), doubts: Sequence[str] = (), notes: Sequence[str] = (),
-) -> Imported:  # fmt: skip
-    return Imported(
-        raw.path, kind, {name: w.array for name, w in found.items()}, {name: w.name for name, w in found.items()},
-        _EPSILON, dict(preprocessing), list(ignored), list(unknown), list(doubts), list(notes), part,
-    )  # fmt: skip
+def _imported(raw: Raw, kind: str, found: Mapping[str, _Weight], normalize: str, **more: Any) -> Imported:
+    arrays, sources = ({name: getattr(w, field) for name, w in found.items()} for field in ("array", "name"))
+    expected = {"color_order": "bgr", "normalize": normalize}
+    return Imported(raw.path, kind, arrays, sources, _EPSILON, expected, **more)
 
 
 def _branch(
@@ -251,14 +243,11 @@ def _names(ours: str, config: Config, *, projection_first: bool) -> list[str]:
 
 def _blocks(config: Config, *, projection_first: bool) -> Iterator[tuple[str, int]]:
     """(canonical name, D) of each kernel of the stages."""
-    d = config.model.resnet.stem_filters
-    for stage, (count, f) in enumerate(zip(config.model.resnet.blocks, config.model.resnet.filters, strict=True), 2):
-        for block in range(1, count + 1):
-            at = f"resnet/stage{stage}/block{block}"
-            yield from ((f"{at}/reduce", d), (f"{at}/conv3", f))
-            last = [(f"{at}/increase", f), *([(f"{at}/proj", d)] if block == 1 else [])]
-            yield from reversed(last) if projection_first else last
-            d = 4 * f
+    for stage, block, d, f in resnet.blocks(config.model.resnet):
+        at = f"resnet/stage{stage}/block{block}"
+        yield from ((f"{at}/reduce", d), (f"{at}/conv3", f))
+        last = [(f"{at}/increase", f), *([(f"{at}/proj", d)] if block == 1 else [])]
+        yield from reversed(last) if projection_first else last
 
 
 def _projection_first(kernels: Sequence[_Weight], config: Config) -> bool:

@@ -31,8 +31,8 @@ def recognise(raw: Raw) -> bool:
     return any(name.endswith(_FIRST) for name in raw.arrays)
 
 
-def read(raw: Raw, config: Config, part: str) -> Imported:
-    """Names the arrays of a state dict and turns its kernels. `part` is passed on: what the user asked for."""
+def read(raw: Raw, config: Config) -> Imported:
+    """Names the arrays of a state dict and turns its kernels."""
     prefix = next(name for name in raw.arrays if name.endswith(_FIRST)).removesuffix(_FIRST)
     weights, sources = {}, {}
     unknown = [name for name in raw.others if not name.endswith(".num_batches_tracked")]
@@ -54,7 +54,7 @@ def read(raw: Raw, config: Config, part: str) -> Imported:
         )
     return Imported(
         raw.path, "torchvision", weights, sources, _EPSILON, {"color_order": "rgb", "normalize": "imagenet"},
-        ignored, unknown, doubts, notes, part,
+        ignored, unknown, doubts, notes,
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Weight files from elsewhere, read without trust: names -> float32 arrays. Safetensors and HDF5; nothing is unpickled.
 
-HDF5 is read in a process of its own, which this file is the program of. libhdf5 has open reports of files that make it
-crash, loop or write out of bounds, and a compressed block can grow to any size: there it has bounded memory and time,
-cannot write files, and loads no plugins. So at the top of this file neither jax nor anything of ours is imported.
+HDF5 is read in a process of its own, whose program is this file: libhdf5 has open reports of files that make it crash,
+loop or write out of bounds, and a compressed block can grow to any size. That process has bounded memory and time,
+cannot write files, and loads no plugins; for its sake this file imports neither jax nor any other module of ours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 _SECONDS = 120  # for one HDF5 file, on a slow disk
-_CPU_SECONDS = 20  # of them; the published network takes one, a damaged list of names can loop for ever
+_CPU_SECONDS = 20  # likewise; the published network takes one, a damaged list of names can loop for ever
 _MAX_NAMES = 20_000  # of tensors or links; a Keras file of the published network has some 900
 _MAX_NAME = 1024  # characters
 _MAX_DEPTH = 16

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from data_pipelines.common.text import counted
 from expressnet_jax.checkpoint import keras_import, torch_import, weight_files
 from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
 from expressnet_jax.config import Config, Preprocess
@@ -24,7 +25,7 @@ from expressnet_jax.models import canonical, expressnet
 
 BACKBONE = "resnet/"
 _SLACK = 64 << 20  # bytes of weights that a file may hold beside the network's own: another head
-#: What changes a network's answers and no shape, of the sections that our own files carry.
+#: Settings that our own files carry and that change a network's answers, but no shape.
 _SILENT = ("model.resnet.form", "model.resnet.stem_stride", "model.resnet.stem_pool", "moe.top_k", "moe.router",
            "moe.renormalize")  # fmt: skip
 _PAPER = "the paper feeds BGR divided by 255 to weights trained on 0-255 minus VGGFace2's means"
@@ -44,13 +45,13 @@ class Report:
 
     def describe(self) -> str:
         """For a person: a line on what was loaded, and one for each note."""
-        lines = [f"{self.path} ({self.kind}): {len(self.loaded)} arrays loaded, {self.values:,} values"]
-        lines[0] += "".join(
+        loaded = f"{counted(len(self.loaded), 'array')} loaded, {counted(self.values, 'value')}"
+        loaded += "".join(
             f"; {len(names)} {what}: {_parts(names)}"
             for what, names in (("left at initialisation", self.left), ("ignored", self.ignored))
             if names
         )
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([f"{self.path} ({self.kind}): {loaded}", *self.notes])
 
 
 def load(path: Path, config: Config, *, backbone: bool = False) -> Imported:
@@ -65,13 +66,13 @@ def load(path: Path, config: Config, *, backbone: bool = False) -> Imported:
     if raw.format == "hdf5":
         imported = keras_import.read(raw, config, sizes, part)
     elif torch_import.recognise(raw):
-        imported = torch_import.read(raw, config, part)
+        imported = torch_import.read(raw, config)
     else:
         imported = _ours(raw, config, part)
     negative = [name for name, value in imported.weights.items() if name.endswith("/var") and (value < 0).any()]
     if negative:
         raise WeightsError(f"{path}: the variance {imported.sources[negative[0]]} is below 0")
-    return _with_epsilon(imported, config.model.batchnorm_epsilon)
+    return _with_epsilon(dataclasses.replace(imported, part=part), config.model.batchnorm_epsilon)
 
 
 def apply(model: nnx.Module, imported: Imported, *, strict: bool = True) -> Report:
@@ -145,7 +146,6 @@ def _ours(raw: Raw, config: Config, part: str) -> Imported:
         raw.others,
         doubts,
         _silent_differences(about, config, part),
-        part,
     )
 
 
@@ -229,7 +229,7 @@ def _problems(imported: Imported, wanted: Mapping[str, tuple[int, ...]]) -> list
     problems += [f"extra: {name}" for name in imported.unknown]
     missing = [name for name in wanted if name not in imported.weights]
     if missing and not imported.part and all(name.startswith(BACKBONE) for name in imported.weights):
-        return [*problems, f"it holds a ResNet alone, which goes in init.backbone; {len(missing)} names are missing"]
+        return [*problems, f"it holds a ResNet alone, which goes in init.backbone; names missing: {len(missing)}"]
     return problems + [f"missing: {name} {wanted[name]}" for name in missing]
 
 

@@ -14,7 +14,7 @@ from expressnet_jax.models import large_conv, target
 
 
 class _Row(NamedTuple):
-    """A layer, and the form that was the fastest for it."""
+    """A layer, and the forms that were the fastest for it."""
 
     pixels: int
     taps: int
@@ -24,9 +24,9 @@ class _Row(NamedTuple):
     training: str  # forward and gradients, of the picture too except in a branch's first layer
 
 
-#: Direct operations a picture above which, where nothing was measured, a transform's passes through memory are thought
-#: to pay: on a TPU v5e (compiled, not run) the dft of a 15-pixel kernel at 28 pixels needs a thirtieth of the
-#: operations of `direct` and moves twenty times the bytes.
+#: Where nothing was measured: operations of `direct` for one picture above which a transform is expected to be worth
+#: its passes through memory. On a TPU v5e (compiled, not run) the dft of a 15-pixel kernel at 28 pixels needs a
+#: thirtieth of the operations of `direct` and moves twenty times the bytes.
 _WORTH_A_TRANSFORM = 1e9
 #: Measured by `expressnet bench conv`, both presets, float32; docs/benchmarks.md has the times. The fft is left out on
 #: CPUs, where with jax 0.11 it can wait for its own thread pool for ever (openxla/xla#46347), and on GPUs and TPUs
@@ -88,6 +88,11 @@ def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -
     return nearest.training if train else nearest.inference
 
 
+def form(model: Model, layer: str, side: int, kernel: tuple[int, ...], *, train: bool) -> str:
+    """The form that this layer takes for square pictures: the one that is asked for, or the fastest."""
+    return asked(model.convolution, layer) or fastest((side, side), kernel, train=train)
+
+
 def layers(model: Model) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]:
     """(name, side of the picture, kernel shape (P, Q, D, F)) of the convolutions of the extractors that there are."""
     branches = {"cnnfe1": model.cnnfe1, "cnnfe2": model.cnnfe2}
@@ -103,6 +108,5 @@ def describe(model: Model, *, train: bool) -> str:
     """One line: the form of every large kernel, for the log."""
     parts = []
     for name, side, kernel in layers(model):
-        form = asked(model.convolution, name) or fastest((side, side), kernel, train=train)
-        parts.append(f"{name} {kernel[0]}x{kernel[1]} {form}")
+        parts.append(f"{name} {kernel[0]}x{kernel[1]} {form(model, name, side, kernel, train=train)}")
     return "convolutions: " + ", ".join(parts)

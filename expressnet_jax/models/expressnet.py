@@ -20,13 +20,14 @@ from flax import nnx
 
 from expressnet_jax.config import BRANCHES, Config
 from expressnet_jax.models import layers
-from expressnet_jax.models.feature_extractors import CNNFE1, CNNFE2
+from expressnet_jax.models.feature_extractors import Blocks
 from expressnet_jax.models.resnet import ResNet
 from expressnet_jax.moe.layer import MoE
 from expressnet_jax.moe.router import Routing
 
-#: What each mixture of experts reads.
+#: What each mixture of experts reads, and what the fusion joins.
 _READS = {"moe_cnn": "cnnfe1", "moe_expression": "fuse"}
+_FUSED = ("cnnfe2", "resnet")
 
 
 class Output(NamedTuple):
@@ -48,15 +49,39 @@ class Fuse(nnx.Module):
         return layers.dropout(jax.nn.relu(self.dense(jnp.concatenate(parts, -1))), self.dropout, rngs)
 
 
-class Network(nnx.Module):
+class ExpressNet(nnx.Module):
     """A network for `len(config.data.classes)` classes, in two halves: `features` of the picture, and `classify`.
+
+    It has the parts that `config.model.parts` names. `network=backbone` is the ResNet and a linear head, everything
+    else equal: what the other two branches and the experts are measured against, in speed and in accuracy.
 
     Call it with images (B, S, S, 3), already normalised; mask (B,) bool, false for padding (default: none is);
     `train` for batch statistics; `rngs` with a "dropout" stream for dropout, None for none.
     """
 
-    dtype: jnp.dtype
-    branches: tuple[str, ...]  # the parts that look at the picture
+    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
+        model, parts = config.model, config.model.parts
+        kind = layers.param_dtype(model)
+        self.dtype = jnp.dtype(model.dtype)
+        self.branches = tuple(name for name in BRANCHES if name in parts)  # the parts that look at the picture
+        self.cnnfe1 = Blocks(model, "cnnfe1", model.cnnfe1, model.cnnfe1_width, rngs) if "cnnfe1" in parts else None
+        self.cnnfe2 = Blocks(model, "cnnfe2", model.cnnfe2, 0, rngs) if "cnnfe2" in parts else None
+        self.resnet = ResNet(model, rngs) if "resnet" in parts else None
+        widths = {
+            "cnnfe1": model.cnnfe1_width, "cnnfe2": model.cnnfe2.filters[-1], "resnet": 4 * model.resnet.filters[-1],
+            "fuse": model.fuse_width, **dict.fromkeys(_READS, config.moe.hidden),
+        }  # fmt: skip
+        d = sum(widths[name] for name in _FUSED if name in parts)
+        self.fuse = Fuse(config, d, rngs) if "fuse" in parts else None
+        self.moe_cnn, self.moe_expression = (
+            MoE(widths[read], config.moe, dtype=kind, rngs=rngs) if name in parts else None
+            for name, read in _READS.items()
+        )
+        self.inputs = head_inputs(config)
+        self.head = nnx.Linear(
+            sum(widths[name] for name in self.inputs), len(config.data.classes),
+            param_dtype=kind, kernel_init=layers.KERNEL_INIT, rngs=rngs,
+        )  # fmt: skip
 
     def __call__(
         self, images: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -67,107 +92,35 @@ class Network(nnx.Module):
     def features(
         self, views: Mapping[str, jax.Array], *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> dict[str, jax.Array]:
-        """Outputs of the parts before the mixtures of experts, by name.
+        """Outputs of the parts before the mixtures of experts, by name: "cnnfe1", "cnnfe2", "resnet" and "fuse".
 
         views: the picture as each branch sees it, (B, S, S, 3) in the network's dtype.
         """
-        raise NotImplementedError
-
-    def classify(
-        self, features: Mapping[str, jax.Array], mask: jax.Array | None = None, *, train: bool = False,
-        rngs: nnx.Rngs | None = None,
-    ) -> Output:  # fmt: skip
-        """The rest of the network, from what `features` returned."""
-        raise NotImplementedError
-
-
-class ExpressNet(Network):
-    """The whole network, but for what `model.without` names."""
-
-    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
-        model, parts = config.model, config.model.parts
-        kind = layers.param_dtype(model)
-        self.dtype = jnp.dtype(model.dtype)
-        self.branches = tuple(name for name in BRANCHES if name in parts)
-        self.cnnfe1 = CNNFE1(model, rngs) if "cnnfe1" in parts else None
-        self.cnnfe2 = CNNFE2(model, rngs) if "cnnfe2" in parts else None
-        self.resnet = ResNet(model, rngs) if "resnet" in parts else None
-        fused = {"cnnfe2": model.cnnfe2.filters[-1], "resnet": 4 * model.resnet.filters[-1]}
-        d = sum(width for name, width in fused.items() if name in parts)
-        self.fuse = Fuse(config, d, rngs) if "fuse" in parts else None
-
-        def mixture(name: str, d: int) -> MoE | None:
-            return MoE(d, config.moe, dtype=kind, rngs=rngs) if name in parts else None
-
-        self.moe_cnn = mixture("moe_cnn", model.cnnfe1_width)
-        self.moe_expression = mixture("moe_expression", model.fuse_width)
-        widths = {"cnnfe1": model.cnnfe1_width, "fuse": model.fuse_width}
-        self.head = nnx.Linear(
-            sum(widths.get(name, config.moe.hidden) for name in head_inputs(config)), len(config.data.classes),
-            param_dtype=kind, kernel_init=layers.KERNEL_INIT, rngs=rngs,
-        )  # fmt: skip
-
-    def features(
-        self, views: Mapping[str, jax.Array], *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> dict[str, jax.Array]:
-        """As `Network.features`: "cnnfe1", "cnnfe2", "resnet" and "fuse"."""
         found = {name: getattr(self, name)(views[name], train=train, rngs=rngs) for name in self.branches}
         if self.fuse is not None:
-            found["fuse"] = self.fuse([found[name] for name in ("cnnfe2", "resnet") if name in found], rngs=rngs)
+            found["fuse"] = self.fuse([found[name] for name in _FUSED if name in found], rngs=rngs)
         return found
 
     def classify(
         self, features: Mapping[str, jax.Array], mask: jax.Array | None = None, *, train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> Output:  # fmt: skip
-        """As `Network.classify`."""
-        found, inputs, routing = dict(features), [], {}
+        """The rest of the network, from what `features` returned."""
+        found, routing = dict(features), {}
         # From here on the network is tiny, and the router is sensitive: float32 whatever the activations are.
         wide = self.head.kernel[...].dtype
         for name, read in _READS.items():
-            if read not in features:
-                continue
-            x, layer = features[read].astype(wide), getattr(self, name)
-            if layer is not None:
-                mask = jnp.ones(x.shape[0], bool) if mask is None else mask
-                found[name], routing[name] = layer(x, mask, train=train, rngs=rngs)
-                x = found[name]
-            inputs.append(x)
-        return Output(self.head(jnp.concatenate(inputs, -1)), found, routing)
+            if (layer := getattr(self, name)) is not None:
+                x = features[read].astype(wide)
+                known = jnp.ones(x.shape[0], bool) if mask is None else mask
+                found[name], routing[name] = layer(x, known, train=train, rngs=rngs)
+        x = jnp.concatenate([found[name].astype(wide) for name in self.inputs], -1)
+        return Output(self.head(x), found, routing)
 
 
-class Backbone(Network):
-    """The ResNet and a linear head, everything else equal: what the other two branches and the experts are measured
-    against, in speed and in accuracy."""
-
-    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
-        kind = layers.param_dtype(config.model)
-        self.dtype = jnp.dtype(config.model.dtype)
-        self.branches = ("resnet",)
-        self.resnet = ResNet(config.model, rngs)
-        width = 4 * config.model.resnet.filters[-1]
-        self.head = nnx.Linear(
-            width, len(config.data.classes), param_dtype=kind, kernel_init=layers.KERNEL_INIT, rngs=rngs
-        )
-
-    def features(
-        self, views: Mapping[str, jax.Array], *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> dict[str, jax.Array]:
-        """As `Network.features`: "resnet"."""
-        return {"resnet": self.resnet(views["resnet"], train=train, rngs=rngs)}
-
-    def classify(
-        self, features: Mapping[str, jax.Array], mask: jax.Array | None = None, *, train: bool = False,
-        rngs: nnx.Rngs | None = None,
-    ) -> Output:  # fmt: skip
-        """As `Network.classify`; nothing here depends on the mask."""
-        return Output(self.head(features["resnet"].astype(self.head.kernel[...].dtype)), dict(features), {})
-
-
-def create(config: Config, seed: int = 0) -> ExpressNet | Backbone:
+def create(config: Config, seed: int = 0) -> ExpressNet:
     """A freshly initialised network; the same seed gives the same parameters on any device and mesh."""
-    network = Backbone if config.model.network == "backbone" else ExpressNet
-    return network(config, nnx.Rngs(params=seed))
+    return ExpressNet(config, nnx.Rngs(params=seed))
 
 
 def routed_layers(config: Config) -> tuple[str, ...]:

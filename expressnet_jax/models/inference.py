@@ -1,5 +1,5 @@
-"""What can be computed once before many pictures are answered: BatchNorm into the kernels before it, and the spectra of
-the large kernels."""
+"""Work that is done once before many pictures are answered: each BatchNorm is folded into the kernel before it, and the
+spectra of the large kernels are computed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jax import lax
 
 from expressnet_jax.config import Config
 from expressnet_jax.models import choice, large_conv, layers
-from expressnet_jax.models.expressnet import Backbone, ExpressNet
+from expressnet_jax.models.expressnet import ExpressNet
 from expressnet_jax.models.feature_extractors import Blocks
 from expressnet_jax.models.resnet import ResNet
 
 
-def prepare(model: ExpressNet | Backbone, config: Config) -> ExpressNet | Backbone:
+def prepare(model: ExpressNet, config: Config) -> ExpressNet:
     """Changes `model` for inference alone, and returns it; its answers stay the same up to rounding.
 
     Call it under jit, or on a model that is needed for nothing else: parameters are replaced. The BatchNorm layers of
@@ -38,7 +38,7 @@ def prepared(model: Any, config: Config) -> tuple[Any, Any]:
 
 
 class _Nothing(nnx.Module):
-    """In the place of a BatchNorm that the kernel before it has taken in."""
+    """Takes the place of a BatchNorm that was folded into the kernel before it."""
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         return x

@@ -47,10 +47,7 @@ class Conv(nnx.Module):
         elif self.stride > 1 and kernel.shape[0] == 1:
             y = large_conv.conv2d(x[:, :: self.stride, :: self.stride], kernel, "direct")
         elif self.stride > 1:
-            strides = (self.stride, self.stride)
-            y = lax.conv_general_dilated(
-                x, kernel.astype(x.dtype), strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            y = large_conv.direct_conv2d(x, kernel, self.stride, self.padding)
         else:
             form = self.form or choice.fastest(x.shape[1:3], kernel.shape, train=train)
             y = large_conv.conv2d(x, kernel, form)
@@ -66,7 +63,7 @@ class BatchNorm(nnx.Module):
     average, not the variance of the whole batch, which is larger by that of the groups' means.
     """
 
-    def __init__(self, config: Model, f: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Model, f: int) -> None:
         kind = param_dtype(config)
         self.momentum, self.epsilon = config.batchnorm_momentum, config.batchnorm_epsilon
         self.group = config.batchnorm_group

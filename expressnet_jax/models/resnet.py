@@ -6,12 +6,24 @@ The stride of stages 3 to 5 sits in the first 1x1 convolution, and stage 2's fir
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from expressnet_jax.config import Model
+from expressnet_jax.config import ResNet as Spec
 from expressnet_jax.models import layers
+
+
+def blocks(spec: Spec) -> Iterator[tuple[int, int, int, int]]:
+    """(stage, block, D, F) of each block, in their order; stages count from 2, as the stem is the first."""
+    d = spec.stem_filters
+    for stage, (count, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
+        for block in range(1, count + 1):
+            yield stage, block, d, f
+            d = 4 * f
 
 
 class Bottleneck(nnx.Module):
@@ -23,11 +35,11 @@ class Bottleneck(nnx.Module):
 
         self.project, late = project, config.resnet.form == "torchvision"
         first, second = (1, stride) if late else (stride, 1)
-        self.reduce, self.reduce_bn = conv(d, f, 1, first), layers.BatchNorm(config, f, rngs)
-        self.conv3, self.conv3_bn = conv(f, f, 3, second), layers.BatchNorm(config, f, rngs)
-        self.increase, self.increase_bn = conv(f, 4 * f, 1), layers.BatchNorm(config, 4 * f, rngs)
+        self.reduce, self.reduce_bn = conv(d, f, 1, first), layers.BatchNorm(config, f)
+        self.conv3, self.conv3_bn = conv(f, f, 3, second), layers.BatchNorm(config, f)
+        self.increase, self.increase_bn = conv(f, 4 * f, 1), layers.BatchNorm(config, 4 * f)
         if project:
-            self.proj, self.proj_bn = conv(d, 4 * f, 1, stride), layers.BatchNorm(config, 4 * f, rngs)
+            self.proj, self.proj_bn = conv(d, 4 * f, 1, stride), layers.BatchNorm(config, 4 * f)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = jax.nn.relu(self.reduce_bn(self.reduce(x, train=train), train=train))
@@ -69,7 +81,7 @@ class ResNet(nnx.Module):
             config, "resnet", 3, spec.stem_filters, spec.stem_kernel,
             stride=spec.stem_stride, bias=False, even=self.even, rngs=rngs,
         )  # fmt: skip
-        self.conv1_bn = layers.BatchNorm(config, spec.stem_filters, rngs)
+        self.conv1_bn = layers.BatchNorm(config, spec.stem_filters)
         d = spec.stem_filters
         for i, (blocks, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
             stage = Stage(config, d, f, blocks=blocks, stride=1 if i == 2 else 2, rngs=rngs)

@@ -26,6 +26,8 @@ Layers = tuple[tuple[jax.Array, jax.Array], ...]
 #: Operations for each image, forward and backward, up to which answers from all experts are not worth avoiding: 4 % of
 #: the 25 GFLOP that a step of the paper's network executes for one. The published layers need 6 million.
 _NEGLIGIBLE = 1e9
+#: Movements between devices, each with the one that computes the same on a single device.
+ON_ONE_DEVICE = {"all_gather": "dense", "all_to_all": "capacity"}
 
 
 class Images(NamedTuple):
@@ -181,5 +183,3 @@ def _answer(rows: jax.Array, layers: Layers) -> jax.Array:
 _MOVEMENTS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
     "dense": dense, "capacity": capacity, "dropless": dropless, "all_gather": all_gather, "all_to_all": all_to_all,
 }  # fmt: skip
-#: Movements between devices, and what they are on one.
-ON_ONE_DEVICE: dict[Implementation, Implementation] = {"all_gather": "dense", "all_to_all": "capacity"}

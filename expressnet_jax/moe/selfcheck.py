@@ -14,6 +14,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.common.tables import aligned
+from data_pipelines.common.text import counted
 from expressnet_jax.moe import router
 from expressnet_jax.moe.layer import MoE
 from expressnet_jax.moe.settings import IMPLEMENTATIONS
@@ -59,16 +61,14 @@ def check(settings: Settings, mesh: Mesh, *, d: int, b: int) -> list[dict[str, A
 
 def describe(rows: list[dict[str, Any]], mesh: Mesh) -> str:
     """The rows as a table."""
+    devices = counted(mesh.size, f"{mesh.devices.flat[0].platform} device")
+    shape = f"{devices}, {mesh.shape['data']} along data x {mesh.shape['expert']} along expert"
     names = ("forward", "inputs", "router", "experts")
-    shape = f"{mesh.shape['data']}x{mesh.shape['expert']} {mesh.devices.flat[0].platform} device(s), data x expert"
-    lines = [
-        f"largest differences from dense, relative to the largest value, on {shape}",
-        f"{'movement':<12}{'dtype':<10}" + "".join(f"{name:>11}" for name in names),
-    ]
+    table = [("movement", "dtype", *names, "")]
     for row in rows:
-        sizes = "".join(f"{row[name]:>11.1e}" for name in names)
-        lines.append(f"{row['implementation']:<12}{row['dtype']:<10}{sizes}  {'passed' if row['passed'] else 'OFF'}")
-    return "\n".join(lines)
+        sizes, verdict = (f"{row[name]:.1e}" for name in names), "passed" if row["passed"] else "OFF"
+        table.append((row["implementation"], row["dtype"], *sizes, verdict))
+    return "\n".join([f"largest differences from dense, relative to the largest value, on {shape}", *aligned(table)])
 
 
 def _data(settings: Settings, d: int, b: int, padding: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:

@@ -18,10 +18,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines.common.errors import Failure
+from data_pipelines.common.text import one_line
 from expressnet_jax.config import ConfigError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_MESSAGE = 400  # bytes of another process's error that are told
+_MESSAGE = 400  # bytes that are shown of another process's error
 _ROWS = 16  # of the table of processes
 
 
@@ -39,21 +40,20 @@ def join() -> None:
     if found and len(found) < len(_VARIABLES):
         missing = ", ".join(name for name in _VARIABLES if name not in found)
         raise ConfigError(f"--distributed: {', '.join(found)} set, but not {missing}")
-    # Gloo, from C++, tells standard output about its connections; that is for results, and Python keeps it.
+    # Gloo, in C++, writes about its connections to standard output, which is for results: only Python keeps it.
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
         if found:
             address, count, number = found.values()
-            # Inside a Slurm step or a pod JAX would else ask the engine too, for the devices.
+            # Otherwise JAX would also ask Slurm or the pod's engine which devices there are.
             jax.distributed.initialize(address, int(count), int(number), cluster_detection_method="deactivate")
         else:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-        what = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"--distributed: no job to join ({what}); start it by srun, on a TPU pod, by launch/local.sh, or set "
-            f"{', '.join(_VARIABLES)}"
+            f"--distributed: no job to join ({one_line(error)[:200]}); start it by srun, on a TPU pod, by "
+            f"launch/local.sh, or set {', '.join(_VARIABLES)}"
         ) from None
 
 
@@ -63,7 +63,7 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that speaks, and writes the files that are not checkpoints."""
+    """Whether this process is the one that prints, and writes all files but checkpoints."""
     return jax.process_index() == 0
 
 
@@ -80,7 +80,7 @@ def together() -> Iterator[None]:
     except Exception as raised:
         error = raised
     if several():
-        text = "" if error is None else " ".join(f"{type(error).__name__}: {error}".split()) or type(error).__name__
+        text = "" if error is None else one_line(f"{type(error).__name__}: {error}")
         first = next((line for line in _told(text) if line), "")
         if first and error is None:
             raise PeerError(first)

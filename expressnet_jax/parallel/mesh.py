@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.common.text import counted
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.moe.layer import is_expert_path
 
@@ -34,12 +35,12 @@ def create(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def sizes(config: Config, devices: int) -> tuple[int, int]:
-    """Devices along `data` and along `expert` when there are so many. Raises ConfigError, with the numbers."""
+    """How many of `devices` devices lie along `data` and along `expert`. Raises ConfigError, with the numbers."""
     expert = config.mesh.expert
     data = devices // expert if config.mesh.data == -1 else config.mesh.data
     if data * expert > devices or data < 1:
         needed = max(data, 1) * expert
-        raise ConfigError(f"mesh.data={data} x mesh.expert={expert} needs {needed} devices, not {devices}")
+        raise ConfigError(f"mesh.data={data} x mesh.expert={expert} needs {counted(needed, 'device')}, not {devices}")
     if data * expert < devices and jax.process_count() > 1:
         raise ConfigError(
             f"mesh.data={data} x mesh.expert={expert} leaves out {devices - data * expert} of {devices} "
@@ -47,7 +48,7 @@ def sizes(config: Config, devices: int) -> tuple[int, int]:
         )
     if config.batch_size % (data * expert * config.optimizer.accumulate):
         raise ConfigError(
-            f"batch_size={config.batch_size} is not divisible by {data * expert} devices "
+            f"batch_size={config.batch_size} is not divisible by {counted(data * expert, 'device')} "
             f"(mesh.data={data} x mesh.expert={expert}) x optimizer.accumulate={config.optimizer.accumulate}; "
             f"choose a multiple of {data * expert * config.optimizer.accumulate}"
         )
@@ -55,7 +56,7 @@ def sizes(config: Config, devices: int) -> tuple[int, int]:
 
 
 def _grid(devices: Sequence[jax.Device], data: int, expert: int) -> np.ndarray:
-    """(data, expert): experts between neighbours, and slices of a TPU pod apart along `data` alone.
+    """Devices as (data, expert): experts between neighbours, and slices of a TPU pod apart only along `data`.
 
     Only gradients then cross the slower network between slices, once a step.
     """
@@ -70,7 +71,7 @@ def _grid(devices: Sequence[jax.Device], data: int, expert: int) -> np.ndarray:
     if slices > 1:
         inside, across = (data // slices, expert), (slices, 1)
         return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
-    # Split: an axis may be a part of one of the torus's, as 8 is of 4 x 4.
+    # An axis may then be a part of one of the torus's: 8 devices of 4 x 4.
     return mesh_utils.create_device_mesh((data, expert), devices, allow_split_physical_axes=True)
 
 

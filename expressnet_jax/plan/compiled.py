@@ -12,6 +12,7 @@ import jax
 from jax.experimental import topologies
 
 from data_pipelines.common.errors import Failure
+from data_pipelines.common.text import counted, one_line
 from expressnet_jax.config import Config
 from expressnet_jax.models import target
 from expressnet_jax.parallel import mesh as meshes
@@ -35,7 +36,6 @@ class Compiled(NamedTuple):
     """One training step on a mesh; every figure is that of one device."""
 
     mesh: dict[str, int]
-    slices: int  # that the devices in use belong to
     memory: dict[str, int]  # the compiler's own: argument, output, alias, temp, code, peak
     flops: float
     bytes: float  # read and written by the program's operations
@@ -45,7 +45,7 @@ class Compiled(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The compiler's answer to a step that needs more memory than a device has."""
+    """The compiler's refusal of a step that needs more memory than a device has."""
 
     needed: int  # bytes, 0 where it does not say
     capacity: int  # likewise: what is left to programs
@@ -54,20 +54,21 @@ class Refused(NamedTuple):
 
 
 def devices(machine: Machine) -> Sequence[jax.Device]:
-    """Those of a machine; none of them need be here. Raises PlanError where libtpu is missing or knows better."""
+    """A machine's devices, which need not be here. Raises PlanError where libtpu is missing or refuses the shape."""
     if machine.chip is None:
         found: Sequence[jax.Device] = jax.devices()
         if len(found) != machine.chips:
-            raise PlanError(f"{machine.name}: JAX was started with {len(found)} devices in this process")
+            raise PlanError(f"{machine.name}: JAX was started with {counted(len(found), 'device')} in this process")
         return found
     options: dict[str, Any] = {"num_slices": machine.slices} if machine.slices > 1 else {}
     if machine.chip.name == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as JAX has it there, and not one a core
+        options["chip_config_name"] = "megacore"  # one device for each chip, as on a real v4, and not for each core
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=machine.shape, **options).devices
     except Exception as error:  # whatever libtpu raises, for a shape that it does not know or where it is missing
-        said = " ".join(str(error).split())[:300]
-        raise PlanError(f"--topology {machine.name}: {said} (pip install libtpu where it is missing)") from None
+        raise PlanError(
+            f"--topology {machine.name}: {one_line(error)[:300]} (pip install libtpu where it is missing)"
+        ) from None
 
 
 def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled | Refused:
@@ -78,7 +79,7 @@ def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled
     def placed(tree: Any, sharding: Any) -> Any:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
-    jax.config.update("jax_enable_compilation_cache", False)  # or the time would be that of reading a file
+    jax.config.update("jax_enable_compilation_cache", False)  # or the seconds could be those of reading a file
     began = time.perf_counter()
     with target.compiling_for(machine.platform), jax.set_mesh(mesh):
         state = states.abstract(config, made.optimizer, mesh)
@@ -88,7 +89,7 @@ def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled
             compiled = made.step.lower(state, sums, batch).compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
-                raise PlanError(f"{machine.name}: {' '.join(str(error).split())[:300]}") from None
+                raise PlanError(f"{machine.name}: {one_line(error)[:300]}") from None
             return _refused(str(error), time.perf_counter() - began)
     seconds = time.perf_counter() - began
     own, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, _text(compiled)
@@ -96,7 +97,6 @@ def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled
              "code": "generated_code_size", "peak": "peak_memory"}  # fmt: skip
     return Compiled(
         mesh=dict(mesh.shape),
-        slices=len({getattr(device, "slice_index", 0) for device in mesh.devices.flat}),
         memory={name: int(getattr(own, f"{field}_in_bytes", 0)) for name, field in names.items()},
         flops=float(cost.get("flops", 0)),
         bytes=float(cost.get("bytes accessed", 0)),
@@ -107,7 +107,7 @@ def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled
 
 
 def _text(compiled: Any) -> str:
-    """The compiled program, "" where this JAX cannot read it: libtpu 0.0.52 has for a v5p what jax 0.10.2 knows not."""
+    """The program; "" where this JAX cannot read it, as jax 0.10.2 cannot read those of libtpu 0.0.52 for a v5p."""
     try:
         return compiled.as_text() or ""
     except jax.errors.JaxRuntimeError:
@@ -116,7 +116,7 @@ def _text(compiled: Any) -> str:
 
 def _refused(message: str, seconds: float) -> Refused:
     """From "... Used 17.20G of 15.75G hbm. ..." or "... temporaries (105.08G) exceeds available HBM (15.75G)."."""
-    message = " ".join(message.split())
+    message = one_line(message)
     size = r"([\d.]+)([KMG]?)"
     found = re.search(rf"Used {size} of {size} hbm|\({size}\) exceeds available HBM \({size}\)", message)
     numbers = [part for part in found.groups() if part is not None] if found else ["0", "", "0", ""]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,17 +27,17 @@ _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|tr
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
-class Collective(NamedTuple):
+@dataclass(frozen=True)
+class Collective:
     """One collective, as often as a step executes it."""
 
     kind: str  # one of KINDS, or "transfer"
     axis: str  # of the mesh: "data", "expert", "data+expert"; "part of ..." where a group is not a whole axis
     devices: int  # in one group
-    operations: int  # a step: R for one in a loop of R turns
+    count: int  # a step: R for one in a loop of R turns
     arrays: int  # a step; the compiler joins arrays of several to one operation
     bytes: int  # a step, on one device
     loop: str  # "" outside of loops, else how often: "4 turns", "unknown number of turns" (then counted once)
-    source: str  # the JAX operation that it comes from, as the compiler remembers it
 
 
 class _Instruction(NamedTuple):
@@ -48,43 +49,35 @@ class _Instruction(NamedTuple):
 def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
     """All collectives of a compiled SPMD program for a mesh {axis: devices} whose devices are numbered row by row.
 
-    Those that a group of one device would do with itself are left out. A program for several slices has "transfer"s
-    "between slices" too, of which only what one chip hands over is known.
+    Those among a single device are left out. A program for several slices also has the kind "transfer", with the axis
+    "between slices"; of these only what one chip hands over is known.
     """
     computations, entry = _parse(text)
     found, spread, seen = [], _spread(computations), set()
     for name, turns, loop in _executed(computations, entry):
+        scattered = name.startswith("all-reduce-scatter")  # a sum of which a part is kept, as TPU programs write it
         for instruction in computations[name]:
             kind = instruction.opcode.removesuffix("-start")
             if kind == "send" and '"xla_megascale_runtime"' in instruction.rest:
-                found.append(_crossing(instruction, turns, loop))
+                # What a chip hands to its host for other slices: the part of a collective left to a TPU's runtime.
+                size = next(_sizes(instruction.shape))
+                found.append(Collective("transfer", "between slices", 1, turns, turns, int(turns * size), loop))
             if kind not in KINDS:
                 continue
-            if instruction.opcode in KINDS and (kind, _identity(instruction)) in spread:
-                if (kind, _identity(instruction)) in seen:
+            piece = kind, _identity(instruction)
+            if instruction.opcode in KINDS and piece in spread:
+                if piece in seen:
                     continue
-                seen.add((kind, _identity(instruction)))
+                seen.add(piece)
             groups = replica_groups(instruction.rest, math.prod(mesh.values()))
-            axis, size = _axis(groups, mesh, pairs=kind == "collective-permute")
+            axis, devices = _axis(groups, mesh, pairs=kind == "collective-permute")
             if not axis:
                 continue
-            scattered = name.startswith("all-reduce-scatter")  # a TPU's way to write it: sum, then keep a part
-            arrays = _results(instruction)
-            factor = size if kind == "reduce-scatter" else 1
-            source = re.search(r'op_name="([^"]*)"', instruction.rest)
+            sizes = _results(instruction)
+            size = sum(sizes) * (devices if kind == "reduce-scatter" else 1)
             kind = "reduce-scatter" if scattered else kind
-            size_of_all = int(turns * factor * sum(arrays))
-            whence = source[1] if source else ""
-            found.append(Collective(kind, axis, size, turns, turns * len(arrays), size_of_all, loop, whence))
+            found.append(Collective(kind, axis, devices, turns, turns * len(sizes), int(turns * size), loop))
     return found
-
-
-def _crossing(instruction: _Instruction, turns: int, loop: str) -> Collective:
-    """What a chip hands to its host for other slices: the part of a collective that a TPU's runtime carries out."""
-    kind, dims = _ARRAY.findall(instruction.shape)[0]
-    source = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', instruction.rest)
-    size = int(turns * _size(kind, dims))
-    return Collective("transfer", "between slices", 1, turns, turns, size, loop, source[1] if source else "")
 
 
 def sent(kind: str, size: float, devices: int) -> float:
@@ -94,14 +87,14 @@ def sent(kind: str, size: float, devices: int) -> float:
 
 
 def _spread(computations: dict[str, list[_Instruction]]) -> set[tuple[str, str]]:
-    """Those (kind, identity) that a TPU executes piece by piece inside of several fusions, each of which names it."""
+    """(kind, identity) of each collective that a TPU carries out in pieces, within several fusions that all name it."""
     begin = 'custom_call_target="AsyncCollectiveStart"'
     begun = [part for part in computations.values() if any(begin in one.rest for one in part)]
     return {(one.opcode, _identity(one)) for part in begun for one in part if one.opcode in KINDS}
 
 
 def _identity(instruction: _Instruction) -> str:
-    """What the pieces of one collective share. The channel is not enough: all of `shard_map`'s have the same."""
+    """What the pieces of one collective share. A channel is not enough: those of `shard_map` all have the same."""
     shared = r'channel_id=\d+|chain_id="\d+"|op_name="[^"]*"|stack_frame_id=\d+'
     return " ".join(re.findall(shared, instruction.rest))
 
@@ -151,7 +144,7 @@ def _results(instruction: _Instruction) -> list[float]:
         elements = _elements(shape)
         if instruction.opcode != "all-reduce-start" or elements[0].startswith("("):
             shape = elements[1]
-    return [_size(kind, dims) for kind, dims in _ARRAY.findall(re.sub(r"\{[^{}]*\}", "", shape))]
+    return list(_sizes(shape))
 
 
 def _elements(shape: str) -> list[str]:
@@ -166,9 +159,11 @@ def _elements(shape: str) -> list[str]:
     return parts
 
 
-def _size(kind: str, dims: str) -> float:
-    width = _BYTES.get(kind) or int(re.sub(r"^[a-z]+", "", kind).split("e")[0]) / 8  # f32, s8, f8e4m3fn
-    return width * math.prod(int(d.removeprefix("<=")) for d in dims.split(",") if d)
+def _sizes(shape: str) -> Iterator[float]:
+    """Bytes of each array of a shape."""
+    for kind, dims in _ARRAY.findall(re.sub(r"\{[^{}]*\}", "", shape)):
+        width = _BYTES.get(kind) or int(re.sub(r"^[a-z]+", "", kind).split("e")[0]) / 8  # f32, s8, f8e4m3fn
+        yield width * math.prod(int(d.removeprefix("<=")) for d in dims.split(",") if d)
 
 
 def replica_groups(attributes: str, devices: int) -> list[list[int]]:
@@ -231,14 +226,16 @@ def _axis(groups: Sequence[Sequence[int]], mesh: dict[str, int], *, pairs: bool)
     return (names if size == whole else f"part of {names}") if names else "", size
 
 
-def table(found: Sequence[Collective]) -> list[dict[str, Any]]:
-    """One row for each kind, axis and loop, the largest first: `kind`, `axis`, `devices`, `count`, `arrays`, `bytes`,
-    `loop`."""
+def table(found: Iterable[Collective]) -> list[dict[str, Any]]:
+    """One row for each kind, axis, number of devices and loop, with the sums of `count`, `arrays` and `bytes`."""
+    return summed(found, ("kind", "axis", "devices", "loop"), ("count", "arrays", "bytes"))
+
+
+def summed(found: Iterable[Any], same: tuple[str, ...], sums: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row for all that have the `same` attributes, with the `sums` of others; those of the most bytes first."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in found:
-        key = (one.kind, one.axis, one.devices, one.loop)
-        row = rows.setdefault(key, {"kind": one.kind, "axis": one.axis, "devices": one.devices, "count": 0,
-                                    "arrays": 0, "bytes": 0, "loop": one.loop})  # fmt: skip
-        for name, more in (("count", one.operations), ("arrays", one.arrays), ("bytes", one.bytes)):
-            row[name] += more
+        key = tuple(getattr(one, name) for name in same)
+        row = rows.setdefault(key, dict(zip(same, key, strict=True)) | dict.fromkeys(sums, 0))
+        row |= {name: row[name] + getattr(one, name) for name in sums}
     return sorted(rows.values(), key=lambda row: -row["bytes"])

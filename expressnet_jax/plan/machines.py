@@ -6,8 +6,9 @@ without sparsity. An entry says where each figure is from; what no data sheet sa
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from expressnet_jax.config import ConfigError
 
@@ -34,7 +35,7 @@ class Chip(NamedTuple):
 
 def _tpu(name: str, kinds: tuple[str, ...], peak: float, memory: float, bandwidth: float, link: float, network: float,
          host: int, source: str) -> Chip:  # fmt: skip
-    """A TPU multiplies in bfloat16 alone: float32 once rounded by default, in six products of parts where exact."""
+    """A TPU multiplies only bfloat16: float32 is rounded to it by default, and takes six products where exact."""
     return Chip(
         name, kinds, "tpu", peak, peak, "rounded to bfloat16, one pass", peak / 6, memory * _GIB, bandwidth * _GB,
         link * _GB, network * _GB, host, source,
@@ -74,7 +75,7 @@ _BY_NAME = {chip.name: chip for chip in CHIPS}
 
 
 class Machine(NamedTuple):
-    """So many chips; a slice is what the fast links join: a TPU slice, or one GPU host."""
+    """A number of chips; a slice is what the fast links join: a TPU slice, or one GPU host."""
 
     name: str
     chip: Chip | None  # None: this computer's CPU, of which nothing is known
@@ -84,12 +85,12 @@ class Machine(NamedTuple):
 
     @property
     def platform(self) -> str:
-        """What programs for it are traced as."""
+        """The platform that programs for it are traced for."""
         return self.chip.platform if self.chip else "cpu"
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that JAX calls so; None for one that is not in the table, such as a slower card of the same family."""
+    """The chip with this `Device.device_kind`; None where the table has none, such as a slower card of a family."""
     return next((chip for chip in CHIPS if device_kind in chip.kinds), None)
 
 
@@ -101,9 +102,7 @@ def topology(name: str, slices: int = 1) -> Machine:
         raise ConfigError(f"--topology {name}: not of the form v5e:4x4, v5p:2x2x1; known: {', '.join(tpus)}")
     if slices < 1:
         raise ConfigError(f"--slices {slices} must be at least 1")
-    count = 1
-    for side in found[2].split("x"):
-        count *= int(side)
+    count = math.prod(map(int, found[2].split("x")))
     if count < 1:
         raise ConfigError(f"--topology {name} has no chips")
     return Machine(name if slices == 1 else f"{slices} x {name}", _BY_NAME[found[1]], count * slices, slices, name)
@@ -122,12 +121,7 @@ def gpus(name: str) -> Machine:
 
 
 def cpus(number: int) -> Machine:
-    """So many devices that share this computer's CPU."""
+    """A number of devices that share this computer's CPU."""
     if number < 1:
         raise ConfigError(f"--cpus {number} must be at least 1")
     return Machine(f"cpus:{number}", None, number, 1)
-
-
-def to_dict(chip: Chip | None) -> dict[str, Any] | None:
-    """Ready for JSON."""
-    return None if chip is None else chip._asdict()

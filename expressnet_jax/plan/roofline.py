@@ -1,7 +1,7 @@
 """A bound on a step's time from the makers' figures: arithmetic, memory and links, each at its peak.
 
-No fraction of a peak is assumed to be reached, and no latency: the time is one that no program of this arithmetic and
-traffic can fall below on that machine, not one that this program is promised to have.
+Neither latency nor a share of the peaks that is really reached is assumed: no program of this arithmetic and traffic
+can take less time on that machine, and this one may well take more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from expressnet_jax.plan import hlo
 from expressnet_jax.plan.machines import Chip
 
 ASSUMPTIONS = (
-    "every figure of a chip is its maker's peak; nothing is assumed to reach only a part of it: a bound, no promise",
+    "every figure of a chip is its maker's peak; nothing is assumed to reach only a part of it: a bound, not a promise",
     "on a chip, arithmetic and memory traffic overlap fully: the longer of both counts",
     "a collective sends what a ring sends, over all links of a chip at once; latency is not counted, so many small "
     "collectives cost more than is said here",
@@ -27,19 +27,15 @@ FROM_SHAPES = (
     "predicted: memory traffic is the least that any program needs (arrays kept for gradients written and read once, "
     "the weights and their gradients, the optimizer); the paper's network compiled for a v5e moves six times as much"
 )
-_PASSES = {"tpu": {"high": 3, "highest": 6}}  # products of bfloat16 parts that make up a more exact one
 
 
 def arithmetic(chip: Chip, by_precision: dict[str, int], compiled_flops: float = 0.0) -> float:
     """Seconds of convolutions and matrix products; with the compiler's own count at least those of that many."""
-    seconds = 0.0
-    for precision, flops in by_precision.items():
-        rate = chip.bfloat16 if precision in ("bfloat16", "float16") else chip.float32
-        if precision == "highest":
-            rate = chip.exact
-        elif chip.platform == "tpu":
-            rate = chip.bfloat16 / _PASSES["tpu"].get(precision, 1)
-        seconds += flops / rate
+    rates = {
+        "bfloat16": chip.bfloat16, "float16": chip.bfloat16, "highest": chip.exact,
+        "high": chip.bfloat16 / 3 if chip.platform == "tpu" else chip.float32,  # there three products of bfloat16 parts
+    }  # fmt: skip
+    seconds = sum(flops / rates.get(precision, chip.float32) for precision, flops in by_precision.items())
     return max(seconds, compiled_flops / chip.bfloat16)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
+from data_pipelines.common.text import counted
 from expressnet_jax.config import Config, ConfigError, checks
 from expressnet_jax.models import expressnet
 from expressnet_jax.parallel import mesh as meshes
@@ -16,6 +18,7 @@ from expressnet_jax.plan import step_cost as plan
 from expressnet_jax.plan.machines import Machine
 
 _ATTEMPTS = 6  # compilations after the first two
+_NEVER = 1 << 40  # pictures: more than any batch, where none was refused yet
 
 
 def with_batch(config: Config, batch_size: int) -> Config:
@@ -45,19 +48,18 @@ def largest_batch(
         changed = with_batch(config, b * chips)
         if devices is None:
             total = sum(plan.predicted(changed, machine, data, expert)["memory"].values())
-            tried.append({"batch_per_device": b, "total": total, "fits": total <= capacity})
-            return total if total <= capacity else None
-        say(f"compiling with {b} pictures a device")
-        found = compiled.step(changed, machine, devices)
-        if isinstance(found, compiled.Refused):
-            capacity = found.capacity or capacity  # what the compiler leaves to programs
-            tried.append({"batch_per_device": b, "total": found.needed or None, "fits": False})
-            return None
-        total = sum(compiled.parts(changed, found).values())
+        else:
+            say(f"compiling with {counted(b, 'picture')} a device")
+            found = compiled.step(changed, machine, devices)
+            if isinstance(found, compiled.Refused):
+                capacity = found.capacity or capacity  # what the compiler leaves to programs
+                tried.append({"batch_per_device": b, "total": found.needed or None, "fits": False})
+                return None
+            total = sum(compiled.parts(changed, found).values())
         tried.append({"batch_per_device": b, "total": total, "fits": total <= capacity})
         return total if total <= capacity else None
 
-    best = _search(needed, unit, max(unit, config.batch_size // chips // unit * unit), lambda: capacity, tried)
+    best = _search(needed, unit, max(unit, config.batch_size // chips // unit * unit), lambda: capacity)
     return {
         "batch_per_device": best, "batch_size": best * chips, "capacity": capacity, "tried": tried,
         "total": next((one["total"] for one in tried if one["batch_per_device"] == best), None),
@@ -67,42 +69,35 @@ def largest_batch(
 
 def _unit(config: Config, chips: int) -> int:
     """What a device's batch must be a multiple of."""
-    unit, group = config.optimizer.accumulate, config.model.batchnorm_group
-    while group and (unit * chips // config.optimizer.accumulate) % group:
-        unit += config.optimizer.accumulate
-    return unit
+    group = config.model.batchnorm_group or 1  # divides what all devices together have of one part of the batch
+    return config.optimizer.accumulate * group // math.gcd(group, chips)
 
 
-def _search(
-    needed: Callable[[int], int | None], unit: int, first: int, capacity: Callable[[], int], tried: list[dict[str, Any]]
-) -> int:
+def _search(needed: Callable[[int], int | None], unit: int, first: int, capacity: Callable[[], int]) -> int:
     """The largest multiple of `unit` known to fit, at most `_ATTEMPTS` steps after the first two."""
     known: dict[int, int] = {}
-    refused = 1 << 40
-    for b in (first, 2 * first):
+    refused = _NEVER
+
+    def attempt(b: int) -> None:
+        nonlocal refused
         size = needed(b)
         if size is None:
             refused = min(refused, b)
         else:
             known[b] = size
-    while len(known) < 2 and refused > unit:  # the smallest first: two points are wanted
-        b = max(unit, refused // 2 // unit * unit if not known else (max(known) + refused) // 2 // unit * unit)
+
+    attempt(first)
+    attempt(2 * first)
+    while len(known) < 2 and refused > unit:  # a line needs two points
+        b = max(unit, (max(known, default=0) + refused) // 2 // unit * unit)
         if b in known or b >= refused:
             break
-        size = needed(b)
-        if size is None:
-            refused = b
-        else:
-            known[b] = size
+        attempt(b)
     for _ in range(_ATTEMPTS):
         following = _next(known, refused, unit, capacity())
         if following is None:
             break
-        b, size = following, needed(following)
-        if size is None:
-            refused = b
-        else:
-            known[b] = size
+        attempt(following)
     return max(known, default=0)
 
 
@@ -121,7 +116,7 @@ def _next(known: dict[int, int], refused: int, unit: int, capacity: int) -> int 
             return guess
         if guess <= largest:
             return None
-    return (largest + refused) // 2 // unit * unit if refused < 1 << 40 else 2 * largest
+    return (largest + refused) // 2 // unit * unit if refused < _NEVER else 2 * largest
 
 
 def splits(config: Config, machine: Machine) -> dict[str, Any]:
@@ -171,11 +166,11 @@ def _why(rows: list[dict[str, Any]], best: dict[str, Any]) -> str:
 def sweep(
     config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], int]:
-    """One row for each topology, compiled at the same batch a chip, that of the first one; and that batch."""
+    """One row for each topology, all compiled with the batch a chip that the first one has; and that batch."""
     chosen = [machines.topology(shape, slices) for shape in shapes]
     data, expert = meshes.sizes(config, chosen[0].chips)
     b, asked = config.batch_size // (data * expert), []
-    for machine in chosen:  # all that can be wrong is said before hours of compiling
+    for machine in chosen:  # mistakes are said before hours of compiling
         changed = with_batch(config, b * machine.chips if config.mesh.data == -1 else config.batch_size)
         meshes.sizes(changed, machine.chips)
         asked.append((machine, changed, compiled.devices(machine)))

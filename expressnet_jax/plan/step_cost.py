@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from flax import nnx
 
 from expressnet_jax.config import Config
-from expressnet_jax.models import expressnet
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import compiled, hlo, roofline, trace, traffic
@@ -43,28 +41,22 @@ def of_step(
     chips, chip = data * expert, machine.chip
     slices = -(-chips * machine.slices // machine.chips)  # that the devices in use lie in
     expected = predicted(config, machine, data, expert)
-    made = isinstance(found, compiled.Compiled)
     plan: dict[str, Any] = {
         "kind": "compiled, not run" if found is not None else "predicted, neither compiled nor run",
-        "machine": machine_facts(machine),
-        "config": facts(config, data, expert),
+        "machine": _machine(machine),
+        "config": _facts(config, data, expert),
         "jax": jax.__version__,
         "compile_seconds": round(found.seconds, 1) if found is not None else None,
     }
-    if made:
-        assert isinstance(found, compiled.Compiled)
-        parts = compiled.parts(config, found)
-        plan["memory"] = memory(parts, machine, {"compiler": found.memory})
+    if isinstance(found, compiled.Compiled):
+        plan["memory"] = _memory(compiled.parts(config, found), machine) | {"compiler": found.memory}
         plan["arithmetic"] = _each(found.flops, found.bytes, config.batch_size // chips) | {"loops": found.loops}
         plan["collectives"] = expected["collectives"] if found.collectives is None else hlo.table(found.collectives)
-    elif found is not None:
-        assert isinstance(found, compiled.Refused)
-        refused = {"refused": found.message, "needed": found.needed, "compiler_capacity": found.capacity}
-        plan["memory"] = memory(expected["memory"], machine, refused) | {"fits": False}
-        plan["arithmetic"], plan["collectives"] = expected["arithmetic"], expected["collectives"]
     else:
-        plan |= {"memory": memory(expected["memory"], machine, {}), "arithmetic": expected["arithmetic"],
-                 "collectives": expected["collectives"]}  # fmt: skip
+        plan |= expected | {"memory": _memory(expected["memory"], machine)}
+    if isinstance(found, compiled.Refused):
+        plan["memory"] |= {"fits": False, "refused": found.message, "needed": found.needed,
+                           "compiler_capacity": found.capacity}  # fmt: skip
     plan["predicted"] = expected
     if chip is not None:
         plan |= _speed(config, machine, plan, slices)
@@ -75,49 +67,39 @@ def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[
     """`memory` by part, `arithmetic` and `collectives` from shapes; nothing is compiled."""
     chips = data * expert
     alone = trace.of_one_device(config, chips, expert)
-    work, kept = _traced(alone, machine.platform)
+    counts, kept = _traced(alone, machine.platform)
     held = compiled.held(config, data, expert)
     weights = held["parameters"]
-    whole = sum(held[name] for name in ("parameters", "BatchNorm statistics", "optimizer", "averaged weights"))
+    whole = sum(held[name] for name in compiled.PARTS.values())
     # What must be read and written at least: for each part of the batch arrays that the gradient needs, weights forward
     # and backward and their gradients; once the state before and after.
     moved = config.optimizer.accumulate * (2 * kept + 4 * weights) + 2 * whole + held["batch"]
-    by_layer = {"convolutions": work.convolutions, "matrix products": work.products, "elementwise": work.elementwise}
+    kinds = {"convolutions": "convolutions", "products": "matrix products", "elementwise": "elementwise"}
+    by_precision = {key.removeprefix("at "): counts[key] for key in sorted(counts) if key.startswith("at ")}
     return {
         "memory": held | {"activations kept for gradients": kept, "gradients": weights},
-        "arithmetic": _each(work.convolutions + work.products, moved, alone.batch_size)
-        | {"by_kind": by_layer, "by_precision": work.by_precision},
+        "arithmetic": _each(counts["convolutions"] + counts["products"], moved, alone.batch_size)
+        | {"by_kind": {name: counts[kind] for kind, name in kinds.items()}, "by_precision": by_precision},
         "collectives": _rows(config, data, expert, machine.platform),
     }
 
 
 @functools.lru_cache(maxsize=64)
-def _traced(alone: Config, platform: str) -> tuple[trace.Work, int]:
-    return trace.work(alone, platform), trace.kept(alone, platform)
+def _traced(alone: Config, platform: str) -> tuple[Counter[str], int]:
+    return trace.arithmetic(alone, platform), trace.kept(alone, platform)
 
 
 def _rows(config: Config, data: int, expert: int, platform: str) -> list[dict[str, Any]]:
     """The predicted collectives, each purpose of all layers in one row."""
-    merged: dict[tuple[Any, ...], list[int]] = {}
-    for row in traffic.predict(config, *_shapes(config), data, expert, platform):
-        sums = merged.setdefault((row.what, row.kind, row.axis, row.devices), [0, 0])
-        sums[0], sums[1] = sums[0] + row.bytes, sums[1] + row.arrays
-    names = ("what", "kind", "axis", "devices")
-    rows = [dict(zip(names, key, strict=True)) | {"bytes": b, "arrays": n} for key, (b, n) in merged.items()]
-    return sorted(rows, key=lambda row: -row["bytes"])
+    found = traffic.predict(config, *trace.shapes(config), data, expert, platform)
+    return hlo.summed(found, ("what", "kind", "axis", "devices"), ("bytes", "arrays"))
 
 
-@functools.lru_cache(maxsize=8)
-def _shapes(config: Config) -> tuple[Any, Any]:
-    params, stats = jax.eval_shape(lambda: nnx.split(expressnet.create(config), nnx.Param, nnx.BatchStat)[1:])
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-
-
-def memory(parts: dict[str, int], machine: Machine, more: dict[str, Any]) -> dict[str, Any]:
+def _memory(parts: dict[str, int], machine: Machine) -> dict[str, Any]:
     """`parts` with their `total`, a device's `capacity` and whether the one `fits` in the other."""
     total = sum(parts.values())
     capacity = None if machine.chip is None else int(machine.chip.memory)
-    return {"parts": parts, "total": total, "capacity": capacity, "fits": capacity is None or total <= capacity} | more
+    return {"parts": parts, "total": total, "capacity": capacity, "fits": capacity is None or total <= capacity}
 
 
 def _each(flops: float, moved: float, b: int) -> dict[str, Any]:
@@ -161,14 +143,14 @@ def _speed(config: Config, machine: Machine, plan: dict[str, Any], slices: int) 
     return found
 
 
-def machine_facts(machine: Machine) -> dict[str, Any]:
+def _machine(machine: Machine) -> dict[str, Any]:
     """Name, chips and slices, and what is known of a chip."""
     chip = None if machine.chip is None else machine.chip._asdict()
     return {"name": machine.name, "chips": machine.chips, "slices": machine.slices, "platform": machine.platform,
             "chip": chip}  # fmt: skip
 
 
-def facts(config: Config, data: int, expert: int) -> dict[str, Any]:
+def _facts(config: Config, data: int, expert: int) -> dict[str, Any]:
     """What of the config decides the plan."""
     return {
         "network": config.model.network, "preset": config.model.preset, "image_size": config.model.image_size,

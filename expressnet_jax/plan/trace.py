@@ -9,8 +9,10 @@ counted in the form that it is really executed in (models/choice.py), with the g
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any, NamedTuple
+from collections import Counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,17 +32,8 @@ from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
 
-class Work(NamedTuple):
-    """Operations of a step on one device; a multiply-add is two."""
-
-    convolutions: int  # taps that fall on padding left out, as compilers count
-    products: int
-    elementwise: int  # arithmetic on single numbers, sums included: about
-    by_precision: dict[str, int]  # of convolutions and products: "bfloat16", "float32", "high", "highest"
-
-
 def clock(config: Config) -> Clock:
-    """Of a run whose length does not matter."""
+    """The clock of a run whose length does not matter."""
     return Clock(config.batch_size, 100 * config.batch_size, 100)
 
 
@@ -65,8 +58,15 @@ def _bare(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
+@functools.lru_cache(maxsize=8)
+def shapes(config: Config) -> tuple[Any, Any]:
+    """Parameters and BatchNorm statistics of the whole network, as trees of shapes."""
+    params, stats = jax.eval_shape(lambda: nnx.split(expressnet.create(config), nnx.Param, nnx.BatchStat)[1:])
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
 def of_one_device(config: Config, devices: int, expert: int) -> Config:
-    """The config of what one of so many devices computes, `expert` of them along that axis."""
+    """The config of the work of one among `devices` devices, `expert` of which lie along that axis."""
     name, _ = dispatch.choose(config.moe, expert)
     moe = dataclasses.replace(config.moe, implementation=dispatch.ON_ONE_DEVICE.get(name, name))
     alone = dataclasses.replace(config.mesh, data=1, expert=1, shard_optimizer=False)
@@ -77,28 +77,25 @@ def of_one_device(config: Config, devices: int, expert: int) -> Config:
     return dataclasses.replace(config, moe=moe, mesh=alone, model=model, batch_size=b)
 
 
-def work(config: Config, platform: str) -> Work:
-    """Of the training step of a config `of_one_device`."""
+def arithmetic(config: Config, platform: str) -> Counter[str]:
+    """Operations of the training step of a config `of_one_device`, as `cost.count` names them, without padding's."""
     length = clock(config)
     optimizer = optimizers.create(config, length)
     step = steps.train_step(config, states.graph(config), optimizer, optimizers.schedule(config, length))
     with target.compiling_for(platform):
         state = jax.tree.map(_bare, states.abstract(config, optimizer, abstract_mesh(1, 1)))
         jaxpr = jax.make_jaxpr(step)(state, jax.eval_shape(lambda: steps.zero_sums(config)), batch(config))
-    counts = cost.count(jaxpr.jaxpr, padding=False)
-    by_precision = {key.removeprefix("at "): counts[key] for key in sorted(counts) if key.startswith("at ")}
-    return Work(counts["convolutions"], counts["products"], counts["elementwise"], by_precision)
+    return cost.count(jaxpr.jaxpr, padding=False)
 
 
 def kept(config: Config, platform: str) -> int:
     """Bytes that the forward pass of a config `of_one_device` keeps for its gradient, its parameters left out.
 
-    All that reverse mode asks for, each array once. A compiler computes some of it again and needs room for gradients
-    and for what lies between two operations, so its own figure is another one.
+    That is all that reverse mode asks for, each array once. A compiler computes some of it again, and needs room for
+    gradients and for intermediate results, so its own figure differs.
     """
-    part = dataclasses.replace(config, batch_size=config.batch_size // config.optimizer.accumulate)
-    side, b, classes = config.model.image_size, part.batch_size, len(config.data.classes)
-    graph = states.graph(config)
+    b, graph = config.batch_size // config.optimizer.accumulate, states.graph(config)
+    side, classes = config.model.image_size, len(config.data.classes)
 
     def loss(params: Any, stats: Any, images: jax.Array, targets: jax.Array) -> jax.Array:
         network = nnx.merge(graph, params, stats)
@@ -110,10 +107,9 @@ def kept(config: Config, platform: str) -> int:
         return jax.vjp(lambda p: loss(p, stats, images, targets), params)[1]
 
     with target.compiling_for(platform):
-        params, stats = jax.eval_shape(lambda: nnx.split(expressnet.create(config), nnx.Param, nnx.BatchStat)[1:])
         images = jax.ShapeDtypeStruct((b, side, side, 3), jnp.float32)
         targets = jax.ShapeDtypeStruct((b, classes), jnp.float32)
-        jaxpr = jax.make_jaxpr(pull)(nnx.to_pure_dict(params), nnx.to_pure_dict(stats), images, targets).jaxpr
+        jaxpr = jax.make_jaxpr(pull)(*shapes(config), images, targets).jaxpr
     given = {*map(id, jaxpr.invars), *map(id, jaxpr.constvars)}
     arrays = {id(var): var.aval for var in jaxpr.outvars if not isinstance(var, Literal) and id(var) not in given}
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays.values() if hasattr(a.dtype, "itemsize"))

@@ -12,15 +12,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from expressnet_jax.config import Config
-from expressnet_jax.models import choice, expressnet, target
+from expressnet_jax.models import choice, expressnet, resnet, target
 from expressnet_jax.moe import dispatch
-from expressnet_jax.moe.layer import is_expert_path
+from expressnet_jax.moe.layer import EXPERTS, is_expert_path
 from expressnet_jax.parallel import mesh as meshes
 
-_FLOAT, _INT = 4, 4
+_FLOAT, _INT = 4, 4  # bytes
 
 
 class Traffic(NamedTuple):
@@ -58,12 +57,12 @@ def _row(what: str, kind: str, mesh: dict[str, int], axes: tuple[str, ...], size
 def _gradients(config: Config, params: Any, mesh: dict[str, int], platform: str) -> list[Traffic]:
     """Summed over the devices that have a copy; with a split optimizer, its results are then gathered.
 
-    For a batch in several parts a CPU sums after each of them. Other compilers sum once, but for BatchNorm's gradients:
-    those of the layers before need these sums at once.
+    For a batch in several parts, a CPU program sums after each of them. Other compilers sum once, except BatchNorm's
+    gradients: the layers before it need their sums at once.
     """
     shared, own, split, norms = [], [], [], 0
     turns = config.optimizer.accumulate
-    wide = _transformed(config, params, platform)
+    wide = _transformed(config, platform)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         if is_expert_path(path):
@@ -83,14 +82,13 @@ def _gradients(config: Config, params: Any, mesh: dict[str, int], platform: str)
     ]
 
 
-def _transformed(config: Config, params: Any, platform: str) -> set[tuple[str, ...]]:
+def _transformed(config: Config, platform: str) -> set[tuple[str, ...]]:
     """Paths of transformed kernels, whose gradients are summed in float32 whatever their layer computes in."""
     found = set()
     with target.compiling_for(platform):
-        for layer, side, shape in [*choice.layers(config.model), *_resnet_kernels(config, params)]:
+        for layer, side, shape in [*choice.layers(config.model), *_resnet_kernels(config)]:
             name = layer if not layer.startswith("resnet") else "resnet"
-            form = choice.asked(config.model.convolution, name) or choice.fastest((side, side), shape, train=True)
-            if form != "direct":
+            if choice.form(config.model, name, side, shape, train=True) != "direct":
                 found.add((*layer.split("/"), "kernel"))
     return found
 
@@ -99,21 +97,21 @@ def _narrowed(config: Config, path: tuple[str, ...], platform: str) -> float:
     """The part of a gradient's float32 bytes that is summed: half where the layer computes in 16 bits, since compilers
     sum before they widen it. (A CPU widens first.)"""
     of_layer = path[0] in ("cnnfe1", "cnnfe2", "resnet", "fuse") and "bn" not in path[-2]
-    narrow = np.dtype(jax.numpy.dtype(config.model.dtype)).itemsize / _FLOAT
+    narrow = jax.numpy.dtype(config.model.dtype).itemsize / _FLOAT
     return narrow if of_layer and platform != "cpu" else 1.0
 
 
-def _resnet_kernels(config: Config, params: Any) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+def _resnet_kernels(config: Config) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """The ResNet's 3x3 convolutions of stride 1, as `choice.layers` gives the extractors'."""
     spec = config.model.resnet
     late = spec.form == "torchvision"
     side = -(-config.model.image_size // spec.stem_stride)
     side = (side + 2 * late - 3) // 2 + 1 if spec.stem_pool else side
-    for stage, (blocks, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
-        side = -(-side // 2) if stage > 2 else side
-        for block in range(1, blocks + 1):
-            if not (late and stage > 2 and block == 1):
-                yield f"resnet/stage{stage}/block{block}/conv3", side, (3, 3, f, f)
+    for stage, block, _, f in resnet.blocks(spec):
+        halved = stage > 2 and block == 1
+        side = -(-side // 2) if halved else side
+        if not (late and halved):
+            yield f"resnet/stage{stage}/block{block}/conv3", side, (3, 3, f, f)
 
 
 def _statistics(config: Config, stats: Any, mesh: dict[str, int]) -> list[Traffic]:
@@ -133,7 +131,7 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
     turns = config.optimizer.accumulate
     rows = []
     for layer in layers:
-        d, f = params[layer]["gate"]["kernel"].shape[0], moe.hidden
+        d, f = params[layer][EXPERTS]["kernel"].shape[1], moe.hidden
         if name == "all_gather":
             of_axis = mesh["expert"] * b
             there, back = of_axis * d * _FLOAT, of_axis * f * _FLOAT
@@ -151,14 +149,14 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
                 _row("pictures to experts and back", "all-to-all", mesh, ("expert",), turns * size, 2),
                 _row("their gradients", "all-to-all", mesh, ("expert",), turns * size, 2),
             ]
-        if platform != "tpu" and moe.router != "soft":  # where the largest K are looked for on every device
+        if platform != "tpu" and moe.router != "soft":  # there every device looks for the K largest
             size = b * math.prod(mesh.values()) * moe.num_experts * _FLOAT
             rows.append(_row("probabilities", "all-gather", mesh, meshes.AXES, turns * size))
     return rows
 
 
 def _metrics(config: Config, mesh: dict[str, int]) -> list[Traffic]:
-    """Sums that are recorded."""
+    """The sums that a run records."""
     e, classes = config.moe.num_experts, len(config.data.classes)
     layers = len(expressnet.routed_layers(config))
     numbers = 2 + layers * (2 * e + 1 + e * classes)
@@ -171,4 +169,4 @@ def _mixup(config: Config, mesh: dict[str, int]) -> list[Traffic]:
     if not config.augment.mixup:
         return []
     numbers = 3 * config.model.image_size**2 + len(config.data.classes)
-    return [_row("mixup", "collective-permute", mesh, meshes.AXES, numbers * np.dtype(np.float32).itemsize, 2)]
+    return [_row("mixup", "collective-permute", mesh, meshes.AXES, numbers * _FLOAT, 2)]

@@ -11,7 +11,6 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from expressnet_jax.config import Model
@@ -47,7 +46,7 @@ def layer(mesh: Mesh, b: int, group: int) -> dict[str, object]:
 
     def run(x, g):
         def answer(x, scale, bias):
-            bn = layers.BatchNorm(Model(batchnorm_group=group), 3, nnx.Rngs(0))
+            bn = layers.BatchNorm(Model(batchnorm_group=group), 3)
             bn.scale[...], bn.bias[...] = scale, bias
             return bn(x, train=True), (bn.mean[...], bn.var[...])
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from expressnet_jax.config import Model
 from expressnet_jax.config import files as config_files
@@ -20,7 +19,7 @@ def normal(*shape, seed=0):
 
 def ours(x, scale, bias, group):
     """The layer's answer, and its moving mean and variance afterwards."""
-    bn = layers.BatchNorm(Model(dtype=str(x.dtype), batchnorm_group=group), x.shape[-1], nnx.Rngs(0))
+    bn = layers.BatchNorm(Model(dtype=str(x.dtype), batchnorm_group=group), x.shape[-1])
     bn.scale[...], bn.bias[...] = scale, bias
     y = bn(x, train=True)
     return y, (bn.mean[...], bn.var[...])

@@ -27,7 +27,7 @@ def test_batchnorm_equals_flax_forward_backward_and_in_its_statistics(platform):
         return theirs.apply({"params": {"scale": scale, "bias": bias}, **kept}, x, mutable=["batch_stats"])
 
     def found(x, scale, bias):
-        bn = layers.BatchNorm(Model(), 3, nnx.Rngs(0))
+        bn = layers.BatchNorm(Model(), 3)
         bn.scale[...], bn.bias[...] = scale, bias
         y = bn(x, train=True)
         return y, {"batch_stats": {"mean": bn.mean[...], "var": bn.var[...]}}
@@ -44,7 +44,7 @@ def test_batchnorm_equals_flax_forward_backward_and_in_its_statistics(platform):
 
 def test_batchnorm_in_inference_uses_what_it_has_kept():
     (x,) = normal((2, 4, 4, 3))
-    bn = layers.BatchNorm(Model(), 3, nnx.Rngs(0))
+    bn = layers.BatchNorm(Model(), 3)
     bn.mean[...], bn.var[...], bn.scale[...] = jnp.asarray([1.0, 2, 3]), jnp.asarray([4.0, 9, 16]), jnp.full(3, 2.0)
     wanted = (x - bn.mean[...]) / jnp.sqrt(bn.var[...] + 1e-3) * 2
     np.testing.assert_allclose(bn(x, train=False), wanted, atol=1e-5)

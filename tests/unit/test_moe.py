@@ -12,7 +12,7 @@ from scipy import stats
 from expressnet_jax.bench import experts as bench_experts
 from expressnet_jax.config import files as config_files
 from expressnet_jax.moe import dispatch, router
-from expressnet_jax.moe.layer import MoE
+from expressnet_jax.moe.layer import MoE, is_expert_path
 from expressnet_jax.moe.settings import MoE as Settings
 from tests.conftest import TINY
 
@@ -234,6 +234,13 @@ def test_each_expert_starts_differently():
     made = layer(8, 2, layers=2)
     for kernel, _ in made.experts.layers:
         assert len({one.tobytes() for one in np.asarray(kernel)}) == 8
+
+
+def test_only_what_is_stacked_by_expert_has_an_expert_s_path():
+    params = nnx.to_pure_dict(nnx.state(layer(8, 2, layers=2), nnx.Param))
+    leaves = jax.tree_util.tree_leaves_with_path({"moe_cnn": params})
+    assert [is_expert_path(path) for path, _ in leaves] == [leaf.shape[0] == 8 and leaf.ndim > 1 for _, leaf in leaves]
+    assert [is_expert_path([key.key for key in path]) for path, _ in leaves] == [is_expert_path(p) for p, _ in leaves]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,17 @@ def test_memory_falls_with_the_devices_that_share_the_experts_and_the_optimizer(
     assert whole["batch"] == 2 * (32 * 32 * 3 + 4 + 1 + 4)
 
 
+def test_a_router_that_never_learns_sends_what_another_does():
+    """Its own parameters are no parameters to the optimizer, so nothing may be read from there."""
+    settings = {"mesh__expert": 2, "moe__implementation": "all_gather"}
+    frozen, learnt = (
+        {row["what"]: row["bytes"] for row in plan.predicted(config, machines.cpus(4), 2, 2)["collectives"]}
+        for config in (load(moe__router="random", **settings), load(**settings))
+    )
+    assert frozen["pictures to experts"] == learnt["pictures to experts"] > 0
+    assert frozen["gradients"] == learnt["gradients"] - 2 * (16 * 4 + 4) * 4  # of two routers
+
+
 def test_the_largest_batch_of_gpus_is_where_the_memory_ends():
     config, machine = load(), machines.gpus("h100:8")
     found = search.largest_batch(config, machine, None, print)
@@ -113,7 +124,7 @@ def test_the_search_finds_the_last_batch_that_fits(limit, bent):
         return size if b <= limit else None
 
     most = 100 + 10 * limit + (limit * limit // 50 if bent else 0)
-    best = search._search(needed, 1, 16, lambda: most, [])
+    best = search._search(needed, 1, 16, lambda: most)
     assert best in tried and best <= limit
     assert len(tried) <= 12 and best >= (limit if not bent else 0.7 * limit)
 

@@ -106,7 +106,7 @@ def test_an_asynchronous_wrapper_is_counted_by_what_it_calls_and_once():
         "ROOT %c = f32[5]{0} async-done(%b), calls=%wrapped",
     ]
     (found,) = hlo.collectives(program(*lines, more=wrapped), MESH)
-    assert (found.kind, found.operations, found.bytes) == ("reduce-scatter", 1, 80)
+    assert (found.kind, found.count, found.bytes) == ("reduce-scatter", 1, 80)
 
 
 BODY = """%body (s: f32[8]) -> f32[8] {
@@ -130,7 +130,7 @@ BODY = """%body (s: f32[8]) -> f32[8] {
 def test_a_loop_executes_its_collectives_once_a_turn(known, operations, size, loop):
     line = f"ROOT %w = f32[8]{{0}} while(%p), condition=%cond, body=%body{known}"
     (found,) = hlo.collectives(program(line, more=BODY), MESH)
-    assert (found.operations, found.bytes, found.loop) == (operations, size, loop)
+    assert (found.count, found.bytes, found.loop) == (operations, size, loop)
 
 
 def test_loops_in_loops_multiply():
@@ -140,7 +140,7 @@ def test_loops_in_loops_multiply():
 """
     line = 'ROOT %v = f32[8]{0} while(%p), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"2"}}'
     (found,) = hlo.collectives(program(line, more=BODY + outer), MESH)
-    assert (found.operations, found.bytes) == (6, 192)
+    assert (found.count, found.bytes) == (6, 192)
 
 
 def test_a_collective_that_a_tpu_spreads_over_fusions_is_one():
@@ -155,7 +155,7 @@ def test_a_collective_that_a_tpu_spreads_over_fusions_is_one():
     )  # fmt: skip
     lines = [f"%f{i} = f32[8]{{0}} fusion(%p), kind=kCustom, calls=%part{i}" for i in range(4)]
     (found,) = hlo.collectives(program(*lines, more=parts), MESH)
-    assert (found.operations, found.bytes, found.kind) == (1, 32, "all-gather")
+    assert (found.count, found.bytes, found.kind) == (1, 32, "all-gather")
 
 
 def test_collectives_of_shard_map_share_a_channel_and_are_counted_each():
