@@ -176,12 +176,12 @@ def _plan(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> dict
 
 
 def _ablate(options: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    from data_pipelines.common.text import json_line
     from expressnet_jax.commands import ablate as cli_ablate
-    from expressnet_jax.runs import folder as run_folder
 
     found, code = cli_ablate.ablate(options, overrides, _say)
     if options.json:
-        print(run_folder.json_line(found), end="")
+        print(json_line(found), end="")
     return code
 
 
@@ -235,9 +235,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes about its own cache are not the user's concern
     from data_pipelines.common.errors import DataError, UsageError
+    from data_pipelines.common.text import json_line
     from expressnet_jax.commands import arguments as cli_parser
     from expressnet_jax.config import ConfigError
-    from expressnet_jax.runs import folder as run_folder
 
     try:
         rest, overrides = cli_parser.overrides(arguments)
@@ -248,7 +248,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if isinstance(result, int):  # it has written its own document piece by piece, or another process does
             return result
         if options.json:
-            print(run_folder.json_line(result), end="")
+            print(json_line(result), end="")
         return 0
     except (ConfigError, UsageError) as error:
         return _failed(2, error)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
 
 from expressnet_jax.evaluation import calibration, metrics, statistics
 from expressnet_jax.evaluation.answers import Answers, log_softmax
@@ -50,10 +51,9 @@ def of(
 
 def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
     """Spearman's rank correlation of two variables (N,), tied values at their mean rank; None where one is constant."""
-    one, other = _ranks(np.asarray(first)), _ranks(np.asarray(second))
-    if not one.any() or not other.any():
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+    return float(stats.spearmanr(first, second).statistic)
 
 
 def describe(depth: dict[str, Any]) -> str:
@@ -137,26 +137,17 @@ def _votes(logits: NDArray[np.float32], votes: NDArray[np.float32]) -> dict[str,
     }
 
 
-def _summary(answers: Answers, guess: NDArray[np.intp], kept: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+def _summary(
+    answers: Answers, guess: NDArray[np.intp], kept: NDArray[np.bool_] | slice = slice(None)
+) -> dict[str, Any]:
     """The figures of `metrics.summarize` for answers `guess` (N,), or for the `kept` ones."""
-    c = len(answers.classes)
-    pairs = answers.label.astype(np.int64) * c + guess
-    counts = np.bincount(pairs if kept is None else pairs[kept], minlength=c * c)
-    return metrics.summarize(counts.reshape(c, c), answers.classes)
+    counts = metrics.confusion(answers.label[kept], guess[kept], len(answers.classes))
+    return metrics.summarize(counts, answers.classes)
 
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) nats. The same shares of other classes give the same number to the last bit, so that ranks can tie."""
-    ordered = np.sort(p, axis=1)
-    return np.abs((ordered * np.log(np.where(ordered > 0, ordered, 1.0))).sum(axis=1))
-
-
-def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """(N,) ranks, their mean moved to 0."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(count)
-    ranks = (ends - (count - 1) / 2)[place]
-    return ranks - (len(values) + 1) / 2
+    return special.entr(np.sort(p, axis=1)).sum(axis=1)
 
 
 def _calibration_lines(found: dict[str, Any]) -> list[str]:

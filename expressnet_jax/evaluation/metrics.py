@@ -6,14 +6,21 @@ summed first, over everything, and every figure here is a function of the sum.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-Z_95 = 1.959963984540054  # the normal distribution has 95 % of its mass within so many standard deviations
+from data_pipelines.common.tables import aligned
+from data_pipelines.common.text import shorten
+
+
+def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """Counts (classes, classes) [true, predicted] of (N,) true and predicted classes."""
+    pairs = np.asarray(label, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def summarize(confusion: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
@@ -56,22 +63,17 @@ def summarize(confusion: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion p = successes / trials; (0, 1) when there were no trials.
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion p = successes / trials; (0, 1) when there were no trials.
 
-        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-
-    Unlike p -+ z sqrt(p (1 - p) / n), it stays within 0 and 1 and does not shrink to nothing at p = 0 or 1.
+    Unlike p -+ 1.96 sqrt(p (1 - p) / n), it stays within 0 and 1 and does not shrink to nothing at p = 0 or 1.
     """
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials: must be between 0 and the number of trials")
     if trials == 0:
         return 0.0, 1.0
-    p, square = successes / trials, z * z / trials
-    half = math.sqrt(p * (1 - p) * square + square * square / 4)
-    # Clipped because rounding can leave -1e-17 where the exact bound is 0.
-    low, high = (p + square / 2 - half) / (1 + square), (p + square / 2 + half) / (1 + square)
-    return max(low, 0.0), min(high, 1.0)
+    low, high = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -85,11 +87,6 @@ def describe(summary: dict[str, Any]) -> str:
     ]
     lines = [*headline, "", *_class_table(summary), "", *_confusion_table(summary)]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def shorten(name: str, width: int) -> str:
-    """`name` in at most `width` characters, the cut marked by an ellipsis."""
-    return name if len(name) <= width else name[: width - 1].rstrip() + "\u2026"
 
 
 def _checked(confusion: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -140,12 +137,3 @@ def _confusion_table(summary: dict[str, Any]) -> list[str]:
         cells = [f"{100 * count / total:.1f}" if count else "." for count in counts] if total else ["-"] * len(counts)
         rows.append([name, *cells, f"{total:,}"])
     return ["confusion, in % of the examples of each true class (. is none)", *aligned(rows)]
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right, each as wide as it needs."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]

@@ -20,6 +20,7 @@ from flax import nnx
 
 import expressnet_jax
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import json_line, say, span
 from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
@@ -32,7 +33,6 @@ from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 from expressnet_jax.runs import state as states
-from expressnet_jax.train.hooks import say, span
 
 FORMATS = ("safetensors", "stablehlo", "onnx", "savedmodel")
 QUANTIZED = ("float16", "int8")
@@ -205,7 +205,7 @@ def _described(found: _Checkpoint, config: Config, stored: dict[str, np.ndarray]
 def _facts(found: _Checkpoint, workdir: Path, data_dir: str | None) -> dict[str, Any]:
     # Through JSON, where NaN becomes null.
     facts = model_card.facts(found.config, workdir, found.record, found.step, found.kind, data_dir)
-    return json.loads(run_folder.json_line(facts))
+    return json.loads(json_line(facts))
 
 
 def _rounding(config: Config, weights: dict[str, np.ndarray], batches: list[compare.Batch]) -> float:

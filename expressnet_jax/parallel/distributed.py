@@ -11,17 +11,22 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
+from data_pipelines.common import text as texts
 from expressnet_jax.config import ConfigError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _MESSAGE = 400  # bytes of another process's error that are told
 _ROWS = 16  # of the table of processes
+
+Item = TypeVar("Item")
 
 
 class PeerError(Exception):
@@ -64,6 +69,17 @@ def several() -> bool:
 def is_first() -> bool:
     """Whether this process is the one that speaks, and writes the files that are not checkpoints."""
     return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Text for the user, from the first process alone; see `text.say`."""
+    if is_first():
+        texts.say(text)
+
+
+def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
+    """The items, counted by a progress bar where standard error is a terminal, and this process the first one."""
+    return tqdm(items, what, total, leave=False, disable=None if is_first() else True)
 
 
 @contextlib.contextmanager

@@ -148,9 +148,3 @@ def to_device(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Makes the global batch from each host's slice of it."""
     sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
-
-
-def local_rows(array: jax.Array) -> np.ndarray:
-    """This process's rows of an array that lies as a batch does: the inverse of `to_device`."""
-    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

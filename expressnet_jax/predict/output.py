@@ -19,11 +19,11 @@ from typing import Any, TextIO
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from tqdm import tqdm
 
+from data_pipelines.common.text import json_line
 from data_pipelines.pictures import BadPicture
 from expressnet_jax.predict import inputs as predict_inputs
 from expressnet_jax.predict.inputs import Found, Input
 from expressnet_jax.predict.recognizer import Model, Pictured, PredictError
-from expressnet_jax.runs.folder import json_line
 
 #: Colour of boxes and of the labels' ground, RGB.
 COLOUR = (255, 196, 0)

@@ -10,6 +10,7 @@ import jax
 
 from data_pipelines import loader, prepare, splits
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import counted
 from data_pipelines.splits import Batch, Split
 from expressnet_jax.config import Config, Data
 
@@ -42,7 +43,7 @@ def open_data(config: Config, data_dir: str | None) -> TrainingData:
     ]
     found = TrainingData(train, also, validation)
     if found.examples < config.batch_size:
-        few = f"{train.name} has {found.examples} examples"
+        few = f"{train.name} has {counted(found.examples, 'example')}"
         raise DataError(f"{few}, fewer than batch_size={config.batch_size}; use a smaller batch")
     return found
 
@@ -53,16 +54,18 @@ def also_of(data: Data) -> list[tuple[str, float]]:
     return [(name.strip(), float(weight)) for name, _, weight in pairs]
 
 
-def open_for_evaluation(config: Config, name: str, split: str, data_dir: str | None) -> Split:
+def open_for_evaluation(
+    config: Config, name: str, split: str, data_dir: str | None, own: TrainingData | None = None
+) -> Split:
     """A split to evaluate on, with people's votes where the data set has them.
 
     "held_out" is the part of the training split that the config holds out; so is "validation" where the data set has no
-    split of that name.
+    split of that name. `own` is what `open_data` returns for the config, where it has been called already.
     """
     info = prepare.read_info(name, data_dir).info
     held_out = split == "held_out" or (split == "validation" and split not in info.splits)
     if name == config.data.name and held_out:
-        found = open_data(config, data_dir).validation
+        found = (own or open_data(config, data_dir)).validation
     else:
         found = splits.open_split(name, split, config.data.classes, data_dir=data_dir)
     return dataclasses.replace(found, votes="votes" in info.features)
