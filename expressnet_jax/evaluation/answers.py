@@ -15,6 +15,7 @@ from scipy import special
 
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import replacing
+from data_pipelines.common.text import one_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import evaluator, metrics
@@ -100,12 +101,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def save(answers: Answers, path: Path) -> None:
     """Writes a .npz file of plain arrays, whole or not at all."""
-    arrays: dict[str, Any] = {"classes": np.array(answers.classes), "index": answers.index, "label": answers.label,
-              "logits": answers.logits, "flipped": answers.flipped}  # fmt: skip
+    arrays = {name: value for name, value in vars(answers).items() if name != "routing" and value is not None}
     for layer, (probabilities, chosen) in answers.routing.items():
         arrays |= {f"{layer}/probabilities": probabilities, f"{layer}/chosen": chosen}
-    if answers.votes is not None:
-        arrays["votes"] = answers.votes
     with replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -119,10 +117,8 @@ def load(path: Path) -> Answers:
         routing = {layer: (arrays.pop(f"{layer}/probabilities"), arrays.pop(f"{layer}/chosen")) for layer in layers}
         classes = tuple(str(name) for name in arrays.pop("classes"))
         answers = Answers(classes=classes, routing=routing, **arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as answers ({error}); evaluate the run again") from error
-    except Exception as error:  # zipfile and zlib have their own ways of saying that a file is damaged
-        raise DataError(f"{path} is damaged ({error}); evaluate the run again") from error
+    except Exception as error:  # NumPy, zipfile and zlib each have many ways of saying that a file is damaged
+        raise DataError(f"{path} cannot be read as answers ({one_line(error)}); evaluate the run again") from error
     if wrong := _misfit(answers):
         raise DataError(f"{path} holds no answers of a network ({wrong}); evaluate the run again")
     return answers

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from data_pipelines.common.text import counted
 from expressnet_jax.evaluation import calibration, metrics, statistics
 from expressnet_jax.evaluation.answers import Answers, log_softmax
+from expressnet_jax.evaluation.metrics import percent
 
 
 def of(
@@ -61,14 +63,14 @@ def describe(depth: dict[str, Any]) -> str:
     lines = [*_calibration_lines(depth["calibration"]), _flip_line(depth["flip"])]
     if found := depth["duplicates"]:
         lines.append(
-            f"duplicates           {found['leaked']:,} examples are in the training data too: accuracy "
-            f"{_percent(found['accuracy_leaked'])} of them, {_percent(found['accuracy_without'])} without them"
+            f"duplicates           {counted(found['leaked'], 'example')} in the training data too: accuracy "
+            f"{percent(found['accuracy_leaked'])} of them, {percent(found['accuracy_without'])} without them"
         )
     if found := depth["votes"]:
         correlation = found["spearman_entropy"]
         lines += [
-            f"people's votes       {_percent(found['agreement_top'])} as the majority, which gets "
-            f"{_percent(found['mean_probability_of_majority'])} of the probability on average",
+            f"people's votes       {percent(found['agreement_top'])} as the majority, which gets "
+            f"{percent(found['mean_probability_of_majority'])} of the probability on average",
             f"                     cross entropy {found['cross_entropy']:.4f}, KL divergence {found['kl']:.4f} nats, "
             f"rank correlation of entropies {'-' if correlation is None else format(correlation, '.3f')}",
         ]
@@ -90,9 +92,7 @@ def _flip(answers: Answers) -> dict[str, Any]:
     together = both.argmax(axis=1)  # (N,)
     summary = _summary(answers, together)
     return {
-        "accuracy": summary["accuracy"],
-        "mean_class_accuracy": summary["mean_class_accuracy"],
-        "macro_f1": summary["macro_f1"],
+        **{key: summary[key] for key in ("accuracy", "mean_class_accuracy", "macro_f1")},
         "interval": summary["accuracy_interval"],
         "difference": summary["accuracy"] - float(answers.right.mean()),
         "mcnemar_p": statistics.mcnemar(answers.right, together == answers.label)["p_value"],
@@ -152,7 +152,7 @@ def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _calibration_lines(found: dict[str, Any]) -> list[str]:
     def line(name: str, scores: dict[str, Any]) -> str:
-        error = _percent(scores["ece"])
+        error = percent(scores["ece"])
         return f"{name:<19}  error {error:>8}, NLL {scores['nll']:.4f} nats, Brier score {scores['brier']:.4f}"
 
     lines, temperature = [line("calibration", found["before"])], found["temperature"]
@@ -166,12 +166,8 @@ def _calibration_lines(found: dict[str, Any]) -> list[str]:
 def _flip_line(found: dict[str, Any]) -> str:
     low, high = found["interval"]
     return (
-        f"with mirror image    accuracy {_percent(found['accuracy'])} "
-        f"(95 % interval {_percent(low)} to {_percent(high)}), "
+        f"with mirror image    accuracy {percent(found['accuracy'])} "
+        f"(95 % interval {percent(low)} to {percent(high)}), "
         f"{100 * found['difference']:+.2f} points, McNemar p = {found['mcnemar_p']:.2g}; "
-        f"macro F1 {_percent(found['macro_f1'])}"
+        f"macro F1 {percent(found['macro_f1'])}"
     )
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"

@@ -127,8 +127,9 @@ def _evaluate(
 
 
 def _validated(validation: Split, examples: Split) -> tuple[Split | None, bool]:
-    """What a temperature can be fitted on, which is not what it is judged by; and whether these are examples on which
-    the run's best checkpoint was chosen. Pictures are told by their pixels: splits overlap, and data sets too."""
+    """The validation examples that a temperature can be fitted on, which are those that are not evaluated; and whether
+    the run's best checkpoint was chosen on the evaluated ones. Pictures are compared by their pixels, since splits
+    overlap, and data sets too."""
     judged = splits.repeated(validation, [examples])
     chosen_on = bool(splits.repeated(examples, [validation]).mean() > _CHOSEN)
     if not judged.any():

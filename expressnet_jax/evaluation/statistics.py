@@ -28,6 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from expressnet_jax.evaluation import metrics
+
 RESAMPLES = 2000
 
 Values = NDArray[np.float64]
@@ -111,9 +113,9 @@ def mean_intervals(predictions: ArrayLike, labels: ArrayLike, classes: int) -> d
     guesses, truth = _checked(predictions, labels, classes)
     seeds, examples = guesses.shape
     rows, counts = np.unique(np.stack([truth, *guesses]), axis=1, return_counts=True)  # (1 + S, K), (K,)
-    once = _figures(_confusions(counts[None], rows, classes))  # {figure: (1, S)}
+    once = metrics.headline(_confusions(counts[None], rows, classes))  # {figure: (1, S)}
     draws = np.random.default_rng(0).multinomial(examples, counts / examples, size=RESAMPLES)
-    resampled = _figures(_confusions(draws, rows, classes))  # {figure: (R, S)}
+    resampled = metrics.headline(_confusions(draws, rows, classes))  # {figure: (R, S)}
     result = {}
     for name, (values,) in once.items():
         over_examples = float(resampled[name].mean(axis=1).var(ddof=1))
@@ -162,20 +164,6 @@ def _confusions(counts: NDArray[np.int64], rows: NDArray[np.int64], classes: int
     # The rows' cells as a product of matrices, in float64: exact for counts, and many times faster than adding up.
     cells = [counts.astype(np.float64) @ one_hot[rows[0] * classes + guess] for guess in rows[1:]]
     return np.stack(cells, axis=1).reshape(len(counts), len(cells), classes, classes)
-
-
-def _figures(confusions: Values) -> dict[str, Values]:
-    """The headline figures of `metrics.summarize`, each (R, S), of many confusion matrices (R, S, C, C) at once."""
-    right = np.diagonal(confusions, axis1=-2, axis2=-1)
-    truths, guesses = confusions.sum(axis=-1), confusions.sum(axis=-2)
-    either = truths + guesses
-    # A class without examples has 0 right, so dividing by 1 instead of 0 leaves the 0 that is meant.
-    recall, f1 = right / np.maximum(truths, 1), 2 * right / np.maximum(either, 1)
-    return {
-        "accuracy": right.sum(axis=-1) / truths.sum(axis=-1),
-        "mean_class_accuracy": recall.sum(axis=-1) / (truths > 0).sum(axis=-1),
-        "macro_f1": f1.sum(axis=-1) / (either > 0).sum(axis=-1),
-    }
 
 
 def _total(over_examples: float, examples: int, arms: list[Values]) -> tuple[float, float]:

@@ -54,7 +54,7 @@ def join() -> None:
         else:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-        what = " ".join(str(error).split())[:200]
+        what = texts.one_line(error)[:200]
         raise ConfigError(
             f"--distributed: no job to join ({what}); start it by srun, on a TPU pod, by launch/local.sh, or set "
             f"{', '.join(_VARIABLES)}"
@@ -95,7 +95,7 @@ def together() -> Iterator[None]:
     except Exception as raised:
         error = raised
     if several():
-        text = "" if error is None else " ".join(f"{type(error).__name__}: {error}".split()) or type(error).__name__
+        text = "" if error is None else texts.one_line(f"{type(error).__name__}: {error}")
         first = next((line for line in _told(text) if line), "")
         if first and error is None:
             raise PeerError(first)

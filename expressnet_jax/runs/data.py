@@ -21,7 +21,7 @@ class TrainingData(NamedTuple):
     """The splits of a run."""
 
     train: Split
-    also: list[tuple[Split, float]]  # further training data, and how often an example of it against one of `train`
+    also: list[tuple[Split, float]]  # further training data, and how often an example is drawn, relative to `train`
     validation: Split
 
     @property

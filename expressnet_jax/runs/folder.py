@@ -75,7 +75,7 @@ def held(workdir: Path, config: Config) -> Iterator[None]:
 def locked(folder: Path, other: str = "another process is training") -> contextlib.AbstractContextManager[None]:
     """Keeps a second process, such as a job requeued too early, from writing to the same run.
 
-    Raises ConfigError, that there is `other` in the folder, where one does.
+    Raises ConfigError, whose message begins with `other`, where another process holds the lock.
     """
     return files.locked(folder / ".lock", ConfigError(f"{other} in {folder}; wait for it, or stop it"))
 

@@ -217,7 +217,7 @@ class Run:
         record = {
             "step": step,
             "examples": self.clock.examples,
-            "early_stop": self.early.as_dict(),
+            "early_stop": dataclasses.asdict(self.early),
             "validation": validation,
             "seconds": self.seconds,
             "config": to_dict(self.config),
