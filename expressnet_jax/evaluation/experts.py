@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from data_pipelines.common.text import shorten
+from data_pipelines.common.text import counted, shorten
 from expressnet_jax.evaluation.answers import Answers
 
 
@@ -159,7 +159,7 @@ def _lines(layer: str, found: dict[str, Any], classes: Sequence[str]) -> list[st
     share = found["normalized_mutual_information"]
     everyone = found["selected"] == found["experts"]
     lines = [
-        f"{layer}: {found['experts']} experts, {found['selected']} selected, {found['dead']} dead, "
+        f"{layer}: {counted(found['experts'], 'expert')}, {found['selected']} selected, {found['dead']} dead, "
         f"entropy {found['entropy']:.3f} of at most {math.log(found['experts']):.3f} nats",
         f"the first choice tells {found['mutual_information']:.3f} bits of the class "
         f"({found['mutual_information_by_chance']:.3f} by chance)"

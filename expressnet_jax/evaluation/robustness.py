@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.common.text import counted
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import corruptions, evaluator
@@ -44,7 +45,7 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
 def describe(result: dict[str, Any]) -> str:
     """A result of `measure` as plain text: accuracy in per cent, a line for each corruption."""
     lines = [
-        f"accuracy on corrupted pictures, {result['examples']:,} examples, in % (strength 0: as they are)",
+        f"accuracy on corrupted pictures, {counted(result['examples'], 'example')}, in % (strength 0: as they are)",
         "".join([f"{'':16}", *(f"{strength:>7}" for strength in result["strengths"]), "   mean of 1 to 5"]),
     ]
     for name, row in result["corruptions"].items():

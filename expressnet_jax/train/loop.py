@@ -239,9 +239,9 @@ class Run:
         if interrupted:
             return "interrupted"
         if step == self.clock.total_steps:
-            return f"finished after {step} steps"
+            return f"finished after {counted(step, 'step')}"
         if self.early.due:
-            return f"stopped early: no lower validation loss in {self.early.patience} evaluations"
+            return f"stopped early: no lower validation loss in {counted(self.early.patience, 'evaluation')}"
         return ""
 
     def _write(self, writer: MetricsWriter, progress: Progress, pending: Interval | None) -> None:
@@ -254,7 +254,7 @@ class Run:
             say(warning)
         if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:
             raise TrainingError(
-                f"gradients were not finite in the last {record['nonfinite_in_a_row']} steps before step "
+                f"gradients were not finite in the last {counted(record['nonfinite_in_a_row'], 'step')} before step "
                 f"{record['step']} ({record['nonfinite']} in all); lower optimizer.learning_rate "
                 f"({self.config.optimizer.learning_rate:g}) or set optimizer.clip_norm, with a new --workdir"
             )
