@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.common.text import json_line
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation import sweep
 from expressnet_jax.ablation.study import Study
@@ -16,7 +17,6 @@ from expressnet_jax.config import Config, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation.answers import Answers
-from expressnet_jax.runs import folder as run_folder
 from tests import report_document as documents
 from tests.conftest import TINY
 
@@ -30,7 +30,7 @@ def run(folder: Path, config: Config | None = None) -> Path:
     (folder / EVALUATION).mkdir(parents=True)
     write(folder / "config.json", to_dict(config or config_files.load(TINY)))
     write(folder / "summary.json", summary())
-    text = "".join(run_folder.json_line(record) for record in records())
+    text = "".join(json_line(record) for record in records())
     (folder / "metrics.jsonl").write_text(text)
     write(folder / EVALUATION / "summary.json", evaluation())
     answering.save(answers(), folder / EVALUATION / "answers.npz")

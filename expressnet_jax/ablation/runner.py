@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.common.files import write_text
+from data_pipelines.common.text import json_line, span
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.ablation.sweep import Arm
@@ -25,9 +27,7 @@ from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.runs import data as datas
-from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.train import loop
-from expressnet_jax.train.hooks import span
 from expressnet_jax.train.stop import Interrupted
 
 Say = Callable[[str], None]
@@ -123,7 +123,7 @@ def _one(study: Study, run: Run, data_dir: str | None, told: dict[str, Any]) -> 
             return
         if code:
             why = {"command": command[0], "exit_code": code, "why": _last_words(log, command[0], code)}
-            run_folder.write_text(failed, run_folder.json_line(why))
+            write_text(failed, json_line(why))
             return
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.common.files import write_text
 from expressnet_jax.ablation.sweep import Arm, Settings
 from expressnet_jax.config import ConfigError
 from expressnet_jax.runs import folder as run_folder
@@ -131,10 +132,10 @@ def write(study: Study) -> None:
     study.folder.mkdir(parents=True, exist_ok=True)
     facts = study._asdict() | {"folder": None, "runs": [run._asdict() for run in study.runs]}
     del facts["folder"]
-    run_folder.write_text(study.folder / "study.json", json.dumps(facts, indent=2) + "\n")
+    write_text(study.folder / "study.json", json.dumps(facts, indent=2) + "\n")
     (study.folder / "runs").mkdir(exist_ok=True)
     lines = [" ".join(f"--config.{key}={_word(value)}" for key, value in study.settings(run)) for run in study.runs]
-    run_folder.write_text(study.folder / "sweep.txt", "\n".join(lines) + "\n")
+    write_text(study.folder / "sweep.txt", "\n".join(lines) + "\n")
 
 
 def _word(value: str) -> str:

@@ -1,29 +1,27 @@
 """Everything that a network answers on a split, picture by picture: what every figure of an evaluation is made from.
 
-Legend: N examples of the split, B batch, C classes, E experts, K selected.
+Legend: N examples of the split, C classes, E experts, K selected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from tqdm import tqdm
+from scipy import special
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.files import replacing
+from data_pipelines.common.text import one_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import evaluator, metrics
-from expressnet_jax.models import preprocess
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.runs import state as states
+from expressnet_jax.runs.state import State
 
 Routing = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -57,49 +55,29 @@ class Answers:
 
 
 def program(config: Config, mesh: jax.sharding.Mesh) -> Any:
-    """The jitted `(state, batch, known) -> rows` of a batch, whole on every device; `collect` wants it."""
-    return jax.jit(_step(config, states.graph(config)), out_shardings=meshes.replicated(mesh))
+    """The jitted `(state, batch) -> rows` of pictures and mirror images, whole on every device; `collect` wants it."""
+    return jax.jit(evaluator.step(config, mirrored=True), out_shardings=meshes.replicated(mesh))
 
 
-def _step(config: Config, graph: Any) -> Callable[..., dict[str, Any]]:
-    def step(state: states.State, batch: dict[str, jax.Array], known: jax.Array) -> dict[str, Any]:
-        images = preprocess.preprocess(batch["image"], config.model.image_size, config.preprocess)
-        model = nnx.merge(graph, *states.weights(state))
-        output = model(images, batch["mask"])
-        mirrored = model(images[:, :, ::-1], batch["mask"])
-        kept = {key: batch[key] for key in ("index", "label", "mask", "votes") if key in batch}
-        logits = {"logits": output.logits, "flipped": mirrored.logits}  # (B, C)
-        routing = {layer: (routing.probabilities, routing.chosen) for layer, routing in output.routing.items()}
-        return kept | {key: jnp.where(known, value, -jnp.inf) for key, value in logits.items()} | {"routing": routing}
-
-    return step
-
-
-def collect(config: Config, step: Any, state: states.State, split: Split, mesh: jax.sharding.Mesh) -> Answers:
+def collect(config: Config, step: Any, state: State, split: Split, mesh: jax.sharding.Mesh) -> Answers:
     """The answers of a network to every example of a split; every process gets them all.
 
     Raises DataError where they are not as many as the split has examples, or not finite.
     """
-    rows = list(_rows(config, step, state, split, mesh))
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+    parts = []
+    batches = evaluator.batches(config, split, mesh)
+    for batch in distributed.progress(batches, split.name, evaluator.steps(config, split)):
+        rows = jax.device_get(step(state, batch))
+        real = rows.pop("mask")
+        parts.append(jax.tree.map(lambda column, real=real: np.asarray(column)[real], rows))
+    whole = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
     if len(whole["label"]) != len(split):
         raise DataError(f"evaluated {len(whole['label'])} of the {len(split)} examples of {split.name}")
     both = np.concatenate([whole["logits"][:, split.known], whole["flipped"][:, split.known]], axis=1)
     if wrong := int((~np.isfinite(both)).any(1).sum()):
         raise DataError(f"the network's answers to {wrong} of {len(split)} examples of {split.name} are not finite")
+    whole |= {key: np.where(split.known, whole[key], np.float32(-np.inf)) for key in ("logits", "flipped")}
     return Answers(split.classes, **whole)
-
-
-def _rows(
-    config: Config, step: Any, state: states.State, split: Split, mesh: jax.sharding.Mesh
-) -> Iterator[dict[str, Any]]:
-    """The rows of each batch without its padding."""
-    steps = -(-len(split) // config.batch_size)
-    hidden = None if distributed.is_first() else True  # None: no bar where standard error is no terminal
-    for batch in tqdm(evaluator.batches(config, split), split.name, steps, leave=False, disable=hidden):
-        rows = jax.device_get(step(state, meshes.to_device(mesh, batch), split.known))
-        real = rows.pop("mask")
-        yield jax.tree.map(lambda column, real=real: np.asarray(column)[real], rows)
 
 
 def summarize(answers: Answers, label_smoothing: float) -> dict[str, Any]:
@@ -108,38 +86,26 @@ def summarize(answers: Answers, label_smoothing: float) -> dict[str, Any]:
     It is over the classes that the data set has, of which one is predicted; the validation loss of training is over all
     of the network's classes, and so is larger where the data set lacks some.
     """
-    shared, count = answers.shared, len(answers.label)
-    names = [answers.classes[i] for i in shared]
-    places = np.full(len(answers.classes), -1)
-    places[shared] = np.arange(len(shared))
-    pairs = places[answers.label] * len(shared) + places[answers.predicted]
-    confusion = np.bincount(pairs, minlength=len(shared) ** 2).reshape(len(shared), len(shared))
+    shared, size = answers.shared, len(answers.classes)
+    confusion = metrics.confusion(answers.label, answers.predicted, size)[np.ix_(shared, shared)]
     logs = log_softmax(answers.logits)[:, shared]  # (N, shared classes)
-    targets = np.eye(len(shared))[places[answers.label]] * (1 - label_smoothing) + label_smoothing / len(shared)
-    return {"loss": float(-(targets * logs).sum() / count), **metrics.summarize(confusion, names)}
+    targets = np.eye(size)[answers.label][:, shared] * (1 - label_smoothing) + label_smoothing / len(shared)
+    loss = float(-(targets * logs).sum() / len(answers.label))
+    return {"loss": loss, **metrics.summarize(confusion, [answers.classes[i] for i in shared])}
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """(N, C) in float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return special.log_softmax(logits.astype(np.float64), axis=-1)
 
 
 def save(answers: Answers, path: Path) -> None:
     """Writes a .npz file of plain arrays, whole or not at all."""
-    arrays: dict[str, Any] = {"classes": np.array(answers.classes), "index": answers.index, "label": answers.label,
-              "logits": answers.logits, "flipped": answers.flipped}  # fmt: skip
+    arrays = {name: value for name, value in vars(answers).items() if name != "routing" and value is not None}
     for layer, (probabilities, chosen) in answers.routing.items():
         arrays |= {f"{layer}/probabilities": probabilities, f"{layer}/chosen": chosen}
-    if answers.votes is not None:
-        arrays["votes"] = answers.votes
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load(path: Path) -> Answers:
@@ -151,10 +117,8 @@ def load(path: Path) -> Answers:
         routing = {layer: (arrays.pop(f"{layer}/probabilities"), arrays.pop(f"{layer}/chosen")) for layer in layers}
         classes = tuple(str(name) for name in arrays.pop("classes"))
         answers = Answers(classes=classes, routing=routing, **arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as answers ({error}); evaluate the run again") from error
-    except Exception as error:  # zipfile and zlib have their own ways of saying that a file is damaged
-        raise DataError(f"{path} is damaged ({error}); evaluate the run again") from error
+    except Exception as error:  # NumPy, zipfile and zlib each have many ways of saying that a file is damaged
+        raise DataError(f"{path} cannot be read as answers ({one_line(error)}); evaluate the run again") from error
     if wrong := _misfit(answers):
         raise DataError(f"{path} holds no answers of a network ({wrong}); evaluate the run again")
     return answers

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
 
 from expressnet_jax.evaluation.answers import log_softmax
 
@@ -19,8 +20,7 @@ LOWEST, HIGHEST = 0.01, 100.0  # the temperatures between which one is looked fo
 
 def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
     """(N, C) softmax of `logits` / `temperature`; 0 where the logit is -inf."""
-    exponentials = np.exp(_shifted(logits) / temperature)
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return special.softmax(np.asarray(logits, np.float64) / temperature, axis=-1)
 
 
 def scores(logits: ArrayLike, label: ArrayLike, temperature: float = 1.0) -> dict[str, Any]:
@@ -84,14 +84,14 @@ def expected_error(bins: list[dict[str, Any]]) -> float:
 def fit_temperature(logits: ArrayLike, label: ArrayLike) -> float:
     """The temperature T at which softmax(logits / T) has the smallest negative log-likelihood (Guo et al. 2017, 4.2).
 
-    The likelihood is convex in 1 / T, so its slope has one root, which bisection finds. Where it has none between
+    The likelihood is convex in 1 / T, so its slope has one root, which Brent's method finds. Where it has none between
     the bounds, the answer is a bound: `LOWEST` where all examples are right (sharper is always better), `HIGHEST`
     where the answers are no better than chance (flatter is always better). 1 where no temperature changes anything.
 
     Raises ValueError like `scores`.
     """
     values, truth = _checked(logits, label)
-    shifted = _shifted(values)
+    shifted = values - values.max(axis=1, keepdims=True)
     finite = np.where(np.isfinite(shifted), shifted, 0.0)  # 0 times -inf would be NaN
     own = np.take_along_axis(finite, truth[:, None], axis=1).mean()
 
@@ -105,16 +105,7 @@ def fit_temperature(logits: ArrayLike, label: ArrayLike) -> float:
         return LOWEST if falls_at_first else 1.0
     if not falls_at_first:
         return HIGHEST
-    while high - low > 1e-12:
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return math.exp(-(low + high) / 2)
-
-
-def _shifted(logits: ArrayLike) -> NDArray[np.float64]:
-    """The logits in float64, the largest of each example moved to 0, so that no exponential overflows."""
-    values = np.asarray(logits, np.float64)
-    return values - values.max(axis=-1, keepdims=True)
+    return math.exp(-optimize.brentq(slope, low, high, xtol=1e-12))
 
 
 def _checked(logits: ArrayLike, label: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

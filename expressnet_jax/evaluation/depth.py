@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
 
+from data_pipelines.common.text import counted
 from expressnet_jax.evaluation import calibration, metrics, statistics
 from expressnet_jax.evaluation.answers import Answers, log_softmax
+from expressnet_jax.evaluation.metrics import percent
 
 
 def of(
@@ -50,10 +53,9 @@ def of(
 
 def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
     """Spearman's rank correlation of two variables (N,), tied values at their mean rank; None where one is constant."""
-    one, other = _ranks(np.asarray(first)), _ranks(np.asarray(second))
-    if not one.any() or not other.any():
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+    return float(stats.spearmanr(first, second).statistic)
 
 
 def describe(depth: dict[str, Any]) -> str:
@@ -61,14 +63,14 @@ def describe(depth: dict[str, Any]) -> str:
     lines = [*_calibration_lines(depth["calibration"]), _flip_line(depth["flip"])]
     if found := depth["duplicates"]:
         lines.append(
-            f"duplicates           {found['leaked']:,} examples are in the training data too: accuracy "
-            f"{_percent(found['accuracy_leaked'])} of them, {_percent(found['accuracy_without'])} without them"
+            f"duplicates           {counted(found['leaked'], 'example')} in the training data too: accuracy "
+            f"{percent(found['accuracy_leaked'])} of them, {percent(found['accuracy_without'])} without them"
         )
     if found := depth["votes"]:
         correlation = found["spearman_entropy"]
         lines += [
-            f"people's votes       {_percent(found['agreement_top'])} as the majority, which gets "
-            f"{_percent(found['mean_probability_of_majority'])} of the probability on average",
+            f"people's votes       {percent(found['agreement_top'])} as the majority, which gets "
+            f"{percent(found['mean_probability_of_majority'])} of the probability on average",
             f"                     cross entropy {found['cross_entropy']:.4f}, KL divergence {found['kl']:.4f} nats, "
             f"rank correlation of entropies {'-' if correlation is None else format(correlation, '.3f')}",
         ]
@@ -90,9 +92,7 @@ def _flip(answers: Answers) -> dict[str, Any]:
     together = both.argmax(axis=1)  # (N,)
     summary = _summary(answers, together)
     return {
-        "accuracy": summary["accuracy"],
-        "mean_class_accuracy": summary["mean_class_accuracy"],
-        "macro_f1": summary["macro_f1"],
+        **{key: summary[key] for key in ("accuracy", "mean_class_accuracy", "macro_f1")},
         "interval": summary["accuracy_interval"],
         "difference": summary["accuracy"] - float(answers.right.mean()),
         "mcnemar_p": statistics.mcnemar(answers.right, together == answers.label)["p_value"],
@@ -137,31 +137,22 @@ def _votes(logits: NDArray[np.float32], votes: NDArray[np.float32]) -> dict[str,
     }
 
 
-def _summary(answers: Answers, guess: NDArray[np.intp], kept: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+def _summary(
+    answers: Answers, guess: NDArray[np.intp], kept: NDArray[np.bool_] | slice = slice(None)
+) -> dict[str, Any]:
     """The figures of `metrics.summarize` for answers `guess` (N,), or for the `kept` ones."""
-    c = len(answers.classes)
-    pairs = answers.label.astype(np.int64) * c + guess
-    counts = np.bincount(pairs if kept is None else pairs[kept], minlength=c * c)
-    return metrics.summarize(counts.reshape(c, c), answers.classes)
+    counts = metrics.confusion(answers.label[kept], guess[kept], len(answers.classes))
+    return metrics.summarize(counts, answers.classes)
 
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) nats. The same shares of other classes give the same number to the last bit, so that ranks can tie."""
-    ordered = np.sort(p, axis=1)
-    return np.abs((ordered * np.log(np.where(ordered > 0, ordered, 1.0))).sum(axis=1))
-
-
-def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """(N,) ranks, their mean moved to 0."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(count)
-    ranks = (ends - (count - 1) / 2)[place]
-    return ranks - (len(values) + 1) / 2
+    return special.entr(np.sort(p, axis=1)).sum(axis=1)
 
 
 def _calibration_lines(found: dict[str, Any]) -> list[str]:
     def line(name: str, scores: dict[str, Any]) -> str:
-        error = _percent(scores["ece"])
+        error = percent(scores["ece"])
         return f"{name:<19}  error {error:>8}, NLL {scores['nll']:.4f} nats, Brier score {scores['brier']:.4f}"
 
     lines, temperature = [line("calibration", found["before"])], found["temperature"]
@@ -175,12 +166,8 @@ def _calibration_lines(found: dict[str, Any]) -> list[str]:
 def _flip_line(found: dict[str, Any]) -> str:
     low, high = found["interval"]
     return (
-        f"with mirror image    accuracy {_percent(found['accuracy'])} "
-        f"(95 % interval {_percent(low)} to {_percent(high)}), "
+        f"with mirror image    accuracy {percent(found['accuracy'])} "
+        f"(95 % interval {percent(low)} to {percent(high)}), "
         f"{100 * found['difference']:+.2f} points, McNemar p = {found['mcnemar_p']:.2g}; "
-        f"macro F1 {_percent(found['macro_f1'])}"
+        f"macro F1 {percent(found['macro_f1'])}"
     )
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"

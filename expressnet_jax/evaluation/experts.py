@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
+from data_pipelines.common.text import counted, shorten
 from expressnet_jax.evaluation.answers import Answers
-from expressnet_jax.evaluation.metrics import shorten
 
 
 def of(answers: Answers, surest: int = 8) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def expected_information(counts: ArrayLike) -> float:
     """
     table = np.asarray(counts, np.int64)
     n = int(table.sum())
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    log_factorial = special.gammaln(np.arange(n + 1) + 1)
     total = 0.0
     for a, b in itertools.product(table.sum(axis=1), table.sum(axis=0)):
         k = np.arange(max(1, a + b - n), min(a, b) + 1)  # what the cell can hold; 0 adds nothing
@@ -110,7 +111,7 @@ def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -
         "selected": k,
         "load": (load / load.sum()).tolist(),
         "importance": (p.sum(axis=0) / p.sum()).tolist(),
-        "entropy": abs(float((p * np.log(np.where(p > 0, p, 1.0))).sum(axis=1).mean())),
+        "entropy": abs(float(special.entr(p).sum(axis=1).mean())),
         "dead": int((load == 0).sum()),
         "classes": classes.tolist(),
         "mutual_information": information,
@@ -151,15 +152,14 @@ def _counts(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int] | None =
 
 def _entropy(counts: NDArray[Any]) -> float:
     """In bits, of the distribution that the counts are of."""
-    p = counts[counts > 0] / counts.sum()
-    return abs(float((p * np.log2(p)).sum()))
+    return abs(float(special.entr(counts / counts.sum()).sum())) / math.log(2)
 
 
 def _lines(layer: str, found: dict[str, Any], classes: Sequence[str]) -> list[str]:
     share = found["normalized_mutual_information"]
     everyone = found["selected"] == found["experts"]
     lines = [
-        f"{layer}: {found['experts']} experts, {found['selected']} selected, {found['dead']} dead, "
+        f"{layer}: {counted(found['experts'], 'expert')}, {found['selected']} selected, {found['dead']} dead, "
         f"entropy {found['entropy']:.3f} of at most {math.log(found['experts']):.3f} nats",
         f"the first choice tells {found['mutual_information']:.3f} bits of the class "
         f"({found['mutual_information_by_chance']:.3f} by chance)"

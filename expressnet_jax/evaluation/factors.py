@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.common.tables import aligned
 from data_pipelines.splits import Split
 from expressnet_jax.evaluation import metrics
 
@@ -112,7 +113,7 @@ def describe(found: dict[str, Rows]) -> str:
         "gap between the best and the worst group, and p: how often groups are so far apart by luck "
         f"(of {len(gaps)} factors one in 20 falls below 0.05)"
     )
-    return "\n".join(["by what the faces were drawn with", *metrics.aligned(table), "", title, *gaps])
+    return "\n".join(["by what the faces were drawn with", *aligned(table), "", title, *gaps])
 
 
 def _columns(split: Split, index: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,14 +6,21 @@ summed first, over everything, and every figure here is a function of the sum.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-Z_95 = 1.959963984540054  # the normal distribution has 95 % of its mass within so many standard deviations
+from data_pipelines.common.tables import aligned
+from data_pipelines.common.text import shorten
+
+
+def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """Counts (classes, classes) [true, predicted] of (N,) true and predicted classes."""
+    pairs = np.asarray(label, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def summarize(confusion: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
@@ -34,62 +41,64 @@ def summarize(confusion: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
     counts = _checked(confusion, classes)
     right, truths, guesses = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     examples, correct = int(counts.sum()), int(right.sum())
-    precision, recall = _ratio(right, guesses), _ratio(right, truths)
-    f1 = _ratio(2 * right, truths + guesses)
+    each = {"precision": (right, guesses), "recall": (right, truths), "f1": (2 * right, truths + guesses)}
+    ratios = {key: part / np.maximum(whole, 1) for key, (part, whole) in each.items()}
     return {
-        "accuracy": correct / examples if examples else 0.0,
+        **{key: float(value) for key, value in headline(counts).items()},
         "accuracy_interval": list(wilson_interval(correct, examples)),
-        "mean_class_accuracy": _mean(recall[truths > 0]),
-        "macro_f1": _mean(f1[truths + guesses > 0]),
         "examples": examples,
         "classes": list(classes),
         "confusion": counts.tolist(),
         "per_class": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "examples": int(truths[i]),
-            }
+            name: {**{key: float(values[i]) for key, values in ratios.items()}, "examples": int(truths[i])}
             for i, name in enumerate(classes)
         },
     }
 
 
-def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion p = successes / trials; (0, 1) when there were no trials.
+def headline(confusions: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """The accuracy, mean class accuracy and macro F1 of `summarize` of many confusion matrices (..., C, C) at once."""
+    right = np.diagonal(confusions, axis1=-2, axis2=-1)
+    truths, guesses = confusions.sum(axis=-1), confusions.sum(axis=-2)
+    either = truths + guesses
+    # What is divided by 0 is 0 itself, so dividing by 1 instead leaves the 0 that is meant.
+    recall, f1 = right / np.maximum(truths, 1), 2 * right / np.maximum(either, 1)
+    return {
+        "accuracy": right.sum(axis=-1) / np.maximum(truths.sum(axis=-1), 1),
+        "mean_class_accuracy": recall.sum(axis=-1) / np.maximum((truths > 0).sum(axis=-1), 1),
+        "macro_f1": f1.sum(axis=-1) / np.maximum((either > 0).sum(axis=-1), 1),
+    }
 
-        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    Unlike p -+ z sqrt(p (1 - p) / n), it stays within 0 and 1 and does not shrink to nothing at p = 0 or 1.
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion p = successes / trials; (0, 1) when there were no trials.
+
+    Unlike p -+ 1.96 sqrt(p (1 - p) / n), it stays within 0 and 1 and does not shrink to nothing at p = 0 or 1.
     """
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials: must be between 0 and the number of trials")
     if trials == 0:
         return 0.0, 1.0
-    p, square = successes / trials, z * z / trials
-    half = math.sqrt(p * (1 - p) * square + square * square / 4)
-    # Clipped because rounding can leave -1e-17 where the exact bound is 0.
-    low, high = (p + square / 2 - half) / (1 + square), (p + square / 2 + half) / (1 + square)
-    return max(low, 0.0), min(high, 1.0)
+    low, high = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
+def percent(fraction: float | None) -> str:
+    """0.5 as "50.00 %", and None as "-"."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def describe(summary: dict[str, Any]) -> str:
     """A summary as plain text: the headline figures, a line for each class, and the confusion matrix."""
     low, high = summary["accuracy_interval"]
     headline = [
-        f"accuracy             {_percent(summary['accuracy']):>8}  (95 % interval {_percent(low)} to {_percent(high)})",
-        f"mean class accuracy  {_percent(summary['mean_class_accuracy']):>8}",
-        f"macro F1             {_percent(summary['macro_f1']):>8}",
+        f"accuracy             {percent(summary['accuracy']):>8}  (95 % interval {percent(low)} to {percent(high)})",
+        f"mean class accuracy  {percent(summary['mean_class_accuracy']):>8}",
+        f"macro F1             {percent(summary['macro_f1']):>8}",
         f"examples             {summary['examples']:,}",
     ]
     lines = [*headline, "", *_class_table(summary), "", *_confusion_table(summary)]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def shorten(name: str, width: int) -> str:
-    """`name` in at most `width` characters, the cut marked by an ellipsis."""
-    return name if len(name) <= width else name[: width - 1].rstrip() + "\u2026"
 
 
 def _checked(confusion: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -111,25 +120,12 @@ def _checked(confusion: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
     return counts.astype(np.int64)
 
 
-def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
-    """numerator / denominator, and 0 where the denominator is 0 (scikit-learn's zero_division=0)."""
-    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if values.size else 0.0
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
-
-
 def _class_table(summary: dict[str, Any]) -> list[str]:
     rows = [["class", "precision", "recall", "F1", "examples"]]
     for name, values in summary["per_class"].items():
         # 0 of 0 counts as 0 in the means above, but in a table it would read as a failure.
-        recall = _percent(values["recall"]) if values["examples"] else "-"
-        rows.append([name, _percent(values["precision"]), recall, _percent(values["f1"]), f"{values['examples']:,}"])
+        recall = percent(values["recall"]) if values["examples"] else "-"
+        rows.append([name, percent(values["precision"]), recall, percent(values["f1"]), f"{values['examples']:,}"])
     return aligned(rows)
 
 
@@ -140,12 +136,3 @@ def _confusion_table(summary: dict[str, Any]) -> list[str]:
         cells = [f"{100 * count / total:.1f}" if count else "." for count in counts] if total else ["-"] * len(counts)
         rows.append([name, *cells, f"{total:,}"])
     return ["confusion, in % of the examples of each true class (. is none)", *aligned(rows)]
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right, each as wide as it needs."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]

@@ -11,6 +11,8 @@ import numpy as np
 
 from data_pipelines import splits
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.files import write_text
+from data_pipelines.common.text import counted, json_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.evaluation import answers as answering
@@ -24,7 +26,7 @@ from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore, state
-from expressnet_jax.train import hooks
+from expressnet_jax.runs.records import read_records
 
 _SHOWN = 40  # pictures of predictions.png
 _SALIENT = 8  # pictures of saliency.png
@@ -63,25 +65,25 @@ def evaluate_run(
         raise ConfigError(f"--data {data} needs --split")
     mesh = meshes.for_evaluation(config)
     config = meshes.even_batch(config, mesh)
-    asked = split or config.data.test_split
+    name, asked = data or config.data.name, split or config.data.test_split
     with distributed.together():
-        examples = datas.open_for_evaluation(config, data or config.data.name, asked, data_dir)
         own = _own(config, data_dir)
+        examples = datas.open_for_evaluation(config, name, asked, data_dir, own)
     own = own if distributed.all_agree(own is not None) else None
     restored, at = restore.restore_best(config, workdir, mesh)
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
         found = _evaluate(config, restored, examples, own, mesh, robust=robust, salient=salient)
     # A study finds its runs' evaluations by what was asked for, of the runs' own data set.
-    ours = asked if data in (None, config.data.name) else None
-    found = found._replace(summary={"workdir": str(workdir), "step": at, "asked": ours, **found.summary})
+    asked_of_own = asked if name == config.data.name else None
+    summary = {"workdir": str(workdir), "step": at, "asked": asked_of_own, **found.summary}
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
-    found = found._replace(summary=found.summary | _kept(folder, found.summary))
-    text = f"{examples.name}, checkpoint of step {at} of {workdir}{_left_out(examples)}\n\n{_describe(found.summary)}"
+    summary |= _kept(folder, summary)
+    text = f"{examples.name}, checkpoint of step {at} of {workdir}{_left_out(examples)}\n\n{_describe(summary)}"
     distributed.barrier("read what is kept")
     if distributed.is_first():
-        _write(folder, found, text, config)
-    more = "; accuracy by what the faces were drawn with is in summary.txt there" if found.summary["factors"] else ""
-    return found.summary, f"{text.rstrip()}\n\nwritten to {folder}{more}"
+        _write(folder, found._replace(summary=summary), text)
+    more = "; accuracy by what the faces were drawn with is in summary.txt there" if summary["factors"] else ""
+    return summary, f"{text}\n\nwritten to {folder}{more}"
 
 
 def _own(config: Config, data_dir: str | None) -> datas.TrainingData | None:
@@ -116,24 +118,23 @@ def _evaluate(
         "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
         "saliency": None,
     }
-    maps = None
-    if salient:
-        shown = _spread(len(examples), _SALIENT)
-        maps = saliency.maps(
-            config, restored, examples.load(shown)["image"], found.predicted[shown], found.index[shown]
-        )  # fmt: skip
-        summary["saliency"] = {"shares": saliency.shares(maps), "examples": min(_SALIENT, len(examples))}
+    if not salient:
+        return _Found(summary, found, examples, None)
+    shown = _spread(len(examples), _SALIENT)
+    maps = saliency.maps(config, restored, examples.load(shown)["image"], found.predicted[shown], found.index[shown])
+    summary["saliency"] = {"shares": saliency.shares(maps), "examples": len(shown)}
     return _Found(summary, found, examples, maps)
 
 
 def _validated(validation: Split, examples: Split) -> tuple[Split | None, bool]:
-    """What a temperature can be fitted on, which is not what it is judged by; and whether these are examples on which
-    the run's best checkpoint was chosen. Pictures are told by their pixels: splits overlap, and data sets too."""
+    """The validation examples that a temperature can be fitted on, which are those that are not evaluated; and whether
+    the run's best checkpoint was chosen on the evaluated ones. Pictures are compared by their pixels, since splits
+    overlap, and data sets too."""
     judged = splits.repeated(validation, [examples])
     chosen_on = bool(splits.repeated(examples, [validation]).mean() > _CHOSEN)
     if not judged.any():
         return validation, chosen_on
-    rest = validation.part(~judged, f"without {judged.sum():,} evaluated pictures")
+    rest = validation.part(~judged, f"without {counted(judged.sum(), 'evaluated picture')}")
     return (rest if len(rest) else None), chosen_on
 
 
@@ -174,12 +175,12 @@ def _describe(summary: dict[str, Any]) -> str:
         parts.append(robustness.describe(summary["robustness"]))
     if summary["saliency"]:
         branches = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["saliency"]["shares"].items())
-        count = summary["saliency"]["examples"]
-        parts.append(f"what would change the answer, by branch: {branches} (mean of {count} pictures)")
+        count = counted(summary["saliency"]["examples"], "picture")
+        parts.append(f"what would change the answer, by branch: {branches} (mean of {count})")
     return "\n\n".join(part.rstrip() for part in parts)
 
 
-def _write(folder: Path, found: _Found, text: str, config: Config) -> None:
+def _write(folder: Path, found: _Found, text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)  # it comes back last, and says that all is there
     for key, pictures in _OPTIONAL.items():
@@ -187,12 +188,12 @@ def _write(folder: Path, found: _Found, text: str, config: Config) -> None:
             (folder / name).unlink(missing_ok=True)
     answering.save(found.answers, folder / "answers.npz")
     drawn = f"\n\n{factors.describe(found.summary['factors'])}" if found.summary["factors"] else ""
-    run_folder.write_text(folder / "summary.txt", f"{text.rstrip()}{drawn}\n")
-    _draw(folder, found, config)
-    run_folder.write_text(folder / "summary.json", run_folder.json_line(found.summary))
+    write_text(folder / "summary.txt", f"{text}{drawn}\n")
+    _draw(folder, found)
+    write_text(folder / "summary.json", json_line(found.summary))
 
 
-def _draw(folder: Path, found: _Found, config: Config) -> None:
+def _draw(folder: Path, found: _Found) -> None:
     summary, answers, split = found.summary, found.answers, found.split
     figures.confusion_figure(summary, folder / "confusion.png", split.name)
     shown = _spread(len(split), _SHOWN)
@@ -217,6 +218,6 @@ def _draw(folder: Path, found: _Found, config: Config) -> None:
 
 def curves(workdir: Path) -> None:
     """Draws the training and validation curves of a run to curves.png, the experts' shares to experts.png."""
-    records = hooks.read_records(workdir)
+    records = read_records(workdir)
     figures.curves_figure(records, workdir / "curves.png")
     figures.experts_figure(records, workdir / "experts.png")

@@ -6,17 +6,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import counted
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
-from expressnet_jax.evaluation import corruptions, evaluator, metrics
+from expressnet_jax.evaluation import corruptions, evaluator
 from expressnet_jax.evaluation.corruptions import STRENGTHS
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs.state import State
-from expressnet_jax.train import program
 
 
 def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -31,12 +29,7 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
     Raises DataError where the number of examples counted is not the split's.
     """
     counts = _confusions(config, state, split, mesh)
-    for (name, strength), confusion in counts.items():
-        if confusion.sum() != len(split):
-            raise DataError(f"{name} {strength}: evaluated {confusion.sum()} of {len(split)} examples of {split.name}")
-    shared = np.flatnonzero(split.known)
-    names = [config.data.classes[i] for i in shared]
-    found = {key: metrics.summarize(confusion[np.ix_(shared, shared)], names) for key, confusion in counts.items()}
+    found = {kind: evaluator.summarize(confusion, split) for kind, confusion in counts.items()}
     table = {
         name: {key: [found[name if s else "", s][key] for s in STRENGTHS] for key in ("accuracy", "macro_f1")}
         for name in corruptions.CORRUPTIONS
@@ -52,7 +45,7 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
 def describe(result: dict[str, Any]) -> str:
     """A result of `measure` as plain text: accuracy in per cent, a line for each corruption."""
     lines = [
-        f"accuracy on corrupted pictures, {result['examples']:,} examples, in % (strength 0: as they are)",
+        f"accuracy on corrupted pictures, {counted(result['examples'], 'example')}, in % (strength 0: as they are)",
         "".join([f"{'':16}", *(f"{strength:>7}" for strength in result["strengths"]), "   mean of 1 to 5"]),
     ]
     for name, row in result["corruptions"].items():
@@ -69,19 +62,16 @@ def _confusions(
 ) -> dict[tuple[str, int], np.ndarray]:
     """The confusion matrix under each (corruption, strength), and under ("", 0) that of the pictures as they are."""
     # One program for the network, and one for all strengths of a corruption.
-    step = program.evaluation(config, mesh)
+    count = evaluator.counter(config, mesh)
     corrupt = jax.jit(corruptions.stored, static_argnums=0, out_shardings=meshes.batch_sharding(mesh))
     kinds = [("", 0), *((name, strength) for name in corruptions.CORRUPTIONS for strength in STRENGTHS[1:])]
-    classes = len(config.data.classes)
+    classes = len(split.classes)
     counts = {kind: np.zeros((classes, classes), np.int64) for kind in kinds}
-    hidden = None if distributed.is_first() else True  # None: no bar where standard error is no terminal
-    steps = -(-len(split) // config.batch_size)
-    with tqdm(total=steps * len(kinds), desc=f"{split.name}, corrupted", leave=False, disable=hidden) as bar:
-        for batch in evaluator.batches(config, split):  # each is read once, for all kinds
-            there = meshes.to_device(mesh, batch)
-            for name, strength in kinds:
-                images = corrupt(name, there["image"], there["index"], strength) if name else there["image"]
-                confusion, _, _ = step(state, there | {"image": images}, split.known)
-                counts[name, strength] += np.asarray(confusion, np.int64)
-                bar.update()
+    # Each batch is read once, for all kinds.
+    each = ((batch, *kind) for batch in evaluator.batches(config, split, mesh) for kind in kinds)
+    total = evaluator.steps(config, split) * len(kinds)
+    for batch, name, strength in distributed.progress(each, f"{split.name}, corrupted", total):
+        images = corrupt(name, batch["image"], batch["index"], strength) if name else batch["image"]
+        confusion, _ = count(state, batch | {"image": images}, split.known)
+        counts[name, strength] += np.asarray(confusion)
     return counts

@@ -22,8 +22,8 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from data_pipelines.common.text import shorten
 from expressnet_jax.config import Config
-from expressnet_jax.evaluation.metrics import shorten
 from expressnet_jax.figures.evaluation import INK, MAX_PICTURES, save
 from expressnet_jax.models import preprocess
 from expressnet_jax.runs import state as states

@@ -26,6 +26,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from expressnet_jax.evaluation import metrics
 
 RESAMPLES = 2000
 
@@ -43,9 +46,8 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> dict[str, Any]:
     if one.shape != other.shape:
         raise ValueError(f"{one.size} and {other.size} examples: both networks must be judged on the same ones")
     only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
-    fewer, more = sorted((only_first, only_second))
-    # P(X <= k) of the binomial distribution (n, 1/2) is the incomplete beta function I_1/2(n - k, k + 1).
-    p_value = 1.0 if fewer == more else min(1.0, 2 * _incomplete_beta(more, fewer + 1, 0.5, 0.5))
+    differing = only_first + only_second
+    p_value = float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
     return {"only_first": only_first, "only_second": only_second, "p_value": p_value}
 
 
@@ -80,12 +82,12 @@ def compare(arm: ArrayLike, baseline: ArrayLike, comparisons: int = 1, alpha: fl
         float(each.var(ddof=1)) / examples + 2 / examples**2, examples, [ours.mean(axis=1), theirs.mean(axis=1)]
     )
     centre, error = difference * examples / (examples + 2), math.sqrt(variance)
-    half = _student_quantile(alpha / comparisons / 2, freedom) * error
+    half = float(stats.t.isf(alpha / comparisons / 2, freedom)) * error
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)
     return {
         "difference": difference,
         "interval": (low, high),
-        "p_value": min(1.0, comparisons * 2 * _student_tail(abs(centre) / error, freedom)),
+        "p_value": min(1.0, comparisons * 2 * float(stats.t.sf(abs(centre) / error, freedom))),
         "verdict": "better" if low > 0 else "worse" if high < 0 else "no difference shown",
     }
 
@@ -111,9 +113,9 @@ def mean_intervals(predictions: ArrayLike, labels: ArrayLike, classes: int) -> d
     guesses, truth = _checked(predictions, labels, classes)
     seeds, examples = guesses.shape
     rows, counts = np.unique(np.stack([truth, *guesses]), axis=1, return_counts=True)  # (1 + S, K), (K,)
-    once = _figures(_confusions(counts[None], rows, classes))  # {figure: (1, S)}
+    once = metrics.headline(_confusions(counts[None], rows, classes))  # {figure: (1, S)}
     draws = np.random.default_rng(0).multinomial(examples, counts / examples, size=RESAMPLES)
-    resampled = _figures(_confusions(draws, rows, classes))  # {figure: (R, S)}
+    resampled = metrics.headline(_confusions(draws, rows, classes))  # {figure: (R, S)}
     result = {}
     for name, (values,) in once.items():
         over_examples = float(resampled[name].mean(axis=1).var(ddof=1))
@@ -164,20 +166,6 @@ def _confusions(counts: NDArray[np.int64], rows: NDArray[np.int64], classes: int
     return np.stack(cells, axis=1).reshape(len(counts), len(cells), classes, classes)
 
 
-def _figures(confusions: Values) -> dict[str, Values]:
-    """The headline figures of `metrics.summarize`, each (R, S), of many confusion matrices (R, S, C, C) at once."""
-    right = np.diagonal(confusions, axis1=-2, axis2=-1)
-    truths, guesses = confusions.sum(axis=-1), confusions.sum(axis=-2)
-    either = truths + guesses
-    # A class without examples has 0 right, so dividing by 1 instead of 0 leaves the 0 that is meant.
-    recall, f1 = right / np.maximum(truths, 1), 2 * right / np.maximum(either, 1)
-    return {
-        "accuracy": right.sum(axis=-1) / truths.sum(axis=-1),
-        "mean_class_accuracy": recall.sum(axis=-1) / (truths > 0).sum(axis=-1),
-        "macro_f1": f1.sum(axis=-1) / (either > 0).sum(axis=-1),
-    }
-
-
 def _total(over_examples: float, examples: int, arms: list[Values]) -> tuple[float, float]:
     """V and df as above, of the variance over N examples and that over each arm's seeds, from its values (S,)."""
     parts = [(over_examples, examples - 1)]
@@ -189,53 +177,8 @@ def _total(over_examples: float, examples: int, arms: list[Values]) -> tuple[flo
 
 
 def _wilson(mean: float, examples: int, variance: float, freedom: float) -> tuple[float, float]:
-    t = _student_quantile(0.025, freedom)
+    t = float(stats.t.isf(0.025, freedom))
     square = t * t / examples
     half = t * math.sqrt(variance + square / (4 * examples))
     low, high = (mean + square / 2 - half) / (1 + square), (mean + square / 2 + half) / (1 + square)
     return max(low, 0.0), min(high, 1.0)
-
-
-def _student_tail(t: float, freedom: float) -> float:
-    """P(T > t) of Student's distribution for t >= 0, with any positive number of degrees of freedom."""
-    total = freedom + t * t
-    return 0.5 * _incomplete_beta(freedom / 2, 0.5, freedom / total, t * t / total)
-
-
-def _student_quantile(tail: float, freedom: float) -> float:
-    """The t with P(T > t) = tail, for a tail below 1/2.
-
-    By Newton's method from 0: P(T > t) is convex there, so that every step falls short and none goes too far.
-    """
-    peak = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
-    t, step = 0.0, 1.0
-    while step > 1e-14 * t:
-        density = peak * (1 + t * t / freedom) ** (-(freedom + 1) / 2)
-        step = (_student_tail(t, freedom) - tail) / density
-        t += step
-    return t
-
-
-def _incomplete_beta(a: float, b: float, x: float, rest: float) -> float:
-    """The regularized incomplete beta function I_x(a, b); `rest` is 1 - x, passed so that it keeps its digits."""
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _beta_fraction(b, a, rest, x)
-    return _beta_fraction(a, b, x, rest)
-
-
-def _beta_fraction(a: float, b: float, x: float, rest: float) -> float:
-    """I_x(a, b) by the continued fraction of DLMF 8.17.22, which converges fast for x < (a + 1) / (a + b + 2)."""
-    if x == 0:
-        return 0.0
-    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest)
-    fraction, ratio, inverse = 1.0, 1.0, 0.0  # Lentz's method, as Thompson and Barnett (1986) have it
-    for m in range(1, 10_000):
-        k = m // 2
-        term = -(a + k) * (a + b + k) if m % 2 else k * (b - k)
-        term *= x / ((a + m - 1) * (a + m))
-        inverse = 1 / (1 + term * inverse)
-        ratio = 1 + term / ratio
-        fraction *= ratio * inverse
-        if abs(ratio * inverse - 1) < 1e-15:
-            break
-    return math.exp(scale) / (a * fraction)

@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from expressnet_jax.evaluation.metrics import shorten
+from data_pipelines.common.text import shorten
 
 BLUE, VERMILLION, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
 RIGHT_SIGN, WRONG_SIGN = "\u2713", "\u2717"

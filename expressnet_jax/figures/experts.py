@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from expressnet_jax.evaluation.metrics import shorten
+from data_pipelines.common.text import shorten
 from expressnet_jax.figures.evaluation import INK, save
 
 _MOST = 16  # experts that one figure shows

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from expressnet_jax.config import Model
-from expressnet_jax.config import ResNet as Spec
+from expressnet_jax.config.settings import ResNet as Spec
 from expressnet_jax.models import layers
 
 

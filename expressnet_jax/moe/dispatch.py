@@ -27,7 +27,7 @@ Layers = tuple[tuple[jax.Array, jax.Array], ...]
 #: the 25 GFLOP that a step of the paper's network executes for one. The published layers need 6 million.
 _NEGLIGIBLE = 1e9
 #: Movements between devices, each with the one that computes the same on a single device.
-ON_ONE_DEVICE = {"all_gather": "dense", "all_to_all": "capacity"}
+ON_ONE_DEVICE: dict[Implementation, Implementation] = {"all_gather": "dense", "all_to_all": "capacity"}
 
 
 class Images(NamedTuple):

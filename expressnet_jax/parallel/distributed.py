@@ -11,12 +11,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
+from data_pipelines.common import text as texts
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import one_line
 from expressnet_jax.config import ConfigError
@@ -24,6 +27,8 @@ from expressnet_jax.config import ConfigError
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _MESSAGE = 400  # bytes that are shown of another process's error
 _ROWS = 16  # of the table of processes
+
+Item = TypeVar("Item")
 
 
 class PeerError(Failure):
@@ -65,6 +70,17 @@ def several() -> bool:
 def is_first() -> bool:
     """Whether this process is the one that prints, and writes all files but checkpoints."""
     return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Text for the user, from the first process alone; see `text.say`."""
+    if is_first():
+        texts.say(text)
+
+
+def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
+    """The items, counted by a progress bar where standard error is a terminal, and this process the first one."""
+    return tqdm(items, what, total, leave=False, disable=None if is_first() else True)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from expressnet_jax.evaluation.metrics import shorten
+from data_pipelines.common.text import shorten
 from expressnet_jax.report.markup import Html, number, text
 
 _WIDTH = 440

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.common.text import json_line
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation import summary
 from expressnet_jax.ablation.study import Study
@@ -20,7 +21,7 @@ from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.report import paper, picture_files, shapes
 from expressnet_jax.runs import folder as run_folder
-from expressnet_jax.train import hooks
+from expressnet_jax.runs.records import read_records
 
 Say = Callable[[str], None]
 _PICTURED = 3  # runs whose pictures are on the page: of many, they would make it too large to load
@@ -59,7 +60,7 @@ def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = T
     if not pictures:
         notes.append("Photographs were left out of this page on request.")
     report = {"title": title, "runs": runs, "study": found, "against": compared, "notes": notes}
-    plain: dict[str, Any] = json.loads(run_folder.json_line(report))  # what --json prints is what the page shows
+    plain: dict[str, Any] = json.loads(json_line(report))  # what --json prints is what the page shows
     return plain
 
 
@@ -198,7 +199,7 @@ _KEPT = {"train": ("epoch", "loss", "accuracy"), "validation": ("epoch", "loss",
 def _records(path: Path, name: str, notes: list[str]) -> dict[str, list[dict[str, Any]]]:
     """The records of each kind."""
     try:
-        records = hooks.read_records(path)
+        records = read_records(path)
     except OSError as error:
         notes.append(f"{name}: metrics.jsonl cannot be read: {error.strerror or error}")
         records = []

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.audit.audit import LONG
+from data_pipelines.common.files import write_text
 from expressnet_jax.config import ConfigError
 from expressnet_jax.report import sections_run, sections_study
 from expressnet_jax.report.markup import Html, bullets, get, join, label, paragraph, span, text
 from expressnet_jax.report.style import SCRIPT, STYLE
-from expressnet_jax.runs.folder import write_text
 
 _NOT_TROUBLE = ("planned", "done")
 _MOST_LISTED = 30  # runs that are not done, at the top

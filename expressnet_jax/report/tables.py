@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.common.files import write_text
 from expressnet_jax.config import ConfigError
 from expressnet_jax.report import latex
 from expressnet_jax.report.markup import get
 from expressnet_jax.report.sections_run import all_evaluations
 from expressnet_jax.report.sections_study import METRICS, published_rows, settings
-from expressnet_jax.runs.folder import write_text
 
 #: What makes a cell a formula to spreadsheets (OWASP, "CSV Injection"), the signs of full width too. Where the locale
 #: has a decimal comma, Excel parts lines at semicolons, in quotes or not, so that a cell can begin after each of them.

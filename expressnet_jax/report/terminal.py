@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from data_pipelines.common.tables import aligned
 from expressnet_jax.ablation.study import Study
-from expressnet_jax.evaluation.metrics import aligned
 
 
 def plan(study: Study, flops: dict[str, float]) -> str:

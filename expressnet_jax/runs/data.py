@@ -10,6 +10,7 @@ import jax
 
 from data_pipelines import loader, prepare, splits
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import counted
 from data_pipelines.splits import Batch, Split
 from expressnet_jax.config import Config
 
@@ -20,7 +21,7 @@ class TrainingData(NamedTuple):
     """The splits of a run."""
 
     train: Split
-    also: list[tuple[Split, float]]  # further training data, and how often an example of it against one of `train`
+    also: list[tuple[Split, float]]  # further training data, and how often an example is drawn, relative to `train`
     validation: Split
 
     @property
@@ -42,21 +43,23 @@ def open_data(config: Config, data_dir: str | None) -> TrainingData:
     ]
     found = TrainingData(train, also, validation)
     if found.examples < config.batch_size:
-        few = f"{train.name} has {found.examples} examples"
+        few = f"{train.name} has {counted(found.examples, 'example')}"
         raise DataError(f"{few}, fewer than batch_size={config.batch_size}; use a smaller batch")
     return found
 
 
-def open_for_evaluation(config: Config, name: str, split: str, data_dir: str | None) -> Split:
+def open_for_evaluation(
+    config: Config, name: str, split: str, data_dir: str | None, own: TrainingData | None = None
+) -> Split:
     """A split to evaluate on, with people's votes where the data set has them.
 
     "held_out" is the part of the training split that the config holds out; so is "validation" where the data set has no
-    split of that name.
+    split of that name. `own` is what `open_data` returns for the config, where it has been called already.
     """
     info = prepare.read_info(name, data_dir).info
     held_out = split == "held_out" or (split == "validation" and split not in info.splits)
     if name == config.data.name and held_out:
-        found = open_data(config, data_dir).validation
+        found = (own or open_data(config, data_dir)).validation
     else:
         found = splits.open_split(name, split, config.data.classes, data_dir=data_dir)
     return dataclasses.replace(found, votes="votes" in info.features)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +11,12 @@ from typing import Any
 
 from clu import parameter_overview
 
+from data_pipelines.common import files
+from data_pipelines.common.files import write_text
+from data_pipelines.common.text import json_line
 from expressnet_jax.config import Config, ConfigError, checks, to_dict
 from expressnet_jax.config import files as config_files
+from expressnet_jax.parallel import distributed
 
 #: What may change between the parts of one run: it decides where and how the run is computed, not what.
 _FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep")
@@ -40,12 +41,6 @@ def changes(workdir: Path, config: Config) -> list[str]:
     return [d for d in config_files.differences(read_config(workdir), config) if not d.startswith(_FREE)]
 
 
-def check_shared(workdir: Path) -> None:
-    """Raises ConfigError where the folder that the first process has opened is not there for this one."""
-    if not (workdir / "config.json").is_file():
-        raise ConfigError(f"{workdir} is not the first process's; --workdir must be on a file system that all share")
-
-
 def read_config(workdir: Path) -> Config:
     """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = workdir / "config.json"
@@ -60,30 +55,29 @@ def read_config(workdir: Path) -> Config:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, other: str = "another process is training") -> Iterator[None]:
-    """Keeps a second process, such as a job requeued too early, from writing to the same run.
+def held(workdir: Path, config: Config) -> Iterator[None]:
+    """`open_folder` and `locked` by the first process, for all processes of a job, which have to call this together.
 
-    Raises ConfigError, that there is `other` in the folder, where one does.
+    Raises ConfigError where the folder is not there for every process.
     """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{other} in {folder}; wait for it, or stop it") from None
+    with contextlib.ExitStack() as stack:
+        with distributed.together():
+            if distributed.is_first():
+                open_folder(workdir, config)
+                stack.enter_context(locked(workdir))
+        with distributed.together():
+            if not (workdir / "config.json").is_file():
+                where = "--workdir must be on a file system that all share"
+                raise ConfigError(f"{workdir} is not the first process's; {where}")
         yield
 
 
-def json_line(value: Any) -> str:
-    """One line of JSON. What JSON has no number for (NaN, infinity) becomes null."""
-    return json.dumps(_finite(value), allow_nan=False) + "\n"
+def locked(folder: Path, other: str = "another process is training") -> contextlib.AbstractContextManager[None]:
+    """Keeps a second process, such as a job requeued too early, from writing to the same run.
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    Raises ConfigError, whose message begins with `other`, where another process holds the lock.
+    """
+    return files.locked(folder / ".lock", ConfigError(f"{other} in {folder}; wait for it, or stop it"))
 
 
 def check_space(workdir: Path, needed: int) -> None:
@@ -96,22 +90,10 @@ def check_space(workdir: Path, needed: int) -> None:
         )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or none of it."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def write_parameters(workdir: Path, params: Any) -> None:
     """parameters.txt: each parameter's name, shape, dtype and size, and how it lies on this mesh."""
-    write_text(
-        workdir / "parameters.txt", parameter_overview.get_parameter_overview(params, include_stats="sharding") + "\n"
-    )
+    overview = parameter_overview.get_parameter_overview(params, include_stats="sharding")
+    write_text(workdir / "parameters.txt", f"{overview}\n")
 
 
 def write_summary(workdir: Path, summary: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def create(config: Config, clock: Clock) -> optax.GradientTransformation:
 
 
 def _lamb(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """LAMB (You et al. 2020, algorithm 2): Adam's step plus decay, as long as its array's norm times the rate.
+    """LAMB (You et al. 2020, algorithm 2): Adam's step plus decay, scaled to its array's norm times the rate.
 
     For kernels only, as in the authors' own code; optax.lamb gives biases the ratio too, and those that begin at 0,
     and a rate that does, then stay near 0. The stacked kernels of a layer's experts are one array.

@@ -45,7 +45,7 @@ def restore_best(
 def expected_config(config: Config, workdir: Path) -> Config:
     """`config` with the preprocessing that the weights of `init.weights` and `init.backbone` expect.
 
-    A run that exists has decided already. Raises WeightsError where a file cannot be read.
+    An existing run keeps the preprocessing that it began with. Raises WeightsError where a file cannot be read.
     """
     if not (config.init.weights or config.init.backbone) or not config.init.preprocess:
         return config
@@ -124,7 +124,7 @@ def grown(
     """Canonical weights of a layer with `after` experts from one with `before`.
 
     Expert e is a copy of expert e % before, and so is its column (D,) of the router; copies are perturbed, so that they
-    part. The softmax now shares its probability among copies: outputs are not the same until it is trained again.
+    diverge. The softmax now shares its probability among copies: outputs are not the same until it is trained again.
     """
     result = dict(named)
     for e in range(before, after):

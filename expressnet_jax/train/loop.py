@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from data_pipelines.common.errors import Failure
+from data_pipelines.common.text import counted, span
 from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
@@ -25,14 +26,18 @@ from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.parallel.distributed import say
 from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 from expressnet_jax.runs import state as states
+from expressnet_jax.runs.records import MetricsWriter
 from expressnet_jax.train import program
 from expressnet_jax.train import step as steps
-from expressnet_jax.train.hooks import Interval, MetricsWriter, Progress, say, span
+from expressnet_jax.train.progress import Interval, Progress
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
+
+_VALIDATION = ("accuracy", "mean_class_accuracy", "macro_f1", "loss")  # what is kept of a validation
 
 
 class TrainingError(Failure):
@@ -45,55 +50,50 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
     Returns the summary that it also leaves in `workdir`. Raises Interrupted at the next step after SIGTERM or SIGINT,
     once the state is saved; TrainingError after too many non-finite gradients in a row.
     """
-    with Signals() as signals:
-        return _train(config, workdir, data_dir, signals)
-
-
-def _train(config: Config, workdir: Path, data_dir: str | None, signals: Signals) -> dict[str, Any]:
-    with distributed.together():
-        mesh = meshes.create(config)
-        data = datas.open_data(config, data_dir)
-        config = restore.expected_config(config, workdir)
-        if not (workdir / "config.json").exists():
-            restore.initial_model(config)  # what does not fit is said before there is a folder
-    clock = clock_of(config, data.examples)
-    say(
-        f"{config.data.name}: {data.examples} examples to train on, {len(data.validation)} to validate on; "
-        f"{clock.total_steps} steps of {config.batch_size} on {mesh.size} {jax.devices()[0].platform} device(s)"
-    )
-    for line in distributed.table() if distributed.several() else ():
-        say(line)
-    say(choice.describe(config.model, train=True))
-    if expressnet.routed_layers(config):
-        say("experts: {}: {}".format(*dispatch.choose(config.moe, config.mesh.expert)))
-    with contextlib.ExitStack() as held:
+    with Signals() as signals, contextlib.ExitStack() as held:
         with distributed.together():
-            if distributed.is_first():
-                run_folder.open_folder(workdir, config)
-                held.enter_context(run_folder.locked(workdir))
-        with distributed.together():
-            run_folder.check_shared(workdir)
+            mesh = meshes.create(config)
+            data = datas.open_data(config, data_dir)
+            config = restore.expected_config(config, workdir)
+            if not (workdir / "config.json").exists():
+                restore.initial_model(config)  # what does not fit is said before there is a folder
+        clock = clock_of(config, data.examples)
+        _announce(config, data, clock, mesh)
+        held.enter_context(run_folder.held(workdir, config))
         manager = held.enter_context(Manager(workdir / "checkpoints", keep=config.keep))
         held.enter_context(jax.set_mesh(mesh))
         run = Run(config, mesh, clock, manager)
         start = run.start()
-        if distributed.is_first():
-            run_folder.write_parameters(workdir, run.state.params)
         with distributed.together():
-            if distributed.is_first() and start < clock.total_steps:
-                run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
+            if distributed.is_first():
+                run_folder.write_parameters(workdir, run.state.params)
+                if start < clock.total_steps:
+                    run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
         with MetricsWriter(workdir, start, run.early.evaluated_step) as writer:
             reason = run.loop(start, data, writer, signals)
         manager.wait()
         summary = run.summary(reason)
-    if distributed.is_first():
-        run_folder.write_summary(workdir, summary)
+        if distributed.is_first():
+            run_folder.write_summary(workdir, summary)
     return summary
 
 
 def clock_of(config: Config, examples: int) -> Clock:
     """The clock of a run over `examples` training examples, with its total number of steps."""
     return Clock(config.batch_size, examples, Clock(config.batch_size, examples).steps(config.total, "total"))
+
+
+def _announce(config: Config, data: datas.TrainingData, clock: Clock, mesh: jax.sharding.Mesh) -> None:
+    devices = counted(mesh.size, f"{jax.devices()[0].platform} device")
+    say(
+        f"{config.data.name}: {data.examples} examples to train on, {len(data.validation)} to validate on; "
+        f"{counted(clock.total_steps, 'step')} of {config.batch_size} on {devices}"
+    )
+    for line in distributed.table() if distributed.several() else ():
+        say(line)
+    say(choice.describe(config.model, train=True))
+    if expressnet.routed_layers(config):
+        say("experts: {}: {}".format(*dispatch.choose(config.moe, config.mesh.expert)))
 
 
 class Run:
@@ -103,12 +103,13 @@ class Run:
         self.config, self.mesh, self.clock, self.manager = config, mesh, clock, manager
         self.program = program.create(config, clock, mesh)
         self.step = self.program.step
+        self.abstract = states.abstract(config, self.program.optimizer, mesh)
         self.early = EarlyStop(config.early_stop.patience)
         self.seconds, self.began = 0.0, time.monotonic()  # of training so far, restarts included
 
     def state_bytes(self) -> int:
         """Size of one checkpoint's arrays."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._abstract()))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.abstract))
 
     def start(self) -> int:
         """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
@@ -127,7 +128,7 @@ class Run:
                 f"this run began with {record['examples']} training examples of {self.config.data.name} and now there "
                 f"are {self.clock.examples}; prepare the same data again, or choose another --workdir"
             )
-        self.state = states.State(**self.manager.restore(step, self._abstract()._asdict()))
+        self.state = states.State(**self.manager.restore(step, self.abstract._asdict()))
         self.early = EarlyStop(**{**record["early_stop"], "patience": self.config.early_stop.patience})
         self.seconds = record["seconds"]
         say(f"going on from step {step} of {self.clock.total_steps}")
@@ -149,8 +150,8 @@ class Run:
                 with progress.pause(self.state):
                     self._write(writer, progress, pending)  # now, or a crash after the save would lose it
                     pending = None
-                    accuracy = self._evaluate(step, data.validation, writer) if evaluate else None
-                    self._save(step, accuracy)
+                    validation = self._evaluate(step, data.validation, writer) if evaluate else None
+                    self._save(step, validation)
                 reason = self._ending(step, interrupted)
             if interrupted:
                 self.manager.wait()
@@ -177,7 +178,7 @@ class Run:
             "steps": self.clock.total_steps if reason.startswith("finished") else self.early.evaluated_step,
             "best_step": step,
             "best_epoch": round(self.clock.epoch(step), 2),
-            "validation": {k: best["validation"][k] for k in ("accuracy", "mean_class_accuracy", "macro_f1", "loss")},
+            "validation": {key: best["validation"][key] for key in _VALIDATION},
             "training_time": span(self.seconds),
             "devices": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
             "jax": jax.__version__,
@@ -200,33 +201,34 @@ class Run:
         say(f"compiled in {span(time.monotonic() - began)}")
         progress.restart()
 
-    def _evaluate(self, step: int, validation: Split, writer: MetricsWriter) -> float:
-        result = evaluator.evaluate(self.config, self.program.evaluate, self.state, validation, self.mesh)
+    def _evaluate(self, step: int, validation: Split, writer: MetricsWriter) -> dict[str, float]:
+        result = evaluator.evaluate(self.config, self.program.count, self.state, validation, self.mesh)
         self.early.update(step, result["loss"])
-        keys = ("loss", "accuracy", "mean_class_accuracy", "macro_f1")
-        self.validation = {key: result[key] for key in keys}
-        writer.write("validation", {"step": step, "epoch": round(self.clock.epoch(step), 4), **self.validation})
+        found = {key: result[key] for key in _VALIDATION}
+        writer.write("validation", {"step": step, "epoch": round(self.clock.epoch(step), 4), **found})
         say(
             f"validation at epoch {self.clock.epoch(step):.2f}  loss {result['loss']:.4f}  "
             f"accuracy {result['accuracy']:.4f}  macro F1 {result['macro_f1']:.4f}"
         )
-        return float(result["accuracy"])
+        return found
 
-    def _save(self, step: int, accuracy: float | None) -> None:
-        self._count_seconds()
+    def _save(self, step: int, validation: dict[str, float] | None) -> None:
+        now = time.monotonic()
+        self.seconds, self.began = self.seconds + now - self.began, now
         record = {
             "step": step,
             "examples": self.clock.examples,
-            "early_stop": self.early.as_dict(),
-            "validation": None if accuracy is None else self.validation,
+            "early_stop": dataclasses.asdict(self.early),
+            "validation": validation,
             "seconds": self.seconds,
             "config": to_dict(self.config),
             "classes": list(self.config.data.classes),
             "preprocessing": {
-                **dataclasses.asdict(self.config.preprocess), "image_size": self.config.model.image_size
+                **dataclasses.asdict(self.config.preprocess),
+                "image_size": self.config.model.image_size,
             },
-        }  # fmt: skip
-        self.manager.save(self.state._asdict(), record, accuracy=accuracy)
+        }
+        self.manager.save(self.state._asdict(), record, accuracy=validation["accuracy"] if validation else None)
 
     def _evaluation_due(self, step: int, every: int, interrupted: int) -> bool:
         """Once for each due step, restarts included; a run asked to stop evaluates when it is started again."""
@@ -238,9 +240,9 @@ class Run:
         if interrupted:
             return "interrupted"
         if step == self.clock.total_steps:
-            return f"finished after {step} steps"
+            return f"finished after {counted(step, 'step')}"
         if self.early.due:
-            return f"stopped early: no lower validation loss in {self.early.patience} evaluations"
+            return f"stopped early: no lower validation loss in {counted(self.early.patience, 'evaluation')}"
         return ""
 
     def _write(self, writer: MetricsWriter, progress: Progress, pending: Interval | None) -> None:
@@ -253,17 +255,10 @@ class Run:
             say(warning)
         if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:
             raise TrainingError(
-                f"gradients were not finite in the last {record['nonfinite_in_a_row']} steps before step "
+                f"gradients were not finite in the last {counted(record['nonfinite_in_a_row'], 'step')} before step "
                 f"{record['step']} ({record['nonfinite']} in all); lower optimizer.learning_rate "
                 f"({self.config.optimizer.learning_rate:g}) or set optimizer.clip_norm, with a new --workdir"
             )
-
-    def _count_seconds(self) -> None:
-        now = time.monotonic()
-        self.seconds, self.began = self.seconds + now - self.began, now
-
-    def _abstract(self) -> states.State:
-        return states.abstract(self.config, self.program.optimizer, self.mesh)
 
 
 def _due(step: int, every: int, total: int) -> bool:

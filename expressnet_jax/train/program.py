@@ -9,6 +9,7 @@ import optax
 
 from expressnet_jax.config import Config
 from expressnet_jax.config.duration import Clock
+from expressnet_jax.evaluation import evaluator
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer as optimizers
 from expressnet_jax.runs import state as states
@@ -21,7 +22,7 @@ class Program(NamedTuple):
     optimizer: optax.GradientTransformation
     step: Any  # jitted (state, sums, batch) -> (state, sums); state and sums are donated
     zero_sums: Any  # jitted () -> the sums before an interval
-    evaluate: Any  # jitted: see step.eval_step
+    count: Any  # of `evaluator.counter`, for the validation
 
 
 def create(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Program:
@@ -37,14 +38,5 @@ def create(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Program:
             out_shardings=(states.shardings(config, optimizer, mesh), everywhere),
         ),
         jax.jit(lambda: steps.zero_sums(config), out_shardings=everywhere),
-        evaluation(config, mesh),
-    )
-
-
-def evaluation(config: Config, mesh: jax.sharding.Mesh) -> Any:
-    """The jitted `step.eval_step`: counts and loss on every device, probabilities where their pictures are."""
-    everywhere = meshes.replicated(mesh)
-    return jax.jit(
-        steps.eval_step(config, states.graph(config)),
-        out_shardings=(everywhere, everywhere, meshes.batch_sharding(mesh)),
+        evaluator.counter(config, mesh),
     )

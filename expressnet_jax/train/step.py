@@ -1,4 +1,4 @@
-"""One step of training and one of evaluation: pure functions from state and batch to state and sums.
+"""One step of training: a pure function from state and batch to state and sums.
 
 Legend: B global batch, A micro-batches, C colour channels, S picture side, E experts.
 """
@@ -17,7 +17,7 @@ from expressnet_jax.config import Config
 from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.moe import router
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.runs.state import State, weights
+from expressnet_jax.runs.state import State
 from expressnet_jax.train import augment
 
 Metrics = dict[str, jax.Array]  # sums over examples or steps; "nonfinite" and "learning_rate" are the latest ones
@@ -63,28 +63,6 @@ def zero_sums(config: Config) -> Metrics:
         shapes |= {f"{layer}/{name}": shape for name, shape in each.items()}
     latest = {"nonfinite": jnp.zeros((2,), jnp.int32), "learning_rate": jnp.zeros(())}
     return {name: jnp.zeros(shape) for name, shape in shapes.items()} | latest
-
-
-def eval_step(config: Config, graph: Any) -> Callable[..., Any]:
-    """Makes `step(state, batch, known) -> (confusion (classes, classes) int32, true classes in rows; loss sum;
-    probabilities (B, classes))`, of the weights that would be exported; padding is not counted.
-
-    `known` (classes,) bool says which classes the data set has: the others are never predicted.
-    """
-    classes = len(config.data.classes)
-
-    def step(state: State, batch: Batch, known: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        images = preprocess.preprocess(batch["image"], config.model.image_size, config.preprocess)
-        logits = nnx.merge(graph, *weights(state))(images, batch["mask"]).logits
-        targets = jax.nn.one_hot(batch["label"], classes)
-        losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, config.label_smoothing))
-        logits = jnp.where(known, logits, -jnp.inf)
-        # Each pair of true and predicted class has its own counter; padding goes to one more, cut off below.
-        pairs = jnp.where(batch["mask"], batch["label"] * classes + logits.argmax(-1), classes * classes)
-        counts = jnp.zeros(classes * classes + 1, jnp.int32).at[pairs].add(1)[:-1]
-        return counts.reshape(classes, classes), (losses * batch["mask"]).sum(), jax.nn.softmax(logits)
-
-    return step
 
 
 def _inputs(config: Config, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:

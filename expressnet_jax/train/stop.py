@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 from data_pipelines.common.errors import Failure
 from expressnet_jax.parallel import distributed
@@ -26,8 +25,8 @@ class Interrupted(Failure):
 class Signals:
     """While entered, SIGTERM and SIGINT are noted in `received` instead of ending the process.
 
-    A second SIGINT has its usual effect, for somebody who does not want to wait. Of several processes SIGTERM is left
-    to JAX, by which they agree on a step; a SIGINT to one of them counts as that.
+    A second SIGINT has its usual effect, for somebody who does not want to wait. In a job of several processes SIGTERM
+    is left to JAX, through which they agree on a step; a SIGINT to one of them counts as a SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -76,7 +75,3 @@ class EarlyStop:
     def due(self) -> bool:
         """Whether the run should end now; never with a patience of 0."""
         return 0 < self.patience <= self.waited
-
-    def as_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return asdict(self)

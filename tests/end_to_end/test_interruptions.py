@@ -7,7 +7,8 @@ import pytest
 
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import files as config_files
-from expressnet_jax.train import hooks, loop
+from expressnet_jax.runs.records import read_records
+from expressnet_jax.train import loop
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
 from tests.conftest import TINY
 
@@ -56,7 +57,7 @@ def test_nothing_is_lost_whatever_is_due(whole, tmp_path, data_dir, monkeypatch,
     summary = loop.train(CONFIG, workdir, data_dir=str(data_dir))
     assert summary["result"] == "finished after 8 steps"
     assert weights(workdir) == weights(whole)
-    mine, theirs = ([r for r in hooks.read_records(w) if r["kind"] == "validation"] for w in (workdir, whole))
+    mine, theirs = ([r for r in read_records(w) if r["kind"] == "validation"] for w in (workdir, whole))
     assert mine == theirs and [r["step"] for r in mine] == [4, 8]
     assert summary["best_step"] == json.loads((whole / "summary.json").read_text())["best_step"]
     assert not (workdir / "checkpoints.replaced").exists()
@@ -77,11 +78,11 @@ def test_a_damaged_record_of_the_metrics_costs_that_record_only(whole, tmp_path,
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
     path = workdir / "metrics.jsonl"
-    before = hooks.read_records(workdir)
+    before = read_records(workdir)
     path.write_bytes(b'null\n{"step": "x"}\n\xff\xfe\n' + path.read_bytes() + b'{"kind": "train", "st')
-    assert hooks.read_records(workdir) == before
+    assert read_records(workdir) == before
     loop.train(CONFIG, workdir, data_dir=str(data_dir))
-    assert hooks.read_records(workdir) == before
+    assert read_records(workdir) == before
 
 
 def test_no_checkpoint_is_one_line(tmp_path):

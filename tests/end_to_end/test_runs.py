@@ -235,7 +235,7 @@ def test_an_early_stop_stops_and_stays_stopped(tmp_path, data_dir):
     done = expressnet(*command)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)["result"]
-    assert result.startswith("stopped early: no lower validation loss in 1 evaluations")
+    assert result.startswith("stopped early: no lower validation loss in 1 evaluation")
     steps = [r["step"] for r in records(tmp_path / "run", "validation")]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) < 24
     assert json.loads(expressnet(*command).stdout)["result"] == result

@@ -27,7 +27,7 @@ def test_a_run_starts_from_a_file_sets_preprocessing_and_refuses_what_does_not_f
     found = json.loads(run("inspect", tmp_path / "run", "--json").stdout)
     assert found["preprocessing"]["normalize"] == "standard"
     again = run(*command, start, "--workdir", tmp_path / "run", "--json")
-    assert again.returncode == 0 and json.loads(again.stdout)["result"] == "finished after 1 steps", again.stderr
+    assert again.returncode == 0 and json.loads(again.stdout)["result"] == "finished after 1 step", again.stderr
 
     broken = dict(backbone)
     del broken["resnet/conv1/kernel"]

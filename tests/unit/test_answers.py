@@ -22,7 +22,6 @@ from expressnet_jax.models import preprocess
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer
 from expressnet_jax.runs import state as states
-from expressnet_jax.train import program
 from tests.conftest import TINY
 
 
@@ -55,7 +54,7 @@ def test_answers_are_those_that_the_loop_counts(network):
     assert len(split) % config.batch_size
     with jax.set_mesh(mesh):
         found = answering.collect(config, answering.program(config, mesh), state, split, mesh)
-        counted = evaluator.evaluate(config, program.evaluation(config, mesh), state, split, mesh)
+        counted = evaluator.evaluate(config, evaluator.counter(config, mesh), state, split, mesh)
     summary = answering.summarize(found, config.label_smoothing)
     assert summary.pop("loss") == pytest.approx(counted.pop("loss"), rel=1e-5)
     assert counted.pop("split") == split.name and summary == counted
@@ -71,9 +70,24 @@ def test_the_mirrored_picture_and_the_routing_are_the_networks_own(network):
     plain = model(preprocess.preprocess(images, config.model.image_size, config.preprocess))
     np.testing.assert_allclose(found.flipped[:5], mirrored.logits, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.logits[:5], plain.logits, rtol=1e-3, atol=1e-4)
+    assert found.routing
     for layer, (probabilities, chosen) in found.routing.items():
         np.testing.assert_allclose(probabilities[:5], plain.routing[layer].probabilities, rtol=1e-3, atol=1e-5)
         assert (chosen[:5] == np.asarray(plain.routing[layer].chosen)).all()
+
+
+def test_a_class_that_the_data_set_lacks_is_never_an_answer(network):
+    config, state, split, mesh = network
+    few = split.part(split.labels() != 2, "without one class")
+    lacking = dataclasses.replace(few, label_map=np.where(few.label_map == 2, -1, few.label_map))
+    found = answering.collect(config, answering.program(config, mesh), state, lacking, mesh)
+    assert found.shared.tolist() == [0, 1, 3, 4, 5, 6, 7]
+    for logits in (found.logits, found.flipped):
+        assert logits.dtype == np.float32 and np.isneginf(logits[:, 2]).all()
+    counted = evaluator.evaluate(config, evaluator.counter(config, mesh), state, lacking, mesh)
+    summary = answering.summarize(found, config.label_smoothing)
+    assert summary["confusion"] == counted["confusion"]
+    assert summary["loss"] < counted["loss"]  # that is over all classes
 
 
 def test_answers_that_are_not_finite_are_refused(network):

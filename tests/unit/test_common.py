@@ -18,6 +18,11 @@ def test_counts_and_times_read_as_a_person_would_write_them():
     assert [text.span(s) for s in (0, 65, 3723.4)] == ["0:00", "1:05", "1:02:03"]
 
 
+def test_long_names_are_cut_with_a_mark():
+    assert text.shorten("surprise", 8) == "surprise"
+    assert text.shorten("surprised", 8) == "surpris\u2026"
+
+
 def test_a_strangers_text_cannot_steer_the_terminal():
     assert text.shown("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
     assert len(text.shown("x" * 5000, text.LONG)) == text.LONG + 3

@@ -202,7 +202,7 @@ def test_json_gives_the_depth_back_and_the_text_shows_it():
         f"at temperature {found['calibration']['temperature']:.3g}",
         "fitted on fer2013/train (held out)",
         f"{100 * found['flip']['difference']:+.2f} points",
-        "30 examples are in the training data too",
+        "30 examples in the training data too",
         f"{100 * found['duplicates']['accuracy_without']:.2f} % without",
         f"KL divergence {found['votes']['kl']:.4f}",
     ):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk  # type: ignore[import-untyped]
 
-from expressnet_jax.evaluation.metrics import describe, shorten, summarize, wilson_interval
+from expressnet_jax.evaluation.metrics import describe, summarize, wilson_interval
 
 NAMES = ["anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
 
@@ -169,8 +169,3 @@ def test_description_gives_figures_and_lines_up_its_columns():
     for table in (per_class.splitlines(), confusion.splitlines()[1:]):
         assert len({len(line) for line in table}) == 1
         assert len(table) == 4
-
-
-def test_long_names_are_cut_with_a_mark():
-    assert shorten("surprise", 8) == "surprise"
-    assert shorten("surprised", 8) == "surpris\u2026"

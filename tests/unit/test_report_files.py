@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import json_line
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.config import ConfigError
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts
 from expressnet_jax.report import collect, page, shapes, tables
-from expressnet_jax.runs import folder as run_folder
 from tests import report_folder as folders
 from tests.page_tree import Parser
 
@@ -189,7 +189,7 @@ def test_what_an_evaluation_writes_fits_and_is_looked_at() -> None:
     leaked = answers.index < 9
     found |= {"depth": depth.of(answers, fitted=fitted, fitted_on="b", leaked=leaked), "experts": experts.of(answers)}
     found |= {key: folders.evaluation()[key] for key in ("factors", "robustness", "saliency")}
-    found = json.loads(run_folder.json_line(found))
+    found = json.loads(json_line(found))
     assert shapes.evaluation(found) is None
     unseen = {("saliency", "examples"), ("robustness", "examples")}  # not on the page
     for path in set(places(found)) - unseen:
@@ -331,7 +331,7 @@ def test_all_records_are_kept_and_the_page_stays_small(run: Path, tmp_path: Path
     sizes = []
     for train, validation in [(2000, 1000), (8000, 4000)]:
         records = folders.records(train, validation)
-        (run / "metrics.jsonl").write_text("".join(map(run_folder.json_line, records)))
+        (run / "metrics.jsonl").write_text("".join(map(json_line, records)))
         found = made([run], tmp_path / "out")
         assert found is not None
         training = found["runs"][0]["training"]

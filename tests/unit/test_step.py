@@ -11,6 +11,7 @@ from flax import nnx
 
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
+from expressnet_jax.evaluation import evaluator
 from expressnet_jax.models import expressnet
 from expressnet_jax.moe.layer import MoE
 from expressnet_jax.parallel import mesh as meshes
@@ -145,29 +146,33 @@ def test_evaluation_counts_no_padding_and_does_not_depend_on_the_batch():
     c = config()
     c = dataclasses.replace(c, ema=dataclasses.replace(c.ema, decay=0.0))
     state = setup(c)[1]
-    evaluate = jax.jit(steps.eval_step(c, states.graph(c)))
+    answer, count = jax.jit(evaluator.step(c)), evaluator.counter(c, meshes.create(c))
     full, every = batch(), np.ones(8, bool)
-    padded = {**full, "mask": jnp.arange(16) < 5}
-    confusion, loss, probabilities = evaluate(state, padded, every)
-    alone = evaluate(state, {key: value[:5] for key, value in full.items()}, every)
+    padded, few = {**full, "mask": jnp.arange(16) < 5}, {key: value[:5] for key, value in full.items()}
+    confusion, loss = count(state, padded, every)
+    alone = count(state, few, every)
     assert int(confusion.sum()) == 5
     np.testing.assert_array_equal(confusion, alone[0])
     np.testing.assert_allclose(loss, alone[1], rtol=1e-5)
-    np.testing.assert_allclose(probabilities[:5], alone[2], atol=1e-6)
+    logits = answer(state, few)["logits"]
+    np.testing.assert_allclose(answer(state, padded)["logits"][:5], logits, atol=1e-6)
     np.testing.assert_array_equal(confusion.sum(1), np.bincount(np.asarray(full["label"][:5]), minlength=8))
+    targets = optax.smooth_labels(jax.nn.one_hot(few["label"], 8), c.label_smoothing)
+    np.testing.assert_allclose(loss, optax.softmax_cross_entropy(logits, targets).sum(), rtol=1e-5)
 
 
 def test_a_class_that_the_data_set_lacks_is_never_predicted():
     c = config()
     state = setup(c)[1]
-    evaluate = jax.jit(steps.eval_step(c, states.graph(c)))
-    free, _, probabilities = evaluate(state, batch(), np.ones(8, bool))
+    count = evaluator.counter(c, meshes.create(c))
+    free, loss = count(state, batch(), np.ones(8, bool))
     known = np.ones(8, bool)
     known[np.argmax(np.asarray(free).sum(0))] = False  # the class that it predicts most
-    confusion, _, restricted = evaluate(state, batch(), known)
+    confusion, same = count(state, batch(), known)
     assert int(np.asarray(confusion)[:, ~known].sum()) == 0 and int(confusion.sum()) == 16
-    expected = np.asarray(probabilities) * known
-    np.testing.assert_allclose(restricted, expected / expected.sum(1, keepdims=True), atol=1e-6)
+    expected = np.where(known, jax.jit(evaluator.step(c))(state, batch())["logits"], -np.inf).argmax(1)
+    np.testing.assert_array_equal(confusion.sum(0), np.bincount(expected, minlength=8))
+    assert loss == same  # it is over all classes, as in training
 
 
 class Routed(nnx.Module):

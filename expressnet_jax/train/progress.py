@@ -1,82 +1,19 @@
-"""What a run writes down: lines on the screen with the time remaining, metrics.jsonl, TensorBoard events."""
+"""How far a run is: sums of an interval as a record, and as a line with the time remaining."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
+from data_pipelines.common.text import span
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.parallel import distributed
-from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.train import experts
-
-
-def say(text: str) -> None:
-    """One line for the user, on standard error: standard output is for results. Only the first host speaks."""
-    if distributed.is_first():
-        print(text, file=sys.stderr, flush=True)
-
-
-class MetricsWriter:
-    """Appends records to metrics.jsonl and TensorBoard events; after a resume, drops what lies beyond the resumed step.
-
-    Use as a context manager. Only the first host writes.
-    """
-
-    def __init__(self, workdir: Path, step: int, evaluated: int) -> None:
-        """`step` is where the run goes on, `evaluated` the step of the last validation that its checkpoint knows."""
-        self._on = distributed.is_first()
-        if not self._on:
-            return
-        path, last = workdir / "metrics.jsonl", {"train": step, "validation": evaluated}
-        before = read_records(workdir)
-        kept = [record for record in before if record["step"] <= last.get(record["kind"], step)]
-        if kept != before:
-            run_folder.write_text(path, "".join(run_folder.json_line(record) for record in kept))
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
-
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._on:
-            self._file.close()
-            self._events.close()
-
-    def write(self, kind: str, record: dict[str, Any]) -> None:
-        """One record of kind "train" or "validation"; `record` holds at least "step"."""
-        if not self._on:
-            return
-        self._file.write(run_folder.json_line({"kind": kind, **record}))
-        self._file.flush()
-        for name, value in record.items():
-            if isinstance(value, (int, float)) and name != "step":
-                self._events.add_scalar(f"{kind}/{name}", value, record["step"])
-        self._events.flush()
-
-
-def read_records(workdir: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl so far; lines that are none, such as one cut off by a crash, are left out."""
-    path, records = workdir / "metrics.jsonl", []
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record:
-            records.append(record)
-    return records
 
 
 class Interval(NamedTuple):
@@ -167,10 +104,3 @@ class Progress:
             f"accuracy {record['accuracy']:.3f}  rate {record['learning_rate']:.2e}  "
             f"{record['images_per_second']:.3g} images/s  {span((total - done) * pace)} left"
         )
-
-
-def span(seconds: float) -> str:
-    """1:02:03 or 4:05."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
