@@ -59,9 +59,9 @@ def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: S
         rate = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
         say(runner.left(planned, flops, rate))
         if options.plan:
-            return {"study": collect.plan(planned), "counts": counts}, 0
-        counts = runner.run(planned, flops, rate, options.data_dir, say, training=not options.evaluate_only)
-    report = collect.document([options.out], say=say)
+            return {"study": planned.plain(), "counts": counts}, 0
+        counts = runner.run(planned, flops, rate, options.data_dir, training=not options.evaluate_only)
+    report = collect.document([options.out])
     page.write(report, options.out / "report.html")
     say(terminal.study(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
     unfinished = counts["planned"] - counts["done"]
@@ -75,9 +75,7 @@ def report(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     on_cpu()
     if not options.out.absolute().parent.is_dir():  # said before the work, not after it
         raise_usage(f"--out {options.out}: there is no folder {options.out.absolute().parent}")
-    found = collect.document(
-        options.path, against=options.against is not None, pictures=not options.no_pictures, say=say
-    )
+    found = collect.document(options.path, against=options.against is not None, pictures=not options.no_pictures)
     page.write(found, options.out)
     say(f"written to {options.out}")
     if options.tables:

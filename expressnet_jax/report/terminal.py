@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from data_pipelines.common.tables import aligned
+from data_pipelines.common.text import counted
 from expressnet_jax.ablation.study import Study
-from expressnet_jax.evaluation.metrics import aligned
 
 
 def plan(study: Study, flops: dict[str, float]) -> str:
     """What will be compared, and what each run asks for against the baseline's."""
-    lines = [f"{study.name}: {len(study.runs)} runs, {len(study.arms)} settings with seeds "
-             f"{', '.join(map(str, study.seeds))}, compared on {study.split}"]  # fmt: skip
+    seeds = f"{'seed' if len(study.seeds) == 1 else 'seeds'} {', '.join(map(str, study.seeds))}"
+    runs, settings = counted(len(study.runs), "run"), counted(len(study.arms), "setting")
+    lines = [f"{study.name}: {runs}, {settings} with {seeds}, compared on {study.split}"]
     base = flops[study.baseline]
     rows = [["setting", "work of a run, baseline = 1"]]
     rows += [[f"{name}{' (baseline)' * (name == study.baseline)}", f"{flops[name] / base:.3f}"] for name in study.arms]
