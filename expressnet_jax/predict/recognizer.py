@@ -44,7 +44,7 @@ _THREADS = min(16, os.cpu_count() or 1)
 #: Bytes of frames and arrays in waiting from which on a batch is not waited for.
 _MAX_HELD = 256 << 20
 
-#: What data preparation says of how it cut faces out (data_pipelines/faces.py).
+#: What data preparation says of how it cut faces out (data_pipelines/faces/cut.py).
 _CROPPED = re.compile(r"(\w+), (published margins|eyes level), (\d+) px")
 
 
