@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,11 @@ class Outcome(NamedTuple):
 def of(study: Study, run: Run) -> Outcome:
     """The outcome of one run of a study."""
     return read(study.workdir(run), study.split, study.failure(run))
+
+
+def of_all(study: Study) -> list[Outcome]:
+    """The outcomes of its runs, in their order."""
+    return [of(study, run) for run in study.runs]
 
 
 def read(workdir: Path, split: str | None = None, failure: Path | None = None) -> Outcome:
@@ -91,7 +96,7 @@ def _failure(path: Path) -> str | None:
     return why if isinstance(why, str) else "why cannot be read"
 
 
-def counts(outcomes: Iterable[Outcome]) -> dict[str, int]:
+def counts(outcomes: list[Outcome]) -> dict[str, int]:
     """How many runs are planned, and how many are in which state."""
     states = [one.state for one in outcomes]
     return {"planned": len(states)} | {state: states.count(state) for state in STATES}

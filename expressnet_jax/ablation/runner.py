@@ -21,6 +21,7 @@ import numpy as np
 from data_pipelines.common import files
 from data_pipelines.common.text import json_line, say, span
 from expressnet_jax.ablation import outcome as outcomes
+from expressnet_jax.ablation.outcome import Outcome
 from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.ablation.sweep import Arm
 from expressnet_jax.config import ConfigError
@@ -72,8 +73,8 @@ def speed(study: Study) -> float | None:
 
 def run(
     study: Study, flops: dict[str, float], rate: float | None, data_dir: str | None, *, training: bool = True
-) -> dict[str, int]:
-    """Runs whatever is missing, and counts what has become of all runs. Without `training`, evaluates alone.
+) -> list[Outcome]:
+    """Runs whatever is missing, and returns what has become of all runs. Without `training`, evaluates alone.
 
     Raises Interrupted after SIGTERM or SIGINT, once the training that was under way has saved its state.
     """
@@ -98,12 +99,7 @@ def run(
             said += f": {found.why}" if found.why else ""
             about = f"[{one.number + 1}/{len(study.runs)}] {one.arm}, seed {one.seed}"
             say(f"{about}: {said}; {left(study, flops, rate)}")
-    return counts(study)
-
-
-def counts(study: Study) -> dict[str, int]:
-    """How many runs are in which state."""
-    return outcomes.counts(outcomes.of(study, run) for run in study.runs)
+    return outcomes.of_all(study)
 
 
 def left(study: Study, flops: dict[str, float], rate: float | None) -> str:

@@ -37,7 +37,7 @@ def add(commands: Any, command: Any, config: str, data_dir: str, path: Callable[
 
 def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: Say) -> tuple[dict[str, Any], int]:
     """Plans a study, runs what is missing, and makes its page: what --json prints, and the exit code."""
-    from expressnet_jax.ablation import runner, study
+    from expressnet_jax.ablation import outcome, runner, study
     from expressnet_jax.report import collect, page, terminal
 
     if options.seeds is not None and options.seeds < 1:
@@ -55,17 +55,17 @@ def ablate(options: argparse.Namespace, overrides: list[tuple[str, str]], say: S
         study.check(planned, found.arms)
         study.write(planned)
         say(terminal.plan(planned, flops))
-        counts = runner.counts(planned)
+        counts = outcome.counts(outcome.of_all(planned))
         rate = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
         say(runner.left(planned, flops, rate))
         if options.plan:
             return {"study": planned.plain(), "counts": counts}, 0
-        counts = runner.run(planned, flops, rate, options.data_dir, training=not options.evaluate_only)
-    report = collect.document([options.out])
+        outcomes = runner.run(planned, flops, rate, options.data_dir, training=not options.evaluate_only)
+    report = collect.of_study(planned, outcomes)
     page.write(report, options.out / "report.html")
     say(terminal.study(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
-    unfinished = counts["planned"] - counts["done"]
-    return report["study"] | {"counts": counts}, 1 if unfinished else 0
+    counts = report["study"]["counts"]
+    return report["study"], 1 if counts["done"] < counts["planned"] else 0
 
 
 def report(options: argparse.Namespace, say: Say) -> dict[str, Any]:

@@ -45,28 +45,19 @@ def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = T
     in_study = [path for path in paths if (path / "study.json").exists()]
     if in_study and len(paths) > 1:
         raise ConfigError(f"{in_study[0]} is a study; it goes on a page of its own, without other folders")
-    notes: list[str] = []
     if in_study:
         study = studies.read(paths[0])
-        found, runs = _of_study(study, pictures, notes)
-        title = f"Study: {study.name}"
-    else:
-        found, runs = None, _of_folders(paths, pictures, notes)
-        title = f"Run: {runs[0]['name']}" if len(runs) == 1 else f"{len(runs)} runs"
-    compared = paper.against(runs) if against else None
-    if against and compared is None:
-        raise ConfigError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
-    if not pictures:
-        notes.append("Photographs were left out of this page on request.")
-    report = {"title": title, "runs": runs, "study": found, "against": compared, "notes": notes}
-    plain: dict[str, Any] = json.loads(json_line(report))  # what --json prints is what the page shows
-    return plain
+        return of_study(study, outcome.of_all(study), against=against, pictures=pictures)
+    notes: list[str] = []
+    runs = _of_folders(paths, pictures, notes)
+    title = f"Run: {runs[0]['name']}" if len(runs) == 1 else f"{len(runs)} runs"
+    return _document(title, runs, None, notes, against, pictures)
 
 
-def _of_study(study: Study, pictures: bool, notes: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The study and its runs. What is not there, or failed, is said in each run's `state` and `why`; `notes` gets what
-    else a reader should know."""
-    outcomes = [outcome.of(study, run) for run in study.runs]
+def of_study(study: Study, outcomes: list[Outcome], *, against: bool = False, pictures: bool = True) -> dict[str, Any]:
+    """The document of a study whose runs have these outcomes. What is not there, or failed, is said in each run's
+    `state` and `why`; `notes` has what else a reader should know."""
+    notes: list[str] = []
     done = (n for n, one in enumerate(outcomes) if one.state == "done" and study.runs[n].arm == study.baseline)
     pictured = next(done, None) if pictures else None
     runs = []
@@ -79,7 +70,25 @@ def _of_study(study: Study, pictures: bool, notes: list[str]) -> tuple[dict[str,
     notes += summarized["dropped"]
     if pictured is not None and len(runs) > 1:
         notes.append(f"Pictures of run {pictured} only: the first of the baseline that is done.")
-    return summarized, runs
+    return _document(f"Study: {study.name}", runs, summarized, notes, against, pictures)
+
+
+def _document(
+    title: str,
+    runs: list[dict[str, Any]],
+    study: dict[str, Any] | None,
+    notes: list[str],
+    against: bool,
+    pictures: bool,
+) -> dict[str, Any]:
+    compared = paper.against(runs) if against else None
+    if against and compared is None:
+        raise ConfigError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
+    if not pictures:
+        notes = [*notes, "Photographs were left out of this page on request."]
+    report = {"title": title, "runs": runs, "study": study, "against": compared, "notes": notes}
+    plain: dict[str, Any] = json.loads(json_line(report))  # what --json prints is what the page shows
+    return plain
 
 
 def _of_folders(paths: Sequence[Path], pictures: bool, notes: list[str]) -> list[dict[str, Any]]:
