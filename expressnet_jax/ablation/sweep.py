@@ -77,7 +77,7 @@ def ready_made(name: str) -> dict[str, Any]:
         raise ConfigError(f"no study {name!r}{config_files.nearest(name, known)}; packaged: {', '.join(known)}")
     found: dict[str, Any] = config_files.call(path, "get_study", what="study")
     if wrong := shapes.misfit(found, shapes.READY_MADE):
-        raise ConfigError(f"study {path}, what get_study returns: {wrong}")
+        raise ConfigError(f"study {path}: get_study returns something else than a study: {wrong}")
     arms = {str(name): {str(key): _as_text(value) for key, value in one.items()} for name, one in found["arms"].items()}
     given = {key: value for key, value in found.items() if value is not None}
     return {"name": path.stem, "seeds": 3, "needs": {}, **given, "arms": arms}

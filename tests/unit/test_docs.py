@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from expressnet_jax.ablation import sweep
 from expressnet_jax.commands import arguments
 from expressnet_jax.config import files as config_files
 from tests.conftest import ROOT
@@ -66,7 +67,7 @@ def _commands() -> list[tuple[str, str, bool]]:
     names = "train|evaluate|ablate|report|inspect|plan|export|predict|bench|data"
     started = "expressnet |.* -- (?=train )|sbatch .*?(?=train )"  # by itself or by a script
     found = []
-    for path in DOCUMENTS:
+    for path in [*DOCUMENTS, *sorted((ROOT / "configs").rglob("*.py"))]:
         text = re.sub(r"\\\n\s*", "", path.read_text())
         found += [(_id(path), one, True) for one in re.findall(rf"(?m)^ {{4,}}(?:{started})((?:{names}) .*)", text)]
         found += [(_id(path), one, False) for one in re.findall(rf"`expressnet ((?:{names})\s[^`]*)`", text)]
@@ -76,7 +77,7 @@ def _commands() -> list[tuple[str, str, bool]]:
 @pytest.mark.parametrize(("document", "command", "whole"), _commands())
 def test_commands_are_taken(document: str, command: str, whole: bool) -> None:
     whole = whole and "..." not in command  # and so on, as in a command before it
-    text = re.sub(r"\s+#.*|\s{6,}.*|[][]|\.\.\.|\$words;.*", " ", command)  # remarks beside it, [what may be left out]
+    text = re.sub(r"\s+#.*|\s{4,}.*|[][]|\.\.\.|\$words;.*", " ", command)  # remarks beside it, [what may be left out]
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(text)]
     rest, overrides = arguments.overrides(words)
     said = io.StringIO()
@@ -89,10 +90,13 @@ def test_commands_are_taken(document: str, command: str, whole: bool) -> None:
         return
     if getattr(options, "config", None):
         config_files.load(options.config, overrides)
+    if getattr(options, "study", None):
+        study = sweep.ready_made(options.study)
+        config_files.load(options.config or study["config"], overrides)
 
 
 def test_the_commands_were_found() -> None:
     commands = _commands()
-    assert len(commands) > 60 and {command.split()[0] for _, command, _ in commands} == {
+    assert len(commands) > 90 and {command.split()[0] for _, command, _ in commands} == {
         "train", "evaluate", "ablate", "report", "inspect", "plan", "export", "predict", "bench", "data",
     }  # fmt: skip
