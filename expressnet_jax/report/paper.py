@@ -47,18 +47,11 @@ def against(runs: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     None where there is no such evaluation.
     """
     found = []
-    for published in PUBLISHED:
-        rows = [row for run in runs for one in run["evaluations"] if (row := _row(published, run, one)) is not None]
-        if rows:
-            found.append(
-                {
-                    "data_set": published.name,
-                    "classes": list(published.per_class_f1),
-                    "published": {key: getattr(published, key) for key in ("accuracy", "macro_f1", "examples")},
-                    "per_class_f1": published.per_class_f1,
-                    "rows": rows,
-                }
-            )
+    for one in PUBLISHED:
+        rows = [row for run in runs for made in run["evaluations"] if (row := _row(one, run, made)) is not None]
+        figures = {key: getattr(one, key) for key in ("accuracy", "macro_f1", "examples")}
+        about = {"data_set": one.name, "classes": list(one.per_class_f1), "published": figures}
+        found += [{**about, "per_class_f1": one.per_class_f1, "rows": rows}] if rows else []
     return found or None
 
 
