@@ -89,14 +89,12 @@ def evaluation(found: Any) -> str | None:
     """`misfit` for the summary of an evaluation, whose lists must also be as long as its names are many."""
     if _too_deep(found, _DEEPEST):
         return f"it is nested in more than {_DEEPEST} levels"
-    wrong = misfit(found, _EVALUATION) or next(_uneven(found), None)
-    return wrong and shown(wrong)
+    return misfit(found, _EVALUATION) or next(map(shown, _uneven(found)), None)
 
 
 def misfit(value: Any, shape: Shape) -> str | None:
     """The first place where a value from a JSON file is not of the shape, in words; None where it fits."""
-    wrong = next(_misfits(value, shape, ""), None)
-    return wrong and shown(wrong)
+    return next(map(shown, _misfits(value, shape, "")), None)
 
 
 def _too_deep(value: Any, levels: int) -> bool:
