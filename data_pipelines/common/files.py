@@ -5,11 +5,33 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import one_line
 
 _LONGEST_NAME = 255  # bytes that a file system takes
+
+
+def read_json(path: Path, largest: int = 64 << 20) -> Any:
+    """What a JSON file of at most `largest` bytes holds; NaN and infinity are taken for numbers.
+
+    Raises FileNotFoundError where there is no file, since only the caller knows what that means, and DataError, in one
+    line with the path, where it cannot be read: another encoding than UTF-8, no JSON, too deep, a pipe or a folder.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or size > largest:
+            raise ValueError(f"it is no file of at most {largest:,} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

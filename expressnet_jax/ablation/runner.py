@@ -11,16 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.common.files import write_text
-from data_pipelines.common.text import json_line, span
-from expressnet_jax.ablation import study as studies
+from data_pipelines.common import files
+from data_pipelines.common.text import json_line, say, span
+from expressnet_jax.ablation import outcome as outcomes
+from expressnet_jax.ablation.outcome import Outcome
 from expressnet_jax.ablation.study import Run, Study
 from expressnet_jax.ablation.sweep import Arm
 from expressnet_jax.config import ConfigError
@@ -30,7 +31,6 @@ from expressnet_jax.runs import data as datas
 from expressnet_jax.train import loop
 from expressnet_jax.train.stop import Interrupted
 
-Say = Callable[[str], None]
 _STOPPED = (75, 130)  # exit codes of a training that was told to stop
 
 
@@ -72,45 +72,58 @@ def speed(study: Study) -> float | None:
 
 
 def run(
-    study: Study, flops: dict[str, float], rate: float | None, data_dir: str | None, say: Say, *, training: bool = True
-) -> dict[str, int]:
-    """Runs whatever is missing, and counts what has become of all runs. Without `training`, evaluates alone.
+    study: Study, flops: dict[str, float], rate: float | None, data_dir: str | None, *, training: bool = True
+) -> list[Outcome]:
+    """Runs whatever is missing, and returns what has become of all runs. Without `training`, evaluates alone.
 
     Raises Interrupted after SIGTERM or SIGINT, once the training that was under way has saved its state.
     """
     finished, spent = 0.0, 0.0  # FLOPs and seconds of the runs that were trained here as a whole: a measure of others
     with _signals() as told:
         for one in study.runs:
-            state = studies.state(study, one)[0]
-            if state == "done" or not (training or (study.workdir(one) / "summary.json").exists()):
+            before = outcomes.of(study, one).state
+            if before == "done" or not (training or _trained(study, one)):
                 continue
-            if studies.busy(study.workdir(one)):
+            if _busy(study, one):
                 say(f"run {one.number} ({one.arm}, seed {one.seed}) is being trained by another process; left to it")
                 continue
             began = time.monotonic()
             _one(study, one, data_dir, told)
             if told["signal"]:
                 raise Interrupted(told["signal"], f"run {one.number}")
-            if state == "missing" and studies.state(study, one)[0] == "done":
+            found = outcomes.of(study, one)
+            if before == "missing" and found.state == "done":
                 finished, spent = finished + flops[one.arm], spent + time.monotonic() - began
                 rate = finished / spent
-            say(_line(study, one, flops, rate))
-    return counts(study)
+            said = f"accuracy {found.evaluations[found.judged]['accuracy']:.2%}" if found.judged else found.state
+            said += f": {found.why}" if found.why else ""
+            about = f"[{one.number + 1}/{len(study.runs)}] {one.arm}, seed {one.seed}"
+            say(f"{about}: {said}; {left(study, flops, rate)}")
+    return outcomes.of_all(study)
 
 
-def counts(study: Study) -> dict[str, int]:
-    """How many runs are in which state."""
-    states = [studies.state(study, run)[0] for run in study.runs]
-    known = ("done", "failed", "missing", "unfinished", "not evaluated")
-    return {"planned": len(states)} | {name: states.count(name) for name in known}
+def left(study: Study, flops: dict[str, float], rate: float | None) -> str:
+    """How many runs are still to be trained, and how long that will take."""
+    waiting = [run for run in study.runs if not _trained(study, run)]
+    text = f"{len(waiting)} of {len(study.runs)} to train"
+    return f"{text}, about {span(sum(flops[run.arm] for run in waiting) / rate)}" if rate and waiting else text
+
+
+def _trained(study: Study, run: Run) -> bool:
+    return (study.workdir(run) / "summary.json").exists()
+
+
+def _busy(study: Study, run: Run) -> bool:
+    """Whether another process is training it."""
+    return files.is_locked(study.workdir(run) / ".lock")
 
 
 def _one(study: Study, run: Run, data_dir: str | None, told: dict[str, Any]) -> None:
     """Trains and evaluates one run; how it fails is left in its `.failed` file."""
-    workdir, failed = study.workdir(run), studies.failure(study, run)
+    workdir, failed = study.workdir(run), study.failure(run)
     where = ["--workdir", str(workdir), *(["--data_dir", data_dir] if data_dir else [])]
     commands = [["evaluate", *where, "--split", study.split]]
-    if not (workdir / "summary.json").exists():
+    if not _trained(study, run):
         commands.insert(0, ["train", f"--config={study.config}", *where, *_words(study.settings(run))])
     log = study.folder / "runs" / f"{run.number}.log"
     failed.unlink(missing_ok=True)
@@ -119,11 +132,11 @@ def _one(study: Study, run: Run, data_dir: str | None, told: dict[str, Any]) -> 
         if told["signal"] or code in _STOPPED:
             told["signal"] = told["signal"] or (signal.SIGTERM if code == 75 else signal.SIGINT)
             return
-        if code and studies.busy(workdir):  # it was begun elsewhere while this one started
+        if code and _busy(study, run):  # it was begun elsewhere while this one started
             return
         if code:
             why = {"command": command[0], "exit_code": code, "why": _last_words(log, command[0], code)}
-            write_text(failed, json_line(why))
+            files.write_text(failed, json_line(why))
             return
 
 
@@ -172,18 +185,3 @@ def _last_words(log: Path, command: str, code: int) -> str:
     if code < 0:
         return f"{command} was killed by {signal.Signals(-code).name}"
     return lines[-1].removeprefix("expressnet: ")[:500]
-
-
-def _line(study: Study, run: Run, flops: dict[str, float], rate: float | None) -> str:
-    """One line about a run that has ended, with the time that those still to come will take."""
-    state, why = studies.state(study, run)
-    found = studies.evaluation(study, run)
-    said = f"accuracy {found['accuracy']:.2%}" if found else f"{state}: {why}"
-    return f"[{run.number + 1}/{len(study.runs)}] {run.arm}, seed {run.seed}: {said}; {left(study, flops, rate)}"
-
-
-def left(study: Study, flops: dict[str, float], rate: float | None) -> str:
-    """How many runs are still to be done, and how long they will take."""
-    waiting = [run for run in study.runs if not (study.workdir(run) / "summary.json").exists()]
-    text = f"{len(waiting)} of {len(study.runs)} to train"
-    return f"{text}, about {span(sum(flops[run.arm] for run in waiting) / rate)}" if rate and waiting else text

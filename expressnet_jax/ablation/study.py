@@ -1,4 +1,4 @@
-"""A study on disk: study.json with what is compared, a run's folder a number in runs/, and what has become of each.
+"""A study on disk: what is compared, in study.json, and the runs, each in a folder with its number.
 
 OUT/study.json      question, config, arms, seeds, runs          OUT/runs/7/        the folder of run 7
 OUT/sweep.txt       the settings of run 7 in line 7 (from 0)     OUT/runs/7.log     what it printed
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.common.files import write_text
+from data_pipelines.common import files
+from data_pipelines.common.errors import DataError
+from expressnet_jax.ablation import shapes
 from expressnet_jax.ablation.sweep import Arm, Settings
 from expressnet_jax.config import ConfigError
 from expressnet_jax.runs import folder as run_folder
@@ -59,9 +59,17 @@ class Study(NamedTuple):
         """The folder of a run."""
         return self.folder / "runs" / str(run.number)
 
+    def failure(self, run: Run) -> Path:
+        """The file that says how the last try of a run has failed."""
+        return self.folder / "runs" / f"{run.number}.failed"
+
     def settings(self, run: Run) -> list[tuple[str, str]]:
         """What `train` is given for a run, as on the command line."""
         return [*self.common, *self.arms[run.arm].items(), ("seed", str(run.seed))]
+
+    def plain(self) -> dict[str, Any]:
+        """The plan, ready for JSON."""
+        return self._asdict() | {"folder": str(self.folder), "runs": [run._asdict() for run in self.runs]}
 
 
 def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list[dict[str, str]], seeds: int) -> Study:
@@ -70,23 +78,22 @@ def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list
     `facts`: name, question, config, common, split, baseline. Raises ConfigError where the folder holds another study.
     """
     settings = {arm.name: arm.settings for arm in arms}
-    before = read(folder) if (folder / "study.json").exists() else None
     wanted = [(name, seed) for seed in range(seeds) for name in settings]  # seed by seed: each arm has one run early
+    known: list[tuple[str, int]] = []
     _refuse_foreign(folder)
-    if before is None:
-        return Study(folder, **facts, arms=settings, left_out=left_out, runs=_numbered(wanted))
-    other = [key for key in _FIXED if getattr(before, key) != facts[key]]
-    gone = [
-        run for run in before.runs if (run.arm, run.seed) not in wanted or before.arms[run.arm] != settings[run.arm]
-    ]
-    if other or gone:
-        what = ", ".join(other) or f"no {gone[0].arm} with seed {gone[0].seed}"
-        raise ConfigError(
-            f"{folder} holds another study (this one differs in: {what}); arms and seeds can be added, not taken away: "
-            "choose another --out"
-        )
-    known = [(run.arm, run.seed) for run in before.runs]
-    runs = _numbered([*known, *(one for one in wanted if one not in known)])
+    if (folder / "study.json").exists():
+        before = read(folder)
+        known = [(run.arm, run.seed) for run in before.runs]
+        gone = [one for one in known if one not in wanted or before.arms[one[0]] != settings[one[0]]]
+        other = [key for key in _FIXED if getattr(before, key) != facts[key]]
+        if other or gone:
+            what = ", ".join(other) or "no {} with seed {}".format(*gone[0])
+            raise ConfigError(
+                f"{folder} holds another study (this one differs in: {what}); arms and seeds can be added, not taken "
+                "away: choose another --out"
+            )
+    both = [*known, *(one for one in wanted if one not in known)]
+    runs = [Run(number, *one) for number, one in enumerate(both)]
     return Study(folder, **facts, arms=settings, left_out=left_out, runs=runs)
 
 
@@ -96,10 +103,6 @@ def _refuse_foreign(folder: Path) -> None:
         return
     if not folder.is_dir() or any(path.name not in _BEGUN for path in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no study; choose another --out")
-
-
-def _numbered(wanted: list[tuple[str, int]]) -> list[Run]:
-    return [Run(number, name, seed) for number, (name, seed) in enumerate(wanted)]
 
 
 def check(study: Study, arms: list[Arm]) -> None:
@@ -123,19 +126,17 @@ def locked(folder: Path) -> Iterator[None]:
     """Keeps a second `ablate` from planning and running in the same folder. Raises ConfigError where one does."""
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with run_folder.locked(folder, "another ablate is at work"):
+    with files.locked(folder / ".lock", ConfigError(f"another ablate is at work in {folder}; wait for it, or stop it")):
         yield
 
 
 def write(study: Study) -> None:
     """Writes study.json, and sweep.txt for arrays of jobs, whose words are split at blanks: lists have none."""
-    study.folder.mkdir(parents=True, exist_ok=True)
-    facts = study._asdict() | {"folder": None, "runs": [run._asdict() for run in study.runs]}
-    del facts["folder"]
-    write_text(study.folder / "study.json", json.dumps(facts, indent=2) + "\n")
-    (study.folder / "runs").mkdir(exist_ok=True)
+    (study.folder / "runs").mkdir(parents=True, exist_ok=True)
+    facts = {key: value for key, value in study.plain().items() if key != "folder"}
+    files.write_text(study.folder / "study.json", json.dumps(facts, indent=2) + "\n")
     lines = [" ".join(f"--config.{key}={_word(value)}" for key, value in study.settings(run)) for run in study.runs]
-    write_text(study.folder / "sweep.txt", "\n".join(lines) + "\n")
+    files.write_text(study.folder / "sweep.txt", "\n".join(lines) + "\n")
 
 
 def _word(value: str) -> str:
@@ -146,79 +147,18 @@ def read(folder: Path) -> Study:
     """The study of a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = folder / "study.json"
     try:
-        facts = json.loads(path.read_text())
-        runs = [Run(int(run["number"]), str(run["arm"]), int(run["seed"])) for run in facts.pop("runs")]
-        common = [(str(key), str(value)) for key, value in facts.pop("common")]
-        study = Study(folder=folder, runs=runs, common=common, **facts)
-        pairs = [(key, value) for settings in study.arms.values() for key, value in settings.items()]
-        left_out = [(one["arm"], one["why"]) for one in study.left_out]
-        texts = [study.name, study.question, study.config, study.split, study.baseline]
-        if not all(isinstance(text, str) for text in itertools.chain(texts, *pairs, *left_out)):
-            raise ValueError("a name or a setting is no text")
-        if any(name not in study.arms for name in [study.baseline, *(run.arm for run in runs)]):
-            raise ValueError("an arm is not among the arms")
-        return study
+        facts = files.read_json(path)
+        if wrong := shapes.misfit(facts, shapes.STUDY):
+            raise DataError(f"{path} cannot be read: {wrong}")
+        runs = [Run(**{key: run[key] for key in Run._fields}) for run in facts["runs"]]
+        if [run.number for run in runs] != list(range(len(runs))):
+            raise DataError(f"{path} cannot be read: its runs are not numbered 0, 1, 2, ...")
+        if any(name not in facts["arms"] for name in [facts["baseline"], *(run.arm for run in runs)]):
+            raise DataError(f"{path} cannot be read: the baseline or the arm of a run is not among the arms")
     except FileNotFoundError:
         how = "give --config and --sweep, or --study"
         raise ConfigError(f"no study in {folder} (it has no study.json); {how}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-
-
-def state(study: Study, run: Run) -> tuple[str, str | None]:
-    """What has become of a run, with the reason where it failed.
-
-    "done" (trained and evaluated), "not evaluated", "unfinished" (training has begun, and can go on), "failed" (its
-    last try), "missing".
-    """
-    workdir = study.workdir(run)
-    if evaluation(study, run) is not None:
-        return "done", None
-    try:
-        return "failed", json.loads(failure(study, run).read_text())["why"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    if (workdir / "summary.json").exists():
-        return "not evaluated", None
-    return ("unfinished" if (workdir / "config.json").exists() else "missing"), None
-
-
-def evaluation(study: Study, run: Run) -> dict[str, Any] | None:
-    """What `evaluate --split SPLIT` has left of the run's best checkpoint, if training has ended and it is there and
-    whole. One that somebody made while the run was still being trained is not it."""
-    workdir = study.workdir(run)
-    try:
-        best = run_folder.read_summary(workdir)["best_step"]
-    except (ConfigError, KeyError, TypeError, RecursionError):
-        return None
-    made = [one for one in evaluations(workdir) if one.get("asked") == study.split and one.get("step") == best]
-    return made[0] if made else None
-
-
-def evaluations(workdir: Path) -> list[dict[str, Any]]:
-    """All evaluations in the folder of a run that can be read; `folder` says where each lies."""
-    found = []
-    for path in sorted(workdir.glob("evaluation/*/summary.json")):
-        try:
-            summary = json.loads(path.read_text())
-            found.append({**summary, "folder": str(path.parent)})
-        except (OSError, ValueError, TypeError, RecursionError):
-            continue  # half of one, or another's: as if it were not there
-    return found
-
-
-def failure(study: Study, run: Run) -> Path:
-    """The file that says how a run failed."""
-    return study.folder / "runs" / f"{run.number}.failed"
-
-
-def busy(workdir: Path) -> bool:
-    """Whether another process is training in the folder."""
-    try:
-        with (workdir / ".lock").open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two may look at the same moment
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    found = {key: facts[key] for key in shapes.STUDY} | {"common": list(map(tuple, facts["common"])), "runs": runs}
+    return Study(folder=folder, **found)

@@ -5,78 +5,67 @@ Legend: S seeds, N examples, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.common.errors import DataError
-from expressnet_jax.ablation import study as studies
-from expressnet_jax.ablation.study import Run, Study
+from data_pipelines.common.text import counted
+from expressnet_jax.ablation.outcome import Outcome, counts
+from expressnet_jax.ablation.study import Study
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import calibration, experts, statistics
 from expressnet_jax.evaluation.answers import Answers
 
-Say = Callable[[str], None]
 ALPHA = 0.05  # of all comparisons of a study together
 _FACTS = ("name", "question", "config", "split", "seeds", "baseline", "left_out")
 _FIGURES = ("accuracy", "mean_class_accuracy", "macro_f1", "ece")
 
+Seeds = dict[int, Answers]  # seed -> answers of an arm's run that counts
 
-def of(study: Study, runs: list[dict[str, Any]], say: Say) -> dict[str, Any]:
+
+def of(study: Study, runs: list[dict[str, Any]], outcomes: list[Outcome]) -> dict[str, Any]:
     """The study as `report.collect` has it in its document; `runs` are its runs there, in the order of the plan.
 
-    Runs whose answers cannot be read, or are on other examples than the first one's, are not counted; `dropped` and
-    `say` tell of each.
+    Runs whose answers cannot be read, or are on other examples than the first one's, are not counted; `dropped` names
+    each.
     """
-    found, dropped = _answers(study, runs)
-    for line in dropped:
-        say(line)
-    arms = [_arm(study, name, runs, found) for name in study.arms]
-    compared = _comparisons(study, found)
-    states = [run["state"] for run in runs]
-    counts = {state: states.count(state) for state in ("done", "failed", "missing", "unfinished", "not evaluated")}
-    agreement = {name: _agreement(_of_arm(study, name, found)) for name in study.arms}
+    found, dropped = _answers(study, outcomes)
+    compared = _comparisons(study.baseline, found)
+    examples = next((len(one.label) for seeds in found.values() for one in seeds.values()), 0)
     return {
         **{key: getattr(study, key) for key in _FACTS},
-        "common": dict(study.common), "alpha": ALPHA, "counts": {"planned": len(runs), **counts}, "arms": arms,
-        "comparisons": compared, "agreement": agreement, "dropped": dropped,
-        "conclusion": conclusion(study, compared, found),
+        "common": dict(study.common), "alpha": ALPHA, "counts": counts(outcomes),
+        "arms": [_arm(study, name, runs, seeds) for name, seeds in found.items()],
+        "comparisons": compared, "agreement": {name: _agreement(seeds) for name, seeds in found.items()},
+        "dropped": dropped, "conclusion": conclusion(study, compared, examples),
     }  # fmt: skip
 
 
-def _answers(study: Study, runs: list[dict[str, Any]]) -> tuple[dict[Run, Answers], list[str]]:
-    """The answers of each run that is done, all on the same examples."""
-    found: dict[Run, Answers] = {}
-    dropped = []
-    for run, state in zip(study.runs, (run["state"] for run in runs), strict=True):
-        evaluation = studies.evaluation(study, run)
-        if state != "done" or evaluation is None:
+def _answers(study: Study, outcomes: list[Outcome]) -> tuple[dict[str, Seeds], list[str]]:
+    """arm -> the answers of its runs that are done, all on the same examples; and why the others do not count."""
+    found: dict[str, Seeds] = {name: {} for name in study.arms}
+    dropped, first = [], None
+    for run, outcome in zip(study.runs, outcomes, strict=True):
+        if outcome.state != "done" or outcome.judged is None:
             continue
         try:
-            answers = answering.load(Path(evaluation["folder"]) / "answers.npz")
+            answers = answering.load(outcome.judged / "answers.npz")
         except DataError as error:
             dropped.append(f"run {run.number} is not counted: {error}")
             continue
-        first = next(iter(found.values()), answers)
+        first = first or answers
         same = all(np.array_equal(getattr(answers, column), getattr(first, column)) for column in ("index", "label"))
-        if answers.classes != first.classes or not same:
+        if answers.classes == first.classes and same:
+            found[run.arm][run.seed] = answers
+        else:
             dropped.append(f"run {run.number} is not counted: it was evaluated on other examples than the first run")
-            continue
-        found[run] = answers
     return found, dropped
 
 
-def _of_arm(study: Study, name: str, found: dict[Run, Answers]) -> dict[int, Answers]:
-    """seed -> answers."""
-    return {run.seed: found[run] for run in study.runs if run.arm == name and run in found}
-
-
-def _arm(study: Study, name: str, runs: list[dict[str, Any]], found: dict[Run, Answers]) -> dict[str, Any]:
+def _arm(study: Study, name: str, runs: list[dict[str, Any]], seeds: Seeds) -> dict[str, Any]:
     mine = [run for run in runs if run["arm"] == name]
-    counted = [run for run in study.runs if run.arm == name and run in found]
-    answers = [found[run] for run in counted]
+    answers = list(seeds.values())
     metrics: dict[str, Any] = dict.fromkeys(_FIGURES)
     if answers:
         shared = answers[0].shared
@@ -94,48 +83,50 @@ def _arm(study: Study, name: str, runs: list[dict[str, Any]], found: dict[Run, A
     }  # fmt: skip
 
 
-def _comparisons(study: Study, found: dict[Run, Answers]) -> list[dict[str, Any]]:
+def _comparisons(baseline: str, found: dict[str, Seeds]) -> list[dict[str, Any]]:
     """Every other setting against the baseline; the intervals hold together."""
-    base = _of_arm(study, study.baseline, found)
-    others = [name for name in study.arms if name != study.baseline]
+    base = found[baseline]
     rows = []
-    for name in others:
-        arm = _of_arm(study, name, found)
+    for name, arm in found.items():
+        if name == baseline:
+            continue
         row: dict[str, Any] = {"difference": None, "interval": None, "p_value": None, "verdict": "not enough runs"}
         if arm and base:
             ours, theirs = (np.stack([one.right for one in side.values()]) for side in (arm, base))  # (S, N) each
-            row = statistics.compare(ours, theirs, len(others), ALPHA)
+            row = statistics.compare(ours, theirs, len(found) - 1, ALPHA)
         mcnemar = []
         for seed in sorted(set(arm) & set(base)):
             test = statistics.mcnemar(arm[seed].right, base[seed].right)
             sides = {"only_arm": test["only_first"], "only_baseline": test["only_second"]}
             mcnemar.append({"seed": seed, **sides, "p_value": test["p_value"]})
-        rows.append({"arm": name, "baseline": study.baseline, **row, "mcnemar": mcnemar})
+        rows.append({"arm": name, "baseline": baseline, **row, "mcnemar": mcnemar})
     return rows
 
 
-def _agreement(answers: dict[int, Answers]) -> dict[str, float | None]:
+def _agreement(seeds: Seeds) -> dict[str, float | None]:
     """How far the seeds of a setting divide the examples among experts alike, by layer."""
-    runs = list(answers.values())
+    runs = list(seeds.values())
     layers = [layer for layer in runs[0].routing if all(layer in one.routing for one in runs)] if runs else []
     return {layer: experts.agreement([one.routing[layer][1][:, 0] for one in runs]) for layer in layers}
 
 
-def conclusion(study: Study, compared: list[dict[str, Any]], found: dict[Run, Answers]) -> list[str]:
+def conclusion(study: Study, compared: list[dict[str, Any]], examples: int) -> list[str]:
     """What the intervals carry, in sentences: a setting is called better or worse only where its interval says so."""
     judged = [one for one in compared if one["interval"] is not None]
     if not judged:
         return ["No setting has the two runs that a comparison with the baseline needs on both sides."]
-    examples = len(next(iter(found.values())).label)
-    level = f"{100 * (1 - ALPHA):g} % for all {len(compared)} comparisons together"
+    level = f"{100 * (1 - ALPHA):g} % for all comparisons together"
     sentences = [
-        f"{len(judged)} of {len(compared)} settings were compared with {study.baseline} on {examples:,} examples of "
-        f"{study.split}; intervals are of the difference in accuracy, over seeds and examples, {level}."
+        f"Compared with {study.baseline} on {counted(examples, 'example')} of {study.split}: {len(judged)} of "
+        f"{counted(len(compared), 'other setting')}. Intervals are of the difference in accuracy, over seeds and "
+        f"examples, {level}."
     ]
     for verdict in ("better", "worse"):
-        named = [f"{one['arm']} ({points(one)})" for one in judged if one["verdict"] == verdict]
+        named = [f"{one['arm']} ({_points(one)})" for one in judged if one["verdict"] == verdict]
         if named:
-            sentences.append(f"{_count(named)} {verdict} than {study.baseline}: {'; '.join(named)}.")
+            verb = "is" if len(named) == 1 else "are"
+            settings = counted(len(named), "setting")
+            sentences.append(f"{settings} {verb} {verdict} than {study.baseline}: {'; '.join(named)}.")
     rest = [one for one in judged if one["verdict"] == "no difference shown"]
     if rest:
         half = float(np.median([(one["interval"][1] - one["interval"][0]) / 2 for one in rest]))
@@ -149,11 +140,7 @@ def conclusion(study: Study, compared: list[dict[str, Any]], found: dict[Run, An
     return sentences
 
 
-def _count(named: list[str]) -> str:
-    return "One setting is" if len(named) == 1 else f"{len(named)} settings are"
-
-
-def points(one: dict[str, Any]) -> str:
+def _points(one: dict[str, Any]) -> str:
     """A difference with its interval in points of percent."""
     low, high = one["interval"]
     return f"{100 * one['difference']:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f}"

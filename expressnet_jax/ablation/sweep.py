@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.common.text import nearest
+from expressnet_jax.ablation import shapes
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.config import files as config_files
 
@@ -71,19 +72,11 @@ def ready_made(name: str) -> dict[str, Any]:
     """The study of a packaged name or a .py file: question, config, baseline, seeds, arms and perhaps needs."""
     path = config_files.find(name, "study", "ablations")
     found: dict[str, Any] = config_files.call(path, "get_study", what="study")
-    if not isinstance(found, dict):
-        raise ConfigError(f"study {path}: get_study gives no dict but {type(found).__name__}")
-    missing = [key for key in ("question", "config", "baseline", "arms") if key not in found]
-    if missing:
-        raise ConfigError(f"study {path}: get_study gives no {', '.join(missing)}")
-    texts = [found[key] for key in ("question", "config", "baseline")]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(found.get("seeds", 3), int):
-        raise ConfigError(f"study {path}: question, config and baseline are text, and seeds a number")
-    needs, arms = found.get("needs", {}), found["arms"]
-    if not isinstance(needs, dict) or not isinstance(arms, dict) or not all(isinstance(a, dict) for a in arms.values()):
-        raise ConfigError(f"study {path}: arms is {{name: {{key: value}}}}, and needs {{key: what}}")
-    arms = {str(name): {str(key): _as_text(value) for key, value in one.items()} for name, one in arms.items()}
-    return {"name": path.stem, **found, "arms": arms}
+    if wrong := shapes.misfit(found, shapes.READY_MADE):
+        raise ConfigError(f"study {path}: get_study returns something else than a study: {wrong}")
+    arms = {str(name): {str(key): _as_text(value) for key, value in one.items()} for name, one in found["arms"].items()}
+    given = {key: value for key, value in found.items() if value is not None}
+    return {"name": path.stem, "seeds": 3, "needs": {}, **given, "arms": arms}
 
 
 def _as_text(value: Any) -> str:

@@ -30,7 +30,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> arguments.Result:
     """Plans a study, runs what is missing, and makes its page; returns 1 where runs are missing after that."""
-    from expressnet_jax.ablation import runner, study
+    from expressnet_jax.ablation import outcome, runner, study
     from expressnet_jax.report import collect, page, terminal
 
     if options.seeds is not None and options.seeds < 1:
@@ -43,17 +43,18 @@ def run(options: Namespace) -> arguments.Result:
         study.check(planned, found.arms)
         study.write(planned)
         say(terminal.plan(planned, flops))
-        counts = runner.counts(planned)
+        counts = outcome.counts(outcome.of_all(planned))
         rate = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
         say(runner.left(planned, flops, rate))
         if options.plan:
-            return {"study": collect.plan(planned), "counts": counts}
-        counts = runner.run(planned, flops, rate, options.data_dir, say, training=not options.evaluate_only)
-    report = collect.document([options.out], say=say)
+            return {"study": planned.plain(), "counts": counts}
+        outcomes = runner.run(planned, flops, rate, options.data_dir, training=not options.evaluate_only)
+    report = collect.of_study(planned, outcomes)
     page.write(report, options.out / "report.html")
     say(terminal.study(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
     if options.json:
-        print(json_line(report["study"] | {"counts": counts}), end="")
+        print(json_line(report["study"]), end="")
+    counts = report["study"]["counts"]
     return 1 if counts["done"] < counts["planned"] else 0
 
 

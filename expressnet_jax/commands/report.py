@@ -24,9 +24,7 @@ def run(options: Namespace) -> arguments.Result:
 
     process.on_cpu()
     arguments.check_folder("--out", options.out)
-    found = collect.document(
-        options.path, against=options.against is not None, pictures=not options.no_pictures, say=say
-    )
+    found = collect.document(options.path, against=options.against is not None, pictures=not options.no_pictures)
     page.write(found, options.out)
     say(f"written to {options.out}")
     if options.tables:

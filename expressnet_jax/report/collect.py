@@ -6,24 +6,23 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.common.text import json_line
+from data_pipelines.common.text import json_line, say
+from expressnet_jax.ablation import outcome, shapes, summary
 from expressnet_jax.ablation import study as studies
-from expressnet_jax.ablation import summary
+from expressnet_jax.ablation.outcome import Outcome
 from expressnet_jax.ablation.study import Study
 from expressnet_jax.config import PRESETS, Config, ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
-from expressnet_jax.report import paper, picture_files, shapes
-from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.report import paper, picture_files
 from expressnet_jax.runs.records import read_records
 
-Say = Callable[[str], None]
 _PICTURED = 3  # runs whose pictures are on the page: of many, they would make it too large to load
 _PARTS = 2000  # blocks and layers of experts of a network whose size is counted: each takes its time
 #: Pictures of an evaluation that hold what no table of the page does.
@@ -36,7 +35,7 @@ _PICTURES = {
 }
 
 
-def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = True, say: Say) -> dict[str, Any]:
+def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = True) -> dict[str, Any]:
     """The document of some runs, or of one study.
 
     `against` adds the published figures, `pictures` photographs from the evaluations. What cannot be read of a run is
@@ -46,62 +45,50 @@ def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = T
     in_study = [path for path in paths if (path / "study.json").exists()]
     if in_study and len(paths) > 1:
         raise ConfigError(f"{in_study[0]} is a study; it goes on a page of its own, without other folders")
-    notes: list[str] = []
     if in_study:
-        study = _study(paths[0])
-        found, runs = of_study(study, pictures, say, notes)
-        title = f"Study: {study.name}"
-    else:
-        found, runs = None, _of_folders(paths, pictures, notes)
-        title = f"Run: {runs[0]['name']}" if len(runs) == 1 else f"{len(runs)} runs"
+        study = studies.read(paths[0])
+        return of_study(study, outcome.of_all(study), against=against, pictures=pictures)
+    notes: list[str] = []
+    runs = _of_folders(paths, pictures, notes)
+    title = f"Run: {runs[0]['name']}" if len(runs) == 1 else f"{len(runs)} runs"
+    return _document(title, runs, None, notes, against, pictures)
+
+
+def of_study(study: Study, outcomes: list[Outcome], *, against: bool = False, pictures: bool = True) -> dict[str, Any]:
+    """The document of a study whose runs have these outcomes. What is not there, or failed, is said in each run's
+    `state` and `why`; `notes` has what else a reader should know."""
+    notes: list[str] = []
+    done = (n for n, one in enumerate(outcomes) if one.state == "done" and study.runs[n].arm == study.baseline)
+    pictured = next(done, None) if pictures else None
+    runs = []
+    for run, one in zip(study.runs, outcomes, strict=True):
+        found = _run(study.workdir(run), f"run {run.number}", one, run.number == pictured, notes)
+        runs.append(found | {"arm": run.arm, "seed": run.seed, "settings": study.arms[run.arm]})
+    summarized = summary.of(study, runs, outcomes)
+    for line in summarized["dropped"]:
+        say(line)
+    notes += summarized["dropped"]
+    if pictured is not None and len(runs) > 1:
+        notes.append(f"Pictures of run {pictured} only: the first of the baseline that is done.")
+    return _document(f"Study: {study.name}", runs, summarized, notes, against, pictures)
+
+
+def _document(
+    title: str,
+    runs: list[dict[str, Any]],
+    study: dict[str, Any] | None,
+    notes: list[str],
+    against: bool,
+    pictures: bool,
+) -> dict[str, Any]:
     compared = paper.against(runs) if against else None
     if against and compared is None:
         raise ConfigError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
     if not pictures:
-        notes.append("Photographs were left out of this page on request.")
-    report = {"title": title, "runs": runs, "study": found, "against": compared, "notes": notes}
+        notes = [*notes, "Photographs were left out of this page on request."]
+    report = {"title": title, "runs": runs, "study": study, "against": compared, "notes": notes}
     plain: dict[str, Any] = json.loads(json_line(report))  # what --json prints is what the page shows
     return plain
-
-
-def _study(folder: Path) -> Study:
-    study = studies.read(folder)
-    if [run.number for run in study.runs] != list(range(len(study.runs))):
-        raise ConfigError(f"{folder / 'study.json'} cannot be read: its runs are not numbered 0, 1, 2, ...")
-    return study
-
-
-def of_study(study: Study, pictures: bool, say: Say, notes: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The study and its runs. What is not there, or failed, is said in each run's `state` and `why`; `notes` gets what
-    else a reader should know."""
-    runs = []
-    baseline = [run for run in study.runs if run.arm == study.baseline] if pictures else []
-    pictured = next((run for run in baseline if studies.state(study, run)[0] == "done"), None)
-    for run in study.runs:
-        found = _run(study.workdir(run), f"run {run.number}", run == pictured, notes)
-        state, why = _state(study, run, found)
-        found |= {"arm": run.arm, "seed": run.seed, "state": state, "why": why, "settings": study.arms[run.arm]}
-        runs.append(found)
-    summarized = summary.of(study, runs, say)
-    notes += summarized["dropped"]
-    if pictured is not None and len(runs) > 1:
-        notes.append(f"Pictures of run {pictured.number} only: the first of the baseline that is done.")
-    return summarized, runs
-
-
-def _state(study: Study, run: studies.Run, found: dict[str, Any]) -> tuple[str, str | None]:
-    """What has become of a run: of one that is there and cannot be read, that it has failed."""
-    state, why = studies.state(study, run)
-    if state not in ("missing", "failed") and found["why"]:
-        return "failed", found["why"]
-    if state == "done" and not any(one.get("asked") == study.split for one in found["evaluations"]):
-        return "failed", "its evaluation cannot be read; evaluate it again"
-    return state, why if why is None or isinstance(why, str) else "why cannot be read"
-
-
-def plan(study: Study) -> dict[str, Any]:
-    """A study that has not run yet, ready for JSON."""
-    return study._asdict() | {"folder": str(study.folder), "runs": [run._asdict() for run in study.runs]}
 
 
 def _of_folders(paths: Sequence[Path], pictures: bool, notes: list[str]) -> list[dict[str, Any]]:
@@ -109,12 +96,12 @@ def _of_folders(paths: Sequence[Path], pictures: bool, notes: list[str]) -> list
     folders = list({os.path.realpath(path): path for path in paths}.values())
     runs = []
     for number, (path, name) in enumerate(zip(folders, _names(folders), strict=True)):
-        config = run_folder.read_config(path)
-        found = _run(path, name, pictures and number < _PICTURED, notes)
-        trained = (path / "summary.json").exists()
-        state = ("done" if found["evaluations"] else "not evaluated") if trained else "unfinished"
-        notes += [f"{name}: {state}"] if state != "done" else []
-        runs.append(found | {"state": state, "seed": config.seed, "settings": _settings(config)})
+        one = outcome.read(path)
+        if isinstance(one.config, ConfigError):
+            raise one.config
+        runs.append(_run(path, name, one, pictures and number < _PICTURED, notes))
+        runs[-1] |= {"seed": one.config.seed, "settings": _settings(one.config)}
+        notes += [f"{name}: {one.state}"] if one.state != "done" else []
     if pictures and len(runs) > _PICTURED:
         notes.append(f"Pictures of the first {_PICTURED} runs only.")
     return runs
@@ -139,31 +126,24 @@ def _settings(config: Config) -> dict[str, Any]:
     return {key: value.split(" -> ", 1)[1] for key, _, value in (line.partition(": ") for line in changed)}
 
 
-def _run(path: Path, name: str, pictures: bool, notes: list[str]) -> dict[str, Any]:
-    """What the folder of a run holds; of one without a config that can be read, only `why`."""
-    found: dict[str, Any] = {
-        "name": name, "path": str(path), "arm": None, "seed": None, "state": "missing", "why": None, "settings": {},
-        "parameters": None, "flops_per_image": None, "training": None, "evaluations": [], "pictures": [],
+def _run(path: Path, name: str, found: Outcome, pictures: bool, notes: list[str]) -> dict[str, Any]:
+    """What the folder of a run holds; of one without a config that can be read, only its state."""
+    run: dict[str, Any] = {
+        "name": name, "path": str(path), "arm": None, "seed": None, "state": found.state, "why": found.why,
+        "settings": {}, "parameters": None, "flops_per_image": None, "training": None, "evaluations": [],
+        "pictures": [],
     }  # fmt: skip
-    try:
-        config = run_folder.read_config(path)
-    except ConfigError as error:
-        return found | {"why": str(error)}
-    for folder, one in _evaluations(path, name, notes):
-        found["evaluations"].append(one)
-        found["pictures"] += _pictures(folder, path, one["split"]) if pictures else []
-    return found | _cost(dataclasses.replace(config, seed=0)) | {"training": _training(path, name, notes)}
-
-
-def _evaluations(path: Path, name: str, notes: list[str]) -> list[tuple[Path, dict[str, Any]]]:
-    """The evaluations of a run, each with its folder."""
-    found = [(Path(one.pop("folder")), one) for one in studies.evaluations(path)]
-    unread = {file.parent for file in path.glob("evaluation/*/summary.json")} - {folder for folder, _ in found}
-    wrong = dict.fromkeys(unread, "it is no JSON object")
-    wrong |= {folder: misfit for folder, one in found if (misfit := shapes.evaluation(one))}
-    for folder, why in sorted(wrong.items()):
-        notes.append(f"{name}: {folder.relative_to(path) / 'summary.json'} cannot be read: {why}")
-    return [(folder, one) for folder, one in found if folder not in wrong]
+    if isinstance(found.config, ConfigError):
+        return run
+    notes += [f"{name}: {why}" for why in found.unreadable]
+    shown = found.evaluations.items() if pictures else ()
+    return {
+        **run,
+        **_cost(dataclasses.replace(found.config, seed=0)),
+        "training": _training(_records(path, name, notes), found.summary),
+        "evaluations": list(found.evaluations.values()),
+        "pictures": [picture for folder, one in shown for picture in _pictures(folder, path, one["split"])],
+    }
 
 
 @functools.lru_cache(maxsize=64)
@@ -178,12 +158,10 @@ def _cost(config: Config) -> dict[str, Any]:
     return {key: found.get(key) for key in keys}
 
 
-def _training(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
+def _training(records: dict[str, list[dict[str, Any]]], done: dict[str, Any]) -> dict[str, Any] | None:
     """How a run was trained; None before its first record."""
-    records = _records(path, name, notes)
     if not records["train"]:
         return None
-    done = _summary(path, name, notes)
     return {
         "steps": records["train"][-1]["step"],
         **{key: done.get(key) for key in ("result", "best_step", "best_epoch", "training_time", "devices", "jax")},
@@ -211,19 +189,6 @@ def _records(path: Path, name: str, notes: list[str]) -> dict[str, list[dict[str
             notes.append(f"{name}: {count} cannot be read; of the first, {wrong[0]}")
         found[kind] = [one for one, bad in mine if not bad]
     return found
-
-
-def _summary(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
-    """The summary of a training; nothing where it has not ended."""
-    try:
-        done = run_folder.read_summary(path)
-    except ConfigError as error:
-        notes += [f"{name}: {error}"] if (path / "summary.json").exists() else []
-        return {}
-    if wrong := shapes.misfit(done, shapes.SUMMARY):
-        notes.append(f"{name}: summary.json cannot be read: {wrong}")
-        return {}
-    return done
 
 
 def _pictures(folder: Path, run: Path, split: str) -> list[dict[str, str]]:

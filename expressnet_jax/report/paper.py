@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from data_pipelines.labels import EMOTIONS, SEVEN
+
 
 class Published(NamedTuple):
     """What the authors report on one data set."""
@@ -20,20 +22,15 @@ class Published(NamedTuple):
     per_class_f1: dict[str, float]
 
 
-def _f1(anger: float, contempt: float | None, disgust: float, fear: float, happiness: float, neutral: float,
-        sadness: float, surprise: float) -> dict[str, float]:  # fmt: skip
-    named = {"anger": anger, "contempt": contempt, "disgust": disgust, "fear": fear, "happiness": happiness,
-             "neutral": neutral, "sadness": sadness, "surprise": surprise}  # fmt: skip
-    return {name: value for name, value in named.items() if value is not None}
-
-
-_SEVEN = _f1(0.75, None, 0.63, 0.73, 0.88, 0.71, 0.68, 0.76)
-_EIGHT = _f1(0.66, 0.72, 0.70, 0.71, 0.86, 0.62, 0.68, 0.77)
+_SEVEN = dict(zip(SEVEN, (0.75, 0.63, 0.73, 0.88, 0.71, 0.68, 0.76), strict=True))
+_EIGHT = dict(zip(EMOTIONS, (0.66, 0.72, 0.70, 0.71, 0.86, 0.62, 0.68, 0.77), strict=True))
+_RAFDB = dict(zip(SEVEN, (0.78, 0.61, 0.63, 0.93, 0.80, 0.82, 0.84), strict=True))
+_FER2013 = dict(zip(SEVEN, (0.59, 0.49, 0.40, 0.86, 0.60, 0.56, 0.73), strict=True))
 PUBLISHED = (
     Published("AffectNet, 7 classes", "affectnet", 7, 4987, 0.7477, 0.73, _SEVEN),
     Published("AffectNet, 8 classes", "affectnet", 8, 5635, 0.7255, 0.72, _EIGHT),
-    Published("RAF-DB", "rafdb", 7, 3068, 0.8429, 0.77, _f1(0.78, None, 0.61, 0.63, 0.93, 0.80, 0.82, 0.84)),
-    Published("FER-2013", "fer2013", 7, 7178, 0.6466, 0.61, _f1(0.59, None, 0.49, 0.40, 0.86, 0.60, 0.56, 0.73)),
+    Published("RAF-DB", "rafdb", 7, 3068, 0.8429, 0.77, _RAFDB),
+    Published("FER-2013", "fer2013", 7, 7178, 0.6466, 0.61, _FER2013),
 )
 #: Our splits that hold the pictures which the authors measured on.
 _THEIR_SPLITS = {
@@ -50,18 +47,11 @@ def against(runs: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     None where there is no such evaluation.
     """
     found = []
-    for published in PUBLISHED:
-        rows = [row for run in runs for one in run["evaluations"] if (row := _row(published, run, one)) is not None]
-        if rows:
-            found.append(
-                {
-                    "data_set": published.name,
-                    "classes": list(published.per_class_f1),
-                    "published": {key: getattr(published, key) for key in ("accuracy", "macro_f1", "examples")},
-                    "per_class_f1": published.per_class_f1,
-                    "rows": rows,
-                }
-            )
+    for one in PUBLISHED:
+        rows = [row for run in runs for made in run["evaluations"] if (row := _row(one, run, made)) is not None]
+        figures = {key: getattr(one, key) for key in ("accuracy", "macro_f1", "examples")}
+        about = {"data_set": one.name, "classes": list(one.per_class_f1), "published": figures}
+        found += [{**about, "per_class_f1": one.per_class_f1, "rows": rows}] if rows else []
     return found or None
 
 

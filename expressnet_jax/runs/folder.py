@@ -103,17 +103,6 @@ def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
     write_text(workdir / "summary.txt", "\n".join(lines) + "\n")
 
 
-def read_summary(workdir: Path) -> dict[str, Any]:
-    """What `write_summary` left. Raises ConfigError where training has not ended, or the file cannot be read."""
-    try:
-        found: dict[str, Any] = json.loads((workdir / "summary.json").read_text())
-        return found
-    except FileNotFoundError:
-        raise ConfigError(f"the training in {workdir} has not ended; the same train command goes on") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{workdir / 'summary.json'} cannot be read: {error}") from error
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.common import files, tables, text, threads
+from data_pipelines.common.errors import DataError
 
 
 def test_counts_and_times_read_as_a_person_would_write_them():
@@ -125,3 +127,22 @@ def test_an_error_in_a_thread_ends_the_work():
     seen = []
     with pytest.raises(ValueError, match="three"):
         seen += [n for n, _ in threads.ordered(fail, iter(range(10)), workers=2)]
+
+
+def test_json_that_cannot_be_read_is_one_line_with_the_path(tmp_path: Path):
+    path = tmp_path / "a.json"
+    with pytest.raises(FileNotFoundError):
+        files.read_json(path)
+    for content in (b"", b"{", b'"\xff"', b"[" * 100_000, b"9" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.json cannot be read: .") as caught:
+            files.read_json(path)
+        assert "\n" not in str(caught.value)
+    path.write_text("[1, 2]")
+    assert files.read_json(path) == [1, 2]
+    with pytest.raises(DataError, match="at most 5 bytes"):
+        files.read_json(path, largest=5)
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path, tmp_path / "pipe"):  # a pipe would keep its reader waiting
+        with pytest.raises(DataError, match="it is no file"):
+            files.read_json(other)

@@ -13,11 +13,11 @@ import pytest
 
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import json_line
-from expressnet_jax.ablation import study as studies
+from expressnet_jax.ablation import outcome, shapes
 from expressnet_jax.config import ConfigError
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts
-from expressnet_jax.report import collect, page, shapes, tables
+from expressnet_jax.report import collect, page, tables
 from tests import report_folder as folders
 from tests.page_tree import Parser
 
@@ -30,7 +30,7 @@ VALUES: list[Any] = [
 
 
 def report(*paths: Path, **options: Any) -> dict[str, Any]:
-    return collect.document(paths, say=lambda line: None, **options)
+    return collect.document(paths, **options)
 
 
 def made(paths: list[Path], out: Path) -> dict[str, Any] | None:
@@ -161,7 +161,7 @@ def test_an_evaluation_that_does_not_fit_is_left_out_and_named(
     (run / SUMMARY).write_text(changed({**folders.evaluation(), "more": 0}, place, new))
     found = made([run], tmp_path / "out")
     assert found is not None and found["runs"][0]["evaluations"] == [] and found["runs"][0]["state"] == "not evaluated"
-    assert f"run: {SUMMARY} cannot be read: {said}" in found["notes"]
+    assert f"run: {run / SUMMARY} cannot be read: {said}" in found["notes"]
     assert "cannot be read" in (tmp_path / "out" / "page.html").read_text()
 
 
@@ -170,7 +170,8 @@ def test_an_evaluation_that_is_no_object_is_named(text: str, run: Path, tmp_path
     (run / SUMMARY).write_text(text)
     found = made([run], tmp_path / "out")
     assert found is not None and found["runs"][0]["evaluations"] == []
-    assert f"run: {SUMMARY} cannot be read: it is no JSON object" in found["notes"]
+    (note, state) = found["notes"]
+    assert note.startswith(f"run: {run / SUMMARY} cannot be read: ") and state == "run: not evaluated"
 
 
 def test_what_older_versions_did_not_write_may_be_missing(run: Path, tmp_path: Path) -> None:
@@ -241,21 +242,19 @@ def test_a_network_of_impossible_size_has_no_size(run: Path, tmp_path: Path) -> 
         assert found["runs"][0]["state"] == "done" and len(found["runs"][0]["evaluations"]) == 1
 
 
-@pytest.mark.parametrize("what", ["no config", "no config that can be read", "no evaluation that can be read"])
-def test_a_run_of_a_study_that_cannot_be_read_has_failed(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["no config", "no config that can be read"])
+def test_a_run_of_a_study_without_its_config_has_failed(what: str, tmp_path: Path) -> None:
     study = folders.study(tmp_path / "study")
     workdir = study.workdir(study.runs[1])
-    if what == "no evaluation that can be read":
-        (workdir / SUMMARY).write_text(changed(folders.evaluation(), ("classes",), 5))
-    elif what == "no config":
+    if what == "no config":
         (workdir / "config.json").unlink()
     else:
         (workdir / "config.json").write_text('{"seed": "x"}')
-    assert studies.state(study, study.runs[1])[0] == "done"  # as far as the study can tell
     found = made([tmp_path / "study"], tmp_path / "out")
     assert found is not None and [run["state"] for run in found["runs"]] == ["done", "failed"]
     words = {"no config": "has no config.json", "no config that can be read": "seed='x' is not a whole number"}
-    assert words.get(what, "its evaluation cannot be read") in found["runs"][1]["why"]
+    assert words[what] in found["runs"][1]["why"]
+    assert found["study"]["counts"] == outcome.counts(outcome.of_all(study))
     assert found["study"]["counts"]["done"] == 1 and found["study"]["counts"]["failed"] == 1
     assert [arm["done"] for arm in found["study"]["arms"]] == [1, 0]
     (header,) = Parser((tmp_path / "out" / "page.html").read_text()).root.all("header")
@@ -264,12 +263,27 @@ def test_a_run_of_a_study_that_cannot_be_read_has_failed(what: str, tmp_path: Pa
     assert [run["state"] for run in report(tmp_path / "study")["runs"]] == ["done", "missing"]
 
 
+def test_a_run_of_a_study_whose_evaluation_cannot_be_read_is_to_be_evaluated_again(tmp_path: Path) -> None:
+    study = folders.study(tmp_path / "study")
+    path = study.workdir(study.runs[1]) / SUMMARY
+    path.write_text(changed(folders.evaluation(), ("classes",), 5))
+    found = made([tmp_path / "study"], tmp_path / "out")
+    assert found is not None and [run["state"] for run in found["runs"]] == ["done", "not evaluated"]
+    assert f"run 1: {path} cannot be read: classes is not a list" in found["notes"]
+    assert found["study"]["counts"] == outcome.counts(
+        outcome.of_all(study)
+    )  # the page and `ablate`, which evaluates it, say the same
+    assert [arm["done"] for arm in found["study"]["arms"]] == [1, 0]
+    (header,) = Parser((tmp_path / "out" / "page.html").read_text()).root.all("header")
+    assert "1 of 2 runs done, 1 not evaluated." in header.text and "classes is not a list" in header.text
+
+
 def test_runs_of_a_study_are_numbered(tmp_path: Path) -> None:
     folders.study(tmp_path / "study")
     plan = json.loads((tmp_path / "study" / "study.json").read_text())
-    for number in (10**400, -1, 0):
+    for number, words in [(10**400, "whole number from 0"), (-1, "whole number from 0"), (0, "not numbered")]:
         (tmp_path / "study" / "study.json").write_text(changed(plan, ("runs", 1, "number"), number))
-        with pytest.raises(ConfigError, match="not numbered"):
+        with pytest.raises(ConfigError, match=words):
             report(tmp_path / "study")
 
 

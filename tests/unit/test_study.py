@@ -7,8 +7,10 @@ import subprocess
 
 import pytest
 
-from expressnet_jax.ablation import study, sweep
-from expressnet_jax.config import ConfigError
+from expressnet_jax.ablation import outcome, runner, study, sweep
+from expressnet_jax.config import ConfigError, to_dict
+from expressnet_jax.config import files as config_files
+from tests import report_folder as folders
 from tests.conftest import ROOT, TINY
 
 FACTS = {"name": "s", "question": "?", "config": TINY, "common": [("total", "2steps")], "split": "held_out",
@@ -106,34 +108,49 @@ def test_the_state_of_a_run_is_what_its_folder_holds(tmp_path):
     made = planned(tmp_path / "s")
     run = made.runs[0]
     workdir = made.workdir(run)
-    assert study.state(made, run) == ("missing", None)
+
+    def state():
+        return outcome.of(made, run)[:2]
+
+    assert state() == ("missing", None)
     workdir.mkdir()
-    (workdir / "config.json").write_text("{}")
-    assert study.state(made, run) == ("unfinished", None)
-    study.failure(made, run).write_text(json.dumps({"exit_code": 1, "why": "NaN"}))
-    assert study.state(made, run) == ("failed", "NaN")
-    study.failure(made, run).unlink()
+    folders.write(workdir / "config.json", to_dict(config_files.load(TINY)))
+    assert state() == ("unfinished", None)
+    made.failure(run).write_text(json.dumps({"exit_code": 1, "why": "NaN"}))
+    assert state() == ("failed", "NaN")
+    made.failure(run).write_text('{"why": 3}')
+    assert state() == ("failed", "why cannot be read")
+    made.failure(run).unlink()
     (workdir / "summary.json").write_text("{}")
-    assert study.state(made, run) == ("not evaluated", None)
-    (workdir / "summary.json").write_text(json.dumps({"best_step": 8}))
+    assert state() == ("not evaluated", None)
+    folders.write(workdir / "summary.json", {"best_step": 24})
     folder = workdir / "evaluation" / "x"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text('{"asked": "te')  # cut off
-    assert study.state(made, run) == ("not evaluated", None)
-    (folder / "summary.json").write_text(json.dumps({"asked": "test"}))  # of another split
-    assert study.state(made, run) == ("not evaluated", None)
-    (folder / "summary.json").write_text(json.dumps({"asked": "held_out", "step": 4}))  # while it was being trained
-    assert study.state(made, run) == ("not evaluated", None)
-    (folder / "summary.json").write_text(json.dumps({"asked": "held_out", "step": 8}))
-    assert study.state(made, run) == ("done", None)
+    assert state() == ("not evaluated", None)
+    found = folders.evaluation()
+    assert (found["asked"], found["step"]) == ("held_out", 24)
+    for other in ({"asked": "test"}, {"asked": None}, {"step": 4}, {"step": None}):  # while it was being trained
+        folders.write(folder / "summary.json", found | other)
+        assert state() == ("not evaluated", None)
+    folders.write(folder / "summary.json", found)
+    assert state() == ("done", None) and outcome.of(made, run).judged == folder
+    folders.write(workdir / "summary.json", {"best_step": None})
+    folders.write(folder / "summary.json", found | {"step": None})
+    assert state() == ("not evaluated", None)
     (workdir / "summary.json").unlink()
-    assert study.state(made, run) == ("unfinished", None)
+    assert state() == ("unfinished", None)
 
 
-def test_a_folder_that_somebody_trains_in_is_busy(tmp_path):
-    assert not study.busy(tmp_path)
-    with (tmp_path / ".lock").open("w") as file:
-        assert not study.busy(tmp_path)
+def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys, monkeypatch):
+    made = planned(tmp_path / "s", seeds=1)
+    tried = []
+    monkeypatch.setattr(runner, "_child", lambda command, log, told: tried.append(command) or log.write_text("no") or 1)
+    made.workdir(made.runs[0]).mkdir()
+    flops = dict.fromkeys(made.arms, 1.0)
+    with (made.workdir(made.runs[0]) / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert study.busy(tmp_path)
-    assert not study.busy(tmp_path)
+        assert [one.state for one in runner.run(made, flops, None, None)] == ["missing", "failed"]
+    assert [command[0] for command in tried] == ["train"] and str(made.workdir(made.runs[1])) in tried[0]
+    assert "run 0 (num_experts=2, seed 0) is being trained by another process" in capsys.readouterr().err
+    assert [one.state for one in runner.run(made, flops, None, None)] == ["failed", "failed"] and len(tried) == 3

@@ -115,11 +115,11 @@ def test_a_study_file_of_ones_own_and_its_mistakes(tmp_path):
     written = {"moe.top_k": "1", "augment.flip": "true", "model.cnnfe1.kernels": "(5,3)"}  # as on the command line
     assert sweep.ready_made(str(path))["arms"] == {"a": written}
     for text, words in [
-        ("def get_study():\n    return None\n", "no dict but NoneType"),
-        (f"def get_study():\n    return {facts | {'arms': ['a']}}\n", "arms is"),
-        (f"def get_study():\n    return {facts | {'arms': {'a': 'x'}}}\n", "arms is"),
-        (f"def get_study():\n    return {facts | {'seeds': 'three'}}\n", "seeds a number"),
-        ("def get_study():\n    return {'arms': {}}\n", "gives no question, config, baseline"),
+        ("def get_study():\n    return None\n", "it is not an object"),
+        (f"def get_study():\n    return {facts | {'arms': ['a']}}\n", "arms is not an object"),
+        (f"def get_study():\n    return {facts | {'arms': {'a': 'x'}}}\n", "arms.a is not an object"),
+        (f"def get_study():\n    return {facts | {'seeds': 'three'}}\n", "seeds is not a whole number"),
+        ("def get_study():\n    return {'arms': {}}\n", "question is missing"),
         ("def get_study():\n    return 1 / 0\n", "ZeroDivisionError"),
         ("", "get_study"),
     ]:
