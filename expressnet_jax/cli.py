@@ -292,7 +292,7 @@ def _explained(error: Exception) -> int:
 
 
 def _failed(code: int, message: object) -> int:
-    from data_pipelines.audit.audit import LONG, shown
+    from data_pipelines.common.text import LONG, shown
 
     # It may quote a stranger's file, which must neither steer the terminal nor look like a second line.
     print(f"expressnet: {shown(str(message), LONG)}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from data_pipelines.audit.audit import shown
+from data_pipelines.common.text import shown
 from expressnet_jax.report.markup import finite, get
 
 _DEEPEST = 20  # our own files have 8 levels
