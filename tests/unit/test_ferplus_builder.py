@@ -273,6 +273,10 @@ ERRORS: list[tuple[Mapping[str, bytes | str], str]] = [
         r"fer2013\.csv has 13 rows and fer2013new\.csv 14: .* complete",
     ),
     ({"fer2013new.csv": votes([*ROWS, ROWS[-1]]), "fer2013.csv": pixels()}, "has 14 rows and fer2013new.csv 15"),
+    (
+        {"fer2013new.csv": votes(), "fer2013.csv": "\n".join(["emotion,pixels,Usage", *["0,1"] * len(ROWS)])},
+        r"no usable picture \(the first: fer2013\.csv row 0: has 2 columns, expected 3\)",
+    ),
 ]
 
 
