@@ -22,6 +22,8 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 from PIL import Image
 
 #: Rows and columns that are left of a picture.
@@ -162,15 +164,14 @@ def near_groups(small: np.ndarray, which: np.ndarray, mirrored: bool = False) ->
     for i, j in pairs_within(values ^ MIRROR if mirrored else values, values, MAX_BITS):
         a, b = usable[i], usable[j]
         while len(a):
-            first = _resolved(first)
             apart = first[a] != first[b]  # of very many equal pictures few pairs are compared
             a, b = a[apart], b[apart]
             left, right = a[:_FITS_AT_ONCE], b[:_FITS_AT_ONCE]
             near = _near(small[left][:, :, ::-1] if mirrored else small[left], small[right])
-            for one, other in zip(left[near].tolist(), right[near].tolist(), strict=True):
-                _join(first, one, other)
+            if near.any():
+                first = _joined(first, left[near], right[near])
             a, b = a[_FITS_AT_ONCE:], b[_FITS_AT_ONCE:]
-    return _resolved(first)
+    return first
 
 
 def _near(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -180,16 +181,9 @@ def _near(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return near
 
 
-def _join(first: np.ndarray, left: int, right: int) -> None:
-    while first[left] != left:
-        left = first[left]
-    while first[right] != right:
-        right = first[right]
-    first[max(left, right)] = min(left, right)
-
-
-def _resolved(first: np.ndarray) -> np.ndarray:
-    """Every entry follows its group to the first member."""
-    while (further := first[first]).tobytes() != first.tobytes():
-        first = further
-    return first
+def _joined(first: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`first` after the groups of left[i] and right[i] have become one, for all i."""
+    pairs = scipy.sparse.coo_array((np.ones(len(left), bool), (first[left], first[right])), (len(first), len(first)))
+    _, component = scipy.sparse.csgraph.connected_components(pairs, directed=False)
+    _, lowest = np.unique(component, return_index=True)
+    return lowest[component[first]]

@@ -1,7 +1,7 @@
 """Emotion names, and how every spelling that data sets use maps onto them.
 
-Label order differs from data set to data set and from release to release, so nothing in this project
-ever passes a class *number* from one place to another without its list of names beside it.
+The order of labels differs from data set to data set and from release to release, so nothing in this project
+passes a class *number* from one place to another without its list of names beside it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,9 @@ _SPELLINGS = {
 }  # fmt: skip
 
 
-class UnknownLabel(ValueError):
-    """A class name that is no spelling of a known emotion."""
-
-
-def canonical(name: str) -> str:
-    """The canonical emotion for a data set's own spelling ("Happy", "sad", "SURPRISE").
-
-    Raises UnknownLabel, naming the spelling and what is accepted.
-    """
-    try:
-        return _SPELLINGS[name.strip().lower()]
-    except KeyError:
-        known = ", ".join(sorted(_SPELLINGS))
-        raise UnknownLabel(f"unknown class {name!r}; known spellings are: {known}") from None
+def canonical(name: str) -> str | None:
+    """The canonical emotion for a data set's own spelling ("Happy", "sad", "SURPRISE"); None for any other word."""
+    return _SPELLINGS.get(name.strip().lower())
 
 
 def positions(names: tuple[str, ...], within: tuple[str, ...]) -> list[int]:

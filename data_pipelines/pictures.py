@@ -9,15 +9,16 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from data_pipelines.common.text import reason
 from data_pipelines.sources import MAX_MEMBER_BYTES
 
-#: More decoded pixels than this is no photograph of a face but an attack on the memory.
+#: A picture with more pixels is refused: it is no photograph of a face, and decoding it could exhaust the memory.
 MAX_PIXELS = 64_000_000
 
-#: A larger picture is made smaller, so that what a data set stores is bounded; twice the network's 224 and more.
+#: Larger pictures are stored with this longer side, more than twice the network's 224: it bounds the data set.
 MAX_SIDE = 512
 
-#: Faces are looked for in a picture of at most this many pixels a side: they are found as well, and much sooner.
+#: Faces are looked for in a picture of at most this many pixels a side: as many are found, and much sooner.
 MAX_SIDE_FOR_FACES = 1280
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -69,22 +70,16 @@ def decode(data: bytes, within: int = 0) -> Image.Image:
     except UnidentifiedImageError:
         raise BadPicture("no JPEG, PNG, WebP, BMP or TIFF picture") from None
     except Exception as error:  # for damaged files Pillow raises nearly every type there is
-        raise BadPicture(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise BadPicture(f"cannot be decoded ({reason(error)})") from None
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """The picture as PNG, without loss."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def encode(image: Image.Image, lossy: bool) -> bytes:
+def encode(image: Image.Image, lossy: bool = False) -> bytes:
     """As JPEG of high quality without colour subsampling where the picture was lossy already, else as PNG."""
-    if not lossy:
-        return encode_png(image)
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=95, subsampling=0)
+    if lossy:
+        image.save(stream, "JPEG", quality=95, subsampling=0)
+    else:
+        image.save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines import pictures, staging
 from data_pipelines.builders import builder_class
 from data_pipelines.common.errors import DataError, UsageError
+from data_pipelines.common.files import replace_folder
+from data_pipelines.common.tables import aligned
+from data_pipelines.common.text import counted, reason
 from data_pipelines.sources import open_source
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ def prepare(
         )
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-        _move(_path(cls, config, folder / "whole"), target, aside=folder / "replaced")
+        replace_folder(_path(cls, config, folder / "whole"), target, aside=folder / "replaced")
     return _report(name, data_dir, already_prepared=False)
 
 
@@ -84,7 +87,7 @@ def _form(side: int, faces: Faces | None) -> Form:
         raise UsageError(f"--size {side}: pictures are stored with 8 to {pictures.MAX_SIDE} pixels a side")
     if faces is None:
         return Form(side)
-    from data_pipelines.faces.cut import FaceCrop
+    from data_pipelines.faces.crop import FaceCrop
 
     return Form(side, FaceCrop(faces.detector, faces.model, faces.align, side or COMMON_SIDE), faces.recrop)
 
@@ -106,7 +109,7 @@ def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilde
         builder = tfds.builder_from_directory(str(path))
         complete = {"layout", "form"} <= (builder.info.metadata or {}).keys()
     except Exception as error:  # TFDS has no common type for a damaged folder
-        raise DataError(f"{path}: cannot be read ({_flat(error)}); run: {again} --overwrite") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); run: {again} --overwrite") from error
     if not complete:
         raise DataError(f"{path}: was not prepared by this version of the project; run: {again} --overwrite")
     return builder
@@ -119,19 +122,15 @@ def describe(report: dict[str, Any]) -> str:
     rows = [["split", "examples", *classes]]
     for split, numbers in report["splits"].items():
         rows.append([split, f"{numbers['examples']:,}", *(f"{numbers['classes'][label]:,}" for label in classes)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{report['name']} {state} (layout: {report['layout']})"]
-    for split, *numbers in rows:
-        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
-        lines.append("  ".join(["", split.ljust(widths[0]), *cells]))
+    lines = [f"{report['name']} {state} (layout: {report['layout']})", *(f"  {line}" for line in aligned(rows))]
     skipped = report["skipped"]
     lines.append(f"skipped: {len(skipped):,}")
     lines += [f"  {entry['path']}: {entry['why']}" for entry in skipped[:_SHOWN]]
     if len(skipped) > _SHOWN:
         lines.append(f"  and {len(skipped) - _SHOWN:,} more")
     if faces := report["faces"]:
-        whole = f"{len(faces['whole']):,} pictures without one kept whole"
-        lines.append(f"faces: {faces['found']:,} cut out ({faces['detector']}); {whole}")
+        whole = counted(len(faces["whole"]), "picture")
+        lines.append(f"faces: {faces['found']:,} cut out ({faces['detector']}); {whole} without one kept whole")
         lines += [f"  {path}" for path in faces["whole"][:_SHOWN]]
     lines += [f"note: {note}" for note in report["notes"]]
     return "\n".join([*lines, report["protocol"], f"data: {report['path']}"])
@@ -169,10 +168,6 @@ def _path(cls: type[FaceBuilder], config: str | None, root: Path) -> Path:
     return root.joinpath(cls.name, *([config] if config else []), str(cls.VERSION))
 
 
-def _flat(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 @contextlib.contextmanager
 def _clean_after_failure(folder: Path) -> Iterator[None]:
     """After an error removes the empty folders, up from `folder`, that were not there before."""
@@ -183,20 +178,6 @@ def _clean_after_failure(folder: Path) -> Iterator[None]:
         for path in new:
             with contextlib.suppress(OSError):
                 path.rmdir()
-        raise
-
-
-def _move(new: Path, target: Path, aside: Path) -> None:
-    """Puts `new` at `target`; what was there before comes back if that fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        new.rename(target)
-        return
-    target.rename(aside)
-    try:
-        new.rename(target)
-    except OSError:
-        aside.rename(target)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Read what users have as it is: a folder, a tar of any compression, a zip, or one file; nothing is unpacked.
+"""Reads what users have as it is: a folder, a tar of any compression, a zip, or one file; nothing is unpacked.
 
 Archives come from strangers, so nothing in them is ever written to disk, links and devices are ignored, and no
 member can make the reader hold more than MAX_MEMBER_BYTES at once.
@@ -6,6 +6,7 @@ member can make the reader hold more than MAX_MEMBER_BYTES at once.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import hashlib
@@ -17,11 +18,12 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import reason
 
-#: `read` cuts a member after this many bytes and one more, so that the receiver can tell that it was too long.
+#: `read` cuts a member one byte beyond this length, so that the receiver can tell that it was too long.
 MAX_MEMBER_BYTES = 64 << 20
 
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -29,25 +31,35 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar
 _CORRUPT = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, RuntimeError, OSError)
 
 
-class Source(Protocol):
+class Source(abc.ABC):
     """Named files, wherever they are."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        """`path` is that of the folder, the archive or the file."""
+        self.path = path
 
+    @abc.abstractmethod
     def names(self) -> list[str]:
         """Relative POSIX paths of all regular files, sorted, without the litter that operating systems leave."""
+
+    @abc.abstractmethod
+    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """One file of any length as a binary stream."""
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """The asked-for files, each once, in the order that suits the source (an archive's own order).
 
         A file longer than MAX_MEMBER_BYTES comes cut to MAX_MEMBER_BYTES + 1 bytes.
         """
-
-    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """One file of any length as a binary stream."""
+        for name in sorted(names):
+            with self.open(name) as stream:
+                data = stream.read(MAX_MEMBER_BYTES + 1)
+            yield name, data
 
     def fingerprint(self) -> str:
         """Equal for equal content: the file's sha256; for a folder one over names, sizes and times of change."""
+        with _one_line_errors(self.path), self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
@@ -89,25 +101,16 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _CORRUPT as error:
-        why = " ".join(str(error).split()) or type(error).__name__
         way_out = "if it was downloaded, get it again"
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
             way_out = "give yourself permission to read it"
         elif isinstance(error, OSError) and error.errno == errno.ELOOP:
             way_out = "remove the link, which leads back to itself"
-        raise DataError(f"{path}: cannot be read ({why}); {way_out}") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); {way_out}") from error
 
 
-def _sha256(path: Path) -> str:
-    with _one_line_errors(path), path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-class _Folder:
+class _Folder(Source):
     """A folder on the user's own disk: links to files are followed, links to folders (loops) are not."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         def fail(error: OSError) -> None:
@@ -129,12 +132,6 @@ class _Folder:
         with _one_line_errors(self.path):
             return sorted(name for name, _ in self._files())
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        for name in sorted(names):
-            with self.open(name) as stream:
-                data = stream.read(MAX_MEMBER_BYTES + 1)
-            yield name, data
-
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         with _one_line_errors(self.path / name), (self.path / name).open("rb") as stream:
@@ -146,35 +143,20 @@ class _Folder:
         return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-class _File:
+class _File(Source):
     """One file that is no archive."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     def names(self) -> list[str]:
         return [self.path.name]
-
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        for name in names:
-            with self.open(name) as stream:
-                data = stream.read(MAX_MEMBER_BYTES + 1)
-            yield name, data
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         with _one_line_errors(self.path), self.path.with_name(name).open("rb") as stream:
             yield stream
 
-    def fingerprint(self) -> str:
-        return _sha256(self.path)
 
-
-class _Tar:
+class _Tar(Source):
     """A tar, always read from front to back: going back in a compressed one would start it all over."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     def _members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
         while (member := archive.next()) is not None:
@@ -226,15 +208,9 @@ class _Tar:
                     return
         raise DataError(f"{self.path}: has no file {name!r}")
 
-    def fingerprint(self) -> str:
-        return _sha256(self.path)
 
-
-class _Zip:
+class _Zip(Source):
     """A zip; its directory is at the end, so its members can be read in any order."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     @staticmethod
     def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -266,6 +242,3 @@ class _Zip:
             archive.open(self._members(archive)[name]) as stream,
         ):
             yield stream
-
-    def fingerprint(self) -> str:
-        return _sha256(self.path)

@@ -1,4 +1,4 @@
-"""Which examples of a prepared data set belong to what: opened by name, and cut into training and validation.
+"""The splits of a prepared data set: opened by name, and cut into training and validation.
 
 Legend: N examples of a split, H W stored height and width, C colour channels (1 or 3).
 """
@@ -17,11 +17,11 @@ import simplejpeg
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_pipelines import labels, prepare
+from data_pipelines import labels, prepare, staging
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import counted
 
 Batch = dict[str, np.ndarray]
-_AT_ONCE = 1024  # records that are read together where all are looked at
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ class Split:
 
     def scan(self) -> Iterator[dict[str, Any]]:
         """All records in order, their pictures still encoded."""
-        for start in range(0, len(self), _AT_ONCE):
-            yield from self.records.__getitems__([int(n) for n in self.numbers[start : start + _AT_ONCE]])
+        return staging.read_records(self.records, self.numbers)
 
     def labels(self) -> np.ndarray:
         """(N,) int32 classes."""
@@ -214,5 +213,6 @@ def _apportion(counts: np.ndarray, draws: int, rng: Any) -> np.ndarray:
 
 def _cut(split: Split, chosen: np.ndarray, fraction: float) -> tuple[Split, Split]:
     if chosen.all() or not chosen.any():
-        raise DataError(f"holding out {fraction:g} of {len(split)} examples of {split.name} leaves an empty split")
+        examples = counted(len(split), "example")
+        raise DataError(f"holding out {fraction:g} of {examples} of {split.name} leaves an empty split")
     return split.part(~chosen, "rest"), split.part(chosen, "held out")

@@ -1,32 +1,43 @@
-"""Finished pictures of one split on their way into a data set: files of a few thousand that outlive an interruption.
+"""Finished pictures of one split on their way into a data set, in files of a few thousand that survive an interruption.
 
-The source decides in which order pictures come (an archive has its own), the data set in which they are stored, and
-neither may need the memory for all of them. So they are written as they come, part by part, and read again in order.
-A part counts once its list is beside it; what an interruption leaves half-written is written again.
+The source decides in which order pictures come (an archive has its own), the data set in which order they are stored,
+and they may not all fit into memory. So they are written as they come, part by part, and then read in order. A part
+counts once its list is beside it; what an interruption leaves half-written is written again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
+import functools
 import itertools
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from array_record.python import array_record_data_source, array_record_module
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.files import locked, write_text
+from data_pipelines.common.text import counted, one_line
 
 PART = 2048  # pictures that an interruption can cost
 _SHARD_BYTES = 64 << 20
-_AT_ONCE = 64  # records that are read together
+_AT_ONCE = 256  # records that are read together
+
+
+def read_records(records: Any, numbers: Sequence[int] | np.ndarray) -> Iterator[Any]:
+    """Records by their numbers, one at a time; `records` gives several at once by `__getitems__`, which is faster."""
+    for start in range(0, len(numbers), _AT_ONCE):
+        yield from records.__getitems__([int(number) for number in numbers[start : start + _AT_ONCE]])
+
+
+#: Starts to stream the records of a shard, each with its position in the split.
+Shard = Callable[[], Iterator[tuple[int, bytes]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +60,12 @@ class Stage:
         """Goes on from the whole parts that are there."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lists = [json.loads(path.read_text()) for path in self._whole()]
+        lists = (self._path(part, "json") for part in itertools.count())
+        self._lists = [json.loads(path.read_text()) for path in itertools.takewhile(Path.exists, lists)]
         self.sizes = [size for part in self._lists for size in part["sizes"]]
 
     def _path(self, part: int, suffix: str) -> Path:
         return self._folder / f"part-{part:05}.{suffix}"
-
-    def _whole(self) -> list[Path]:
-        found = (self._path(part, "json") for part in itertools.count())
-        return list(itertools.takewhile(Path.exists, found))
 
     @property
     def taken(self) -> int:
@@ -79,68 +87,57 @@ class Stage:
 
     def _write(self, pictures: Iterator[Finished]) -> None:
         number = len(self._lists)
-        listed: dict[str, list[object]] = {key: [] for key in ("orders", "sizes", "labels", "shapes", "bad", "whole")}
+        part: dict[str, Any] = {"taken": 0}
+        part |= {key: [] for key in ("orders", "sizes", "labels", "shapes", "bad", "whole")}
         writer = array_record_module.ArrayRecordWriter(str(self._path(number, "array_record")), "group_size:1")
-        taken = 0
         for picture in pictures:
-            taken += 1
+            part["taken"] += 1
             if picture.bad:
-                listed["bad"].append({"path": picture.name, "why": picture.bad})
+                part["bad"].append({"path": picture.name, "why": picture.bad})
                 continue
             writer.write(picture.record)
-            for key, value in zip(
-                ("orders", "sizes", "labels", "shapes"),
-                (picture.order, len(picture.record), picture.label, picture.shape),
-                strict=True,
-            ):
-                listed[key].append(value)
+            part["orders"].append(picture.order)
+            part["sizes"].append(len(picture.record))
+            part["labels"].append(picture.label)
+            part["shapes"].append(picture.shape)
             if picture.whole:
-                listed["whole"].append({"path": picture.name, "why": "no face found"})
+                part["whole"].append({"path": picture.name, "why": "no face found"})
         writer.close()
-        temporary = self._path(number, "tmp")
-        temporary.write_text(json.dumps({"taken": taken, **listed}))
-        os.replace(temporary, self._path(number, "json"))
-        self._lists.append({"taken": taken, **listed})
-        self.sizes += listed["sizes"]
+        write_text(self._path(number, "json"), json.dumps(part))
+        self._lists.append(part)
+        self.sizes += part["sizes"]
 
-    def shards(self) -> list[Callable[[], Iterator[tuple[int, bytes]]]]:
+    def shards(self) -> list[Shard]:
         """All records by rising order, in shards of some 64 MB: functions that stream (position, record)."""
         orders = np.array([order for part in self._lists for order in part["orders"]], np.int64)
-        paths = [
-            str(self._path(part, "array_record")) for part in range(len(self._lists)) if self._lists[part]["orders"]
-        ]
+        paths = [str(self._path(number, "array_record")) for number, part in enumerate(self._lists) if part["orders"]]
         ranks = np.argsort(orders, kind="stable")
         pieces = max(1, min(len(ranks), -(-sum(self.sizes) // _SHARD_BYTES)))
 
         def stream(numbers: np.ndarray, start: int) -> Iterator[tuple[int, bytes]]:
             with array_record_data_source.ArrayRecordDataSource(paths) as source:
-                for at in range(0, len(numbers), _AT_ONCE):
-                    records = source.__getitems__([int(i) for i in numbers[at : at + _AT_ONCE]])
-                    yield from enumerate(records, start + at)
+                yield from enumerate(read_records(source, numbers), start)
 
         starts = np.linspace(0, len(ranks), pieces + 1).astype(int)
-        return [
-            lambda a=a, b=b: stream(ranks[a:b], int(a))  # type: ignore[misc]
-            for a, b in itertools.pairwise(starts)
-        ]
+        return [functools.partial(stream, ranks[a:b], int(a)) for a, b in itertools.pairwise(starts)]
 
 
 @contextlib.contextmanager
 def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
     """A folder for a data set that is being prepared; what an interrupted run of the same `task` finished is in it.
 
-    It goes when the data set is there, and when it cannot be made. After an interruption, or where the disk fails, it
-    stays if it holds whole parts, until the same data set is prepared again. Raises DataError where the disk fails or
-    somebody else is at work in it; KeyboardInterrupt comes back with a message.
+    It is removed when the data set is there, and when it cannot be made. After an interruption or a failure of the disk
+    it stays if it holds whole parts, until the same data set is prepared again. Raises DataError where the disk fails
+    or another process works in it; KeyboardInterrupt is raised again with a message.
     """
     folder = root / f"incomplete.{name.replace('/', '.')}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise DataError(f"cannot write the data set to {root} ({error.strerror}); nothing was kept") from error
-    with lock:
-        _take(lock, folder, name)
+    busy = DataError(f"another process is preparing {name} in {folder}; wait until it is done")
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / "lock", busy))
+        except OSError as error:
+            raise DataError(f"cannot write the data set to {root} ({error.strerror}); nothing was kept") from error
         kept = 0
         try:
             _clear(folder, task)
@@ -152,20 +149,13 @@ def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
             kept = sum(json.loads(part.read_text())["taken"] for part in folder.glob("parts/*/*.json"))
             what = "nothing was kept"
             if kept:
-                what = f"{kept:,} finished pictures are kept in {folder}, and the same command goes on from there"
+                what = f"{counted(kept, 'finished picture')} kept in {folder}; the same command goes on from there"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"interrupted; {what}") from None
             raise DataError(f"cannot write the data set to {root} ({why}); {what}") from error
         finally:
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take(lock: IO[str], folder: Path, name: str) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise DataError(f"another process is preparing {name} in {folder}; wait until it is done") from None
 
 
 def _clear(folder: Path, task: dict[str, Any]) -> None:
@@ -182,12 +172,12 @@ def _clear(folder: Path, task: dict[str, Any]) -> None:
 
 
 def _interruption(error: BaseException) -> str | None:
-    """Why work stopped that can go on later; None for an error that would come again."""
+    """Why work was interrupted that can go on later; None for an error that would occur again."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, OSError):
-        return error.strerror or " ".join(str(error).split())
-    words = " ".join(str(error).split())
+        return error.strerror or one_line(error)
+    words = one_line(error)
     if isinstance(error, RuntimeError) and ("write() failed" in words or "Failed to finalize writing" in words):
         return words.split(";")[0][:300]  # ArrayRecord's, for an OSError
     return None

@@ -2,28 +2,27 @@
 
 Pictures are *equal* if they decode to the same pixels; a colour picture without any colour counts as grey. *Near
 duplicates* are defined in `hashing`. Duplicates are counted as the pictures beyond the first of each group. A picture
-is *blank* if no channel's standard deviation reaches `audit_findings.BLANK` grey levels. A size is *odd* if more than
+is *blank* if no channel's standard deviation reaches `findings.BLANK` grey levels. A size is *odd* if more than
 half of all pictures have another one in common.
 """
 
 from __future__ import annotations
 
-import collections
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from data_pipelines import prepare
+from data_pipelines import prepare, staging
 from data_pipelines.audit import findings
 from data_pipelines.builders import BUILDERS, builder_class
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.tables import aligned
+from data_pipelines.common.text import LONG, counted, first_of, progress, shown
+from data_pipelines.common.threads import ordered
 from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source, open_source
 
@@ -31,18 +30,15 @@ if TYPE_CHECKING:
     from data_pipelines.builders.base import FaceBuilder, Picture, Plan
 
 _MOST_SPECIFIC_FIRST = ("ferplus", "fer2013", "rafdb", "affectnet", "folder")
-_TASK_PICTURES, _TASK_BYTES = 32, 8 << 20  # what a thread is given at once
-_RECORDS_AT_ONCE = 256
 _SHOWN = 3  # examples that the text for people names
-SHORT, LONG = 200, 2000  # letters that people are shown of a name, and of a sentence with names in it
 _MOMENTS = ("mean", "deviation")
 _WAY_OUT = "To see them: --html FILE writes a page with example pictures of each finding; --json lists them by name."
 
-#: The findings in several pictures: key in a report -> title, and a verb for pictures of two splits.
+#: The findings in several pictures: key in a report -> title, and what those of one split are to those of another.
 DUPLICATES = {
-    "exact_duplicates": ("exact duplicates", "equal"),
-    "near_duplicates": ("near duplicates", "nearly equal"),
-    "mirrored": ("mirrored duplicates", "mirror"),
+    "exact_duplicates": ("exact duplicates", "equal to"),
+    "near_duplicates": ("near duplicates", "nearly equal to"),
+    "mirrored": ("mirrored duplicates", "mirroring"),
 }
 #: The findings in single pictures: key in a report -> title.
 SINGLES = {
@@ -85,33 +81,24 @@ def _open_prepared(name: str, data_dir: str | None) -> Opened:
     builder = prepare.read_info(name, data_dir)
     classes = tuple(builder.info.features["label"].names)
     metadata = builder.info.metadata
-    head = {"kind": "prepared", "data_set": name, "layout": metadata["layout"], "protocol": metadata["protocol"]}
+    kept = {key: metadata[key] for key in ("layout", "protocol", "notes")}
 
     def stream(split: str) -> Iterator[Picture]:
         records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        for start in range(0, len(records), _RECORDS_AT_ONCE):
-            numbers = range(start, min(start + _RECORDS_AT_ONCE, len(records)))
-            for number, record in zip(numbers, records.__getitems__(list(numbers)), strict=True):
-                name = record["name"].decode("utf-8", "replace")
-                yield Picture(number, name, record["image"], classes[record["label"]])
+        for number, record in enumerate(staging.read_records(records, range(len(records)))):
+            yield Picture(number, record["name"].decode("utf-8", "replace"), record["image"], classes[record["label"]])
 
     splits = {split: builder.info.splits[split].num_examples for split in _training_first(metadata["counts"])}
-    return Opened({**head, "notes": list(metadata["notes"])}, classes, splits, stream, list(metadata["skipped"]))
+    head = {"kind": "prepared", "data_set": name, **kept}
+    return Opened(head, classes, splits, stream, list(metadata["skipped"]))
 
 
 def _open_path(path: str) -> Opened:
     name, builder, plan = recognise(open_source(path))
-    # No protocol: several data sets come in like folders, so that another one's words could be read here.
-    head = {"kind": "path", "data_set": name, "layout": plan.layout, "protocol": None}
-
+    # No protocol: folders of several data sets look alike, so that it could be that of another one.
+    head = {"kind": "path", "data_set": name, "layout": plan.layout, "protocol": None, "notes": list(plan.notes)}
     splits = {split: plan.splits[split].expected for split in _training_first(plan.splits)}
-    return Opened(
-        {**head, "notes": list(plan.notes)},
-        builder.CLASSES,
-        splits,
-        lambda split: plan.splits[split].pictures(),
-        builder.skipped.entries,
-    )
+    return Opened(head, builder.CLASSES, splits, lambda split: plan.splits[split].pictures(), builder.skipped.entries)
 
 
 def _training_first(splits: Iterable[str]) -> list[str]:
@@ -156,8 +143,8 @@ def audit(what: str, *, data_dir: str | None = None) -> dict[str, Any]:
     opened = open_pictures(what, data_dir)
     scan = _scan(opened)
     if not scan.names:
-        first = "".join(" (the first: {path}: {why})".format(**entry) for entry in opened.unusable[:1])
-        raise DataError(f"{what}: no usable picture among {sum(opened.splits.values()):,}{first}")
+        total = sum(opened.splits.values())
+        raise DataError(f"{what}: no usable picture among {total:,}{first_of(opened.unusable)}")
     return {
         "what": what,
         "data_dir": data_dir,
@@ -196,23 +183,17 @@ def _splits(report: dict[str, Any]) -> list[str]:
         if by_channel:
             cells += [" ".join(decimal(channel[key]) for channel in numbers["channels"]) for key in _MOMENTS]
         pixels.append([shown(split), *cells])
-    return [*_table(rows), *_table(pixels)]
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return ["  ".join(["", row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, cells, strict=True)]
+    return [f"  {line}" for table in (rows, pixels) for line in aligned(table)]
 
 
 def _found(report: dict[str, Any]) -> list[str]:
     lines = []
-    for key, (title, verb) in DUPLICATES.items():
+    for key, (title, relation) in DUPLICATES.items():
         kind = report[key]
-        groups = f" in {kind['total']:,} groups, {kind['conflicting']:,} of them with different labels"
-        equal = f"; {kind['equal_files']:,} are equal files" if kind.get("equal_files") else ""
+        groups = f" in {counted(kind['total'], 'group')}, {kind['conflicting']:,} of them with different labels"
+        equal = f"; {counted(kind['equal_files'], 'equal file')}" if kind.get("equal_files") else ""
         lines.append(f"{title}: {kind['pictures']:,}{f'{groups}{equal}' if kind['total'] else ''}")
-        lines += [f"  {leak}" for leak in leaks(kind, verb)]
+        lines += [f"  {leak}" for leak in leaks(kind, relation)]
         for group in kind["listed"][:_SHOWN]:
             rest = f" and {group['size'] - _SHOWN:,} more" if group["size"] > _SHOWN else ""
             pictures = group["pictures"][:_SHOWN]
@@ -226,10 +207,10 @@ def _found(report: dict[str, Any]) -> list[str]:
     return [*lines, f"sizes: {sizes(report)}"]
 
 
-def leaks(kind: dict[str, Any], verb: str) -> list[str]:
+def leaks(kind: dict[str, Any], relation: str) -> list[str]:
     """For each pair of splits, in words, how many pictures of one are in the other as well."""
     return [
-        f"{leak['pictures']:,} pictures of {shown(leak['split'])} {verb} one of {shown(leak['like'])}"
+        f"{counted(leak['pictures'], 'picture')} of {shown(leak['split'])} {relation} one of {shown(leak['like'])}"
         for leak in kind["leaks"]
         if leak["pictures"]
     ]
@@ -258,13 +239,6 @@ def decimal(number: float | None) -> str:
     return "-" if number is None else f"{number:.3f}"
 
 
-def shown(text: str, longest: int = SHORT) -> str:
-    """A name from a stranger's file, which must not steer a terminal: without control characters, and not too long."""
-    if len(text) > longest:
-        text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _scan(opened: Opened) -> findings.Scan:
     """Measures all pictures, in as many threads as there are cores (Pillow lets them run)."""
     rows = bytearray()  # it grows in place
@@ -272,9 +246,8 @@ def _scan(opened: Opened) -> findings.Scan:
     names: list[str] = []
     sums = [np.zeros((3, 3), np.int64) for _ in opened.splits]
     for number, (split, expected) in enumerate(opened.splits.items()):
-        bar = tqdm(total=expected, desc=f"audit {split}", unit=" pictures", file=sys.stderr, disable=None)
-        with bar:
-            for picture, result in _in_threads(_tasks(opened.stream(split))):
+        with progress(f"audit {split}", expected) as bar:
+            for picture, result in ordered(_measure, opened.stream(split)):
                 bar.update()
                 if isinstance(result, BadPicture):
                     opened.unusable.append({"path": picture.name, "why": str(result)})
@@ -291,40 +264,8 @@ def _scan(opened: Opened) -> findings.Scan:
     return findings.Scan(tuple(opened.splits), opened.classes, table, names, sums)
 
 
-def _tasks(stream: Iterator[Picture]) -> Iterator[list[Picture]]:
-    """Cuts a stream into parts of bounded size."""
-    task: list[Picture] = []
-    size = 0
-    for picture in stream:
-        task.append(picture)
-        size += len(picture.image)
-        if len(task) == _TASK_PICTURES or size > _TASK_BYTES:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
-
-
-def _in_threads(tasks: Iterator[list[Picture]]) -> Iterator[tuple[Picture, findings.Measured | BadPicture]]:
-    """Each picture with its measures, in order; only a few tasks are in memory at once."""
-    workers = os.cpu_count() or 1
-    running: collections.deque[tuple[list[Picture], Future[list[findings.Measured | BadPicture]]]] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for task in tasks:
-            running.append((task, pool.submit(_measure, task)))
-            if len(running) > 2 * workers:
-                done, future = running.popleft()
-                yield from zip(done, future.result(), strict=True)
-        while running:
-            done, future = running.popleft()
-            yield from zip(done, future.result(), strict=True)
-
-
-def _measure(task: list[Picture]) -> list[findings.Measured | BadPicture]:
-    results: list[findings.Measured | BadPicture] = []
-    for picture in task:
-        try:
-            results.append(findings.measure(picture.image))
-        except BadPicture as error:
-            results.append(error)
-    return results
+def _measure(picture: Picture) -> findings.Measured | BadPicture:
+    try:
+        return findings.measure(picture.image)
+    except BadPicture as error:
+        return error

@@ -46,7 +46,7 @@ class Scan:
     sums: list[np.ndarray]  # of each split: `Measured.sums` added up
 
     def member(self, number: int) -> dict[str, Any]:
-        """A picture for people."""
+        """A picture as a report names it."""
         row = self.rows[number]
         return {"split": self.splits[row["split"]], "label": self.classes[row["label"]], "name": self.names[number]}
 
@@ -191,7 +191,7 @@ def _summary(scan: Scan, group: np.ndarray, content: np.ndarray) -> dict[str, An
 
 
 def _group(scan: Scan, members: np.ndarray) -> dict[str, Any]:
-    """A group for people: of each split and label one picture first, so that the difference is seen soon."""
+    """A group as a report lists it: one picture of each split and label first, so that differences are seen at once."""
     before: Counter[tuple[int, int]] = Counter()
     turns = []
     for number in members.tolist():

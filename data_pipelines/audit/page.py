@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from data_pipelines import hashing, pictures
 from data_pipelines.audit import audit
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import LONG, SHORT, shown
 
 GROUPS = 12  # of each kind of group, so that the page stays at a few MB
 IN_GROUP = 6
@@ -155,16 +156,16 @@ def _thumbnail(data: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _text(text: str, longest: int = audit.SHORT) -> str:
+def _text(text: str, longest: int = SHORT) -> str:
     """Any text as HTML."""
-    return html.escape(audit.shown(text, longest))
+    return html.escape(shown(text, longest))
 
 
 def _page(report: dict[str, Any], thumbnails: dict[_Key, str]) -> str:
     title = f"Audit of {_text(report['what'])}"
     sections = [_section(report, key, thumbnails) for key in (*audit.DUPLICATES, *audit.SINGLES)]
     kind = "prepared data set" if report["kind"] == "prepared" else f"read as {_text(report['data_set'])}"
-    notes = "".join(f"<li>{_text(note, audit.LONG)}</li>" for note in report["notes"])
+    notes = "".join(f"<li>{_text(note, LONG)}</li>" for note in report["notes"])
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -178,7 +179,7 @@ def _page(report: dict[str, Any], thumbnails: dict[_Key, str]) -> str:
 <header>
 <h1>{title}</h1>
 <p>{report["all"]["pictures"]:,} pictures; {kind}, layout: {_text(report["layout"])}.
-{_text(report["protocol"] or "", audit.LONG)}</p>
+{_text(report["protocol"] or "", LONG)}</p>
 {f"<ul>{notes}</ul>" if notes else ""}
 </header>
 <main>

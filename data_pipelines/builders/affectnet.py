@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import csv
+import dataclasses
 import functools
 import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from data_pipelines.builders import tables
-from data_pipelines.builders.base import BadPicture, FaceBuilder, Picture, Plan
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan, differences
+from data_pipelines.builders.tables import ClassFolders, Row, cells, quote
 from data_pipelines.common.errors import DataError
-from data_pipelines.labels import AFFECTNET_CODES, EMOTIONS, UnknownLabel, canonical
+from data_pipelines.common.text import counted
+from data_pipelines.labels import AFFECTNET_CODES, EMOTIONS, SEVEN, canonical
+from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source
-
-_Row = list[str] | csv.Error
 
 OFFICIAL = ("train", "validation")
 
@@ -80,17 +81,18 @@ class AffectNet(FaceBuilder):
         names = source.names()
         if found := tables.find(names, tuple(_TABLES)):
             return self._plan_older(source, names, found)
-        if (root := _find_sets(names)) is not None:
-            return self._plan_newer(source, names, root)
+        pictures = list(filter(tables.is_picture, names))
+        sets = ClassFolders.find(pictures, _SETS, {"images": "images"}.get)  # not of classes, but laid out like them
+        if sets and sets.known:
+            return self._plan_newer(source, names, sets)
         labels = tables.find(names, ("labels.csv",))
         if labels and _names_a_picture(source, labels[0], _below(names, labels[0])):
             return self._plan_subset(source, names, labels[0])
-        where = str(source.path)
-        if folders := tables.class_folders(names, _FOLDERS, _folder_label, _KNOWN, where):
+        if folders := ClassFolders.find(pictures, _FOLDERS, _folder_label):
             return self._plan_folders(source, folders, labels[:1])
         if labels:
             return self._plan_subset(source, names, labels[0])  # says what is wrong with it
-        raise DataError(f"{where}: no AffectNet recognised; expected {_EXPECTED}")
+        raise DataError(f"{source.path}: no AffectNet recognised; expected {_EXPECTED}")
 
     def _plan_older(self, source: Source, names: list[str], found: list[str]) -> Plan:
         """Pictures by training.csv and validation.csv."""
@@ -99,44 +101,46 @@ class AffectNet(FaceBuilder):
         notes = []
         dropped: Counter[int] = Counter()
         for table in found:
-            split = _TABLES[table.rpartition("/")[2].lower()]
+            split = _TABLES[tables.base(table).lower()]
             if split in wanted:
                 notes.append(f"{table} was not used: there is another {split} table")
                 continue
-            with source.open(table) as opened:
-                rows, columns = _after_header(tables.read_rows(opened), f"{source.path}: {table}")
-                read = functools.partial(_read_older, columns, dropped)
-                wanted[split] = tables.match(self.skipped, table, rows, read, files)
-        splits = tables.make_splits(source, self.skipped, {split: wanted.get(split, {}) for split in OFFICIAL})
+            rows, columns = _after_header(tables.read_rows(source, table), f"{source.path}: {table}")
+            read = functools.partial(_read_older, columns, dropped, split)
+            wanted[split] = {}
+            wanted |= tables.match(self.skipped, table, rows, read, files)
+        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, tables.stream)
         if dropped:
             parts = [f"{number:,} with {code} ({_DROPPED[code]})" for code, number in sorted(dropped.items())]
             notes.append(f"left out, as they show no emotion: {', '.join(parts)}")
         for split in splits:
-            notes += _compare(split, Counter(label for _, _, label in wanted[split].values()))
+            notes += _compare(split, Counter(picture.label for picture in wanted[split].values()))
         notes += tables.absent(splits, OFFICIAL)
         return Plan("official, older (CSV files)", _OFFICIAL_PROTOCOL, splits, notes, aligned=True)
 
-    def _plan_newer(self, source: Source, names: list[str], root: str) -> Plan:
+    def _plan_newer(self, source: Source, names: list[str], sets: ClassFolders) -> Plan:
         """Pictures with an annotation file each. Classes are not known before the files are read, with the pictures."""
-        there = set(names)
         wanted: dict[str, tables.Wanted] = {}
         notes = []
         for folder, split in _SETS.items():
+            inside = f"{sets.root}{folder}/"
+            images = [sets.root + name for name in sets.files if name.startswith(f"{folder}/images/")]
+            annotations = {name for name in names if name.startswith(inside) and name.endswith("_exp.npy")}
             wanted[split], bad = {}, []
-            for order, path in enumerate(name for name in names if _is_image(name, f"{root}{folder}")):
-                if _annotation(path) in there:
-                    wanted[split][path] = (order, path.removeprefix(root), "")
+            for order, path in enumerate(images):
+                if _annotation(path) in annotations:
+                    wanted[split][path] = Picture(order, path.removeprefix(sets.root), b"", "")
                 else:
-                    bad.append((path, f"its annotation {tables.quote(_annotation(path))} is not there"))
-            annotated = {_annotation(path) for path in wanted[split]}
-            expressions = (name for name in names if name.startswith(f"{root}{folder}/") and name.endswith("_exp.npy"))
-            bad += [(name, "its picture is not there") for name in expressions if name not in annotated]
-            tables.report(self.skipped, f"{root}{folder}", wanted[split], bad)
-            if wanted[split] and len(wanted[split]) not in _TOTALS[split]:
+                    bad.append((path, f"its annotation {quote(_annotation(path))} is not there"))
+            lonely = annotations.difference(map(_annotation, images))
+            bad += [(name, "its picture is not there") for name in sorted(lonely)]
+            tables.report(self.skipped, inside.rstrip("/"), wanted[split], bad)
+            number = len(wanted[split])
+            if number and number not in _TOTALS[split]:
                 seven, eight = _TOTALS[split]
                 total = f"the complete set has {seven:,} with 7 classes and {eight:,} with 8"
-                notes.append(f"{split}: {len(wanted[split]):,} pictures, {total}")
-        splits = tables.make_splits(source, self.skipped, wanted, self._newer_pictures)
+                notes.append(f"{split}: {counted(number, 'picture')}, {total}")
+        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, self._newer_pictures)
         notes += tables.absent(splits, OFFICIAL)
         return Plan("official, newer (annotation files)", _OFFICIAL_PROTOCOL, splits, notes, aligned=True)
 
@@ -151,33 +155,34 @@ class AffectNet(FaceBuilder):
                 labels[path] = _read_annotation(data)
             except BadPicture as error:
                 self.skipped.add(path, str(error))
-        for path, data in source.read([path for path in wanted if _annotation(path) in labels]):
-            order, name, _ = wanted[path]
-            yield Picture(order, name, data, labels[_annotation(path)])
+        usable = {path: picture for path, picture in wanted.items() if _annotation(path) in labels}
+        for path, data in source.read(usable):
+            yield dataclasses.replace(usable[path], image=data, label=labels[_annotation(path)])
 
     def _plan_subset(self, source: Source, names: list[str], table: str) -> Plan:
         """Pictures by labels.csv; the folder of a picture may be of another class than its row."""
         files = _below(names, table)
-        with source.open(table) as opened:
-            rows = tables.read_rows(opened)
-            columns = tables.columns(next(rows, []), ("pth", "label"), f"{source.path}: {table}")
-            read = functools.partial(_read_subset, columns)
-            wanted = tables.match(self.skipped, table, rows, read, files)
-        splits = tables.make_splits(source, self.skipped, {"train": wanted})
-        folders = ((_folder_label(f"/{name}".split("/")[-2]), label) for _, name, label in wanted.values())
-        different = sum(folder not in (None, label) for folder, label in folders)
-        notes = [f"{different:,} pictures have another class in {table} than their folder, and keep that of {table}"]
-        notes = notes[: different > 0] + tables.unused(files.values(), wanted, f"are in no usable row of {table}")
+        columns, rows = tables.open_table(source, table, ("pth", "label"))
+        read = functools.partial(_read_subset, columns)
+        wanted = tables.match(self.skipped, table, rows, read, files)
+        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, tables.stream)
+        pictures = wanted["train"]
+        folders = ((_folder_label(f"/{one.name}".split("/")[-2]), one.label) for one in pictures.values())
+        left = [path for path in files.values() if path not in pictures]
+        notes = tables.relabelled(table, folders)
+        notes += tables.unused(left, "picture", f" without a usable row in {table}")
         return Plan("Kaggle subset (labels.csv)", _SUBSET_PROTOCOL, splits, notes, aligned=True)
 
-    def _plan_folders(self, source: Source, folders: dict[str, tables.Wanted], labels: list[str]) -> Plan:
+    def _plan_folders(self, source: Source, folders: ClassFolders, labels: list[str]) -> Plan:
         """Pictures in folders with the name or the code of their class."""
-        classes = {name.split("/")[-2] for wanted in folders.values() for _, name, _ in wanted.values()}
-        numbered = not classes.isdisjoint(_CODES)
+        wanted = folders.labelled(
+            lambda name: _FOLDERS[name.partition("/")[0].lower()], _folder_label, _KNOWN, str(source.path)
+        )
+        numbered = any(name.split("/")[1] in _CODES for name in folders.files)
         notes = [f"numbers of folders are AffectNet's codes: {_IN_WORDS}"] if numbered else []
         notes += [f"{table} names no picture that is there and was not used" for table in labels]
         layout = f"Kaggle variant, {'numbered' if numbered else 'named'} folders"
-        splits = tables.make_splits(source, self.skipped, folders)
+        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"), tables.stream)
         return Plan(layout, _VARIANT_PROTOCOL, splits, notes, aligned=True)
 
 
@@ -188,33 +193,31 @@ def _by_folder_and_file(names: list[str]) -> dict[str, str]:
     return {"/".join(name.split("/")[-2:]): name for name in inside or pictures}
 
 
-def _after_header(rows: Iterator[_Row], where: str) -> tuple[Iterable[_Row], dict[str, int]]:
+def _after_header(rows: Iterator[Row], where: str) -> tuple[Iterable[Row], dict[str, int]]:
     """The rows without the header, which there may be or not, and the columns. Raises DataError."""
     first = next(rows, [])
-    if not isinstance(first, csv.Error) and len(first) > _HEADERLESS[_EXPRESSION]:
-        with contextlib.suppress(BadPicture):
-            _code(first[_HEADERLESS[_EXPRESSION]].strip())
-            return itertools.chain([first], rows), _HEADERLESS
+    with contextlib.suppress(BadPicture):
+        _code(cells(first, _HEADERLESS)[1])
+        return itertools.chain([first], rows), _HEADERLESS
     return rows, tables.columns(first, tuple(_HEADERLESS), where)
 
 
-def _read_older(columns: dict[str, int], dropped: Counter[int], row: _Row) -> tuple[str, str] | None:
-    """A row's picture and label; None, and counted, if it shows no emotion. Raises BadPicture."""
-    path, expression = tables.cells(row, columns)
+def _read_older(columns: Mapping[str, int], dropped: Counter[int], split: str, row: Row) -> tuple[str, str, str] | None:
+    """A row's picture, label and split; None, and counted, if it shows no emotion. Raises BadPicture."""
+    path, expression = cells(row, columns)
     code = _code(expression)
     if code in _DROPPED:
         dropped[code] += 1
         return None
-    return path, AFFECTNET_CODES[code]
+    return path, AFFECTNET_CODES[code], split
 
 
-def _read_subset(columns: dict[str, int], row: _Row) -> tuple[str, str]:
-    """A row's picture and label. Raises BadPicture."""
-    path, label = tables.cells(row, columns)
-    try:
-        return path, canonical(label)
-    except UnknownLabel:
-        raise BadPicture(f"unknown class {tables.quote(label)}") from None
+def _read_subset(columns: Mapping[str, int], row: Row) -> tuple[str, str, str]:
+    """A row's picture, label and split. Raises BadPicture."""
+    path, text = cells(row, columns)
+    if label := canonical(text):
+        return path, label, "train"
+    raise BadPicture(f"unknown class {quote(text)}")
 
 
 def _read_annotation(data: bytes) -> str:
@@ -235,34 +238,16 @@ def _code(text: str) -> int:
     """AffectNet's number of an expression, 0 to 10. Raises BadPicture."""
     number = re.fullmatch(r"(\d{1,2})(\.0+)?", text, re.ASCII)
     if number is None or int(number[1]) >= len(AFFECTNET_CODES) + len(_DROPPED):
-        raise BadPicture(f"expression {tables.quote(text)}, expected a code from 0 to 10")
+        raise BadPicture(f"expression {quote(text)}, expected a code from 0 to 10")
     return int(number[1])
 
 
 def _compare(split: str, counts: Counter[str]) -> list[str]:
     """Says where the numbers of an official split differ from the published ones."""
-    classes = [label for label in EMOTIONS if label != "contempt" or counts[label]]
-    total = _TOTALS[split][len(classes) == len(EMOTIONS)]
-    parts = [f"{label} {counts[label]:,} of {_EACH}" for label in classes if counts[label] != _EACH]
-    parts = parts if split == "validation" else []  # only its classes have published numbers
-    if counts.total() == total and not parts:
-        return []
-    note = f"{split}: {counts.total():,} pictures, the complete set with {len(classes)} classes has {total:,}"
-    return [f"{note}; different: {', '.join(parts)}" if parts else note]
-
-
-def _find_sets(names: list[str]) -> str | None:
-    """What the paths of the newer release begin with; of several copies that with the most pictures."""
-    votes: Counter[str] = Counter()
-    for name in names:
-        root, *tail = f"/{name}".rsplit("/", 3)
-        if len(tail) == 3 and tail[0] in _SETS and tail[1] == "images" and tables.is_picture(name):
-            votes[f"{root[1:]}/" if root else ""] += 1
-    return max(sorted(votes), key=votes.__getitem__, default=None)
-
-
-def _is_image(name: str, folder: str) -> bool:
-    return name.rpartition("/")[0] == f"{folder}/images" and tables.is_picture(name)
+    classes = EMOTIONS if counts["contempt"] else SEVEN
+    known = dict.fromkeys(classes, _EACH) if split == "validation" else {}  # those of train are not published
+    whole = f"the complete set with {len(classes)} classes"
+    return differences(split, counts, known, _TOTALS[split][classes == EMOTIONS], whole)
 
 
 def _annotation(path: str) -> str:
@@ -273,26 +258,19 @@ def _annotation(path: str) -> str:
 
 def _below(names: list[str], table: str) -> dict[str, str]:
     """The pictures in the table's folder: path relative to it -> path."""
-    root = table.removesuffix(table.rpartition("/")[2])
+    root = table.removesuffix(tables.base(table))
     return {name.removeprefix(root): name for name in names if name.startswith(root) and tables.is_picture(name)}
 
 
-def _names_a_picture(source: Source, table: str, files: dict[str, str]) -> bool:
+def _names_a_picture(source: Source, table: str, files: Mapping[str, str]) -> bool:
     """Whether a table has the subset's columns, and names at least one of `files`."""
-    with source.open(table) as opened, contextlib.suppress(DataError):
-        rows = tables.read_rows(opened)
-        number = tables.columns(next(rows, []), ("pth",), table)["pth"]
-        return any(
-            not isinstance(row, csv.Error) and number < len(row) and row[number].strip() in files for row in rows
-        )
+    with contextlib.suppress(DataError):
+        columns, rows = tables.open_table(source, table, ("pth",))
+        column = columns["pth"]
+        return any(row[column].strip() in files for row in rows if isinstance(row, list) and column < len(row))
     return False
 
 
 def _folder_label(folder: str) -> str | None:
     """The class that a folder's name or code means, if any."""
-    if folder in _CODES:
-        return _CODES[folder]
-    try:
-        return canonical(folder)
-    except UnknownLabel:
-        return None
+    return _CODES.get(folder) or canonical(folder)

@@ -1,44 +1,38 @@
-"""What the TFDS builders of face data share: features, checked pictures, and the account of what was skipped."""
+"""What the TFDS builders of face data share: features, checked pictures, and a list of what was skipped and why."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import os
-import sys
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tensorflow_datasets as tfds
-from tqdm.auto import tqdm
 
 from data_pipelines import pictures
 from data_pipelines.common.errors import DataError
-from data_pipelines.pictures import BadPicture, encode_png
+from data_pipelines.common.text import counted, first_of, progress
+from data_pipelines.common.threads import ordered
+from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source, open_source
-from data_pipelines.staging import Finished, Stage
-
-__all__ = ["BadPicture", "FaceBuilder", "Form", "Picture", "Plan", "Skipped", "Split", "encode_png"]
+from data_pipelines.staging import Finished, Shard, Stage
 
 if TYPE_CHECKING:
-    from data_pipelines.faces.cut import FaceCrop
-
-Shard = Callable[[], Iterator[tuple[int, bytes]]]
+    from data_pipelines.faces.crop import FaceCrop
 
 #: The side of stored pictures where those of a source have no size in common: that of the published network.
 COMMON_SIDE = 224
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
     """One labelled picture on its way into a data set."""
 
     order: int  # pictures are stored by rising order, in whatever order they come; unique in its split
     name: str  # unique in its split; for people: a path or a row
-    image: bytes  # encoded as found, not checked yet
+    image: bytes  # encoded as found, not checked yet; empty until it is read
     label: str  # canonical emotion
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # values of the builder's EXTRA_FEATURES
 
@@ -55,8 +49,8 @@ class Split:
 class Plan:
     """What was recognised at a source, before the first picture is read."""
 
-    layout: str
-    protocol: str
+    layout: str  # the form of the data set, in a few words
+    protocol: str  # what results on it may be compared with
     splits: dict[str, Split]
     notes: list[str] = dataclasses.field(default_factory=list)
     aligned: bool = False  # the pictures are crops of faces already
@@ -72,14 +66,13 @@ class Form:
 
     def describe(self) -> dict[str, Any]:
         """As plain values, to tell one form from another."""
-        return {"side": self.side, "faces": self.crop.describe() if self.crop else "", "recrop": self.recrop}
+        return {"side": self.side, "faces": self.crop.text if self.crop else "", "recrop": self.recrop}
 
 
 class Skipped:
     """What could not be used, and why. When strict, the first such thing is an error instead."""
 
     def __init__(self, strict: bool) -> None:
-        """Starts with nothing skipped."""
         self.strict = strict
         self.entries: list[dict[str, str]] = []
 
@@ -171,7 +164,8 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         if self._form.crop and not cropping:
             notes.append("these pictures are crops of faces already and were not cropped again; --recrop does it")
         for name, stage in stages.items():
-            notes += self._compare(name, stage.counts("labels"))
+            if known := self.KNOWN_COUNTS.get(name):
+                notes += differences(name, stage.counts("labels"), known, sum(known.values()), "the complete set")
         whole = [entry["path"] for stage in stages.values() for entry in stage.names("whole")]
         self.info.metadata.update(
             layout=plan.layout,
@@ -180,14 +174,15 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
             counts={name: {c: stage.counts("labels")[c] for c in self.CLASSES} for name, stage in stages.items()},
             shapes=_resized(shapes, size),
             skipped=self.skipped.entries,
-            faces={"detector": cropping.describe(), "found": shapes.total() - len(whole), "whole": whole}
-            if cropping
-            else {},
+            faces={"detector": cropping.text, "found": shapes.total() - len(whole), "whole": whole} if cropping else {},
             form=self._form.describe(),
             source=str(source.path) if source else "",
             fingerprint=source.fingerprint() if source else "",
         )
-        return {name: [self._examples(shard, size) for shard in stage.shards()] for name, stage in stages.items()}
+        return {
+            name: [functools.partial(self._examples, shard, size) for shard in stage.shards()]
+            for name, stage in stages.items()
+        }
 
     def _stage(self, name: str, split: Split, crop: FaceCrop | None) -> Stage:
         """All pictures of a split, finished; what an interrupted run has finished is not done again."""
@@ -199,36 +194,20 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         waiting = split.pictures()
         for _ in range(stage.taken):
             next(waiting, None)
-        bar = tqdm(
-            total=split.expected, initial=stage.taken, desc=f"{self.name} {name}", unit=" pictures",
-            file=sys.stderr, disable=None,
-        )  # fmt: skip
-        with bar:
+        with progress(f"{self.name} {name}", split.expected, stage.taken) as bar:
             stage.add(self._finished(waiting, crop, bar))
         if not stage.sizes:
-            why = "".join(" (the first: {path}: {why})".format(**entry) for entry in self.skipped.entries[before:][:1])
+            why = first_of(self.skipped.entries[before:])
             raise DataError(f"split {name!r} has no usable picture among {split.expected:,}{why}")
         return stage
 
     def _finished(self, waiting: Iterator[Picture], crop: FaceCrop | None, bar: Any) -> Iterator[Finished]:
         """Pictures checked, cropped and encoded by all cores (Pillow lets threads run), in the order they came."""
-        workers = os.cpu_count() or 1
-        running: collections.deque[Future[Finished]] = collections.deque()
-
-        def next_finished() -> Finished:
-            picture = running.popleft().result()
+        for _, finished in ordered(functools.partial(self._finish, crop=crop), waiting):
             bar.update()
-            if picture.bad:
-                self.skipped.add(picture.name, picture.bad)
-            return picture
-
-        with ThreadPoolExecutor(workers) as pool:
-            for picture in waiting:
-                running.append(pool.submit(self._finish, picture, crop))
-                if len(running) >= 4 * workers:
-                    yield next_finished()
-            while running:
-                yield next_finished()
+            if finished.bad:
+                self.skipped.add(finished.name, finished.bad)
+            yield finished
 
     def _finish(self, picture: Picture, crop: FaceCrop | None) -> Finished:
         try:
@@ -240,27 +219,31 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         whole = crop is not None and not face
         return Finished(picture.name, picture.order, picture.label, record, "x".join(map(str, shape)), whole)
 
-    def _examples(self, shard: Shard, size: tuple[int, int] | None) -> Callable[[], Iterator[tuple[int, Any]]]:
+    def _examples(self, shard: Shard, size: tuple[int, int] | None) -> Iterator[tuple[int, Any]]:
         """A shard's examples, their pictures brought to (height, width) where that is given."""
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        for position, record in shard():
+            example = self.info.features.deserialize_example_np(record, decoders=decoders)
+            if size:
+                example["image"] = pictures.resized(example["image"], size)
+            yield position, example
 
-        def stream() -> Iterator[tuple[int, Any]]:
-            decoders = {"image": tfds.decode.SkipDecoding()}
-            for position, record in shard():
-                example = self.info.features.deserialize_example_np(record, decoders=decoders)
-                if size:
-                    example["image"] = pictures.resized(example["image"], size)
-                yield position, example
 
-        return stream
+def differences(split: str, counts: Counter[str], known: Mapping[str, int], total: int, whole: str) -> list[str]:
+    """A note where the numbers of a split's pictures differ from the published ones.
 
-    def _compare(self, split: str, counts: Counter[str]) -> list[str]:
-        """Says where a split's numbers differ from the published ones."""
-        known = self.KNOWN_COUNTS.get(split)
-        if known is None or all(counts[label] == number for label, number in known.items()):
-            return []
-        parts = [f"{label} {counts[label]:,} of {all_:,}" for label, all_ in known.items() if counts[label] != all_]
-        total = f"{counts.total():,} pictures, the complete set has {sum(known.values()):,}"
-        return [f"{split}: {total}; different: {', '.join(parts)}"]
+    Args:
+        split: its name.
+        counts: pictures of each class.
+        known: published numbers, of the classes that have one.
+        total: the published number of all pictures.
+        whole: what has these numbers, such as "the complete set".
+    """
+    parts = [f"{label} {counts[label]:,} of {number:,}" for label, number in known.items() if counts[label] != number]
+    if counts.total() == total and not parts:
+        return []
+    note = f"{split}: {counted(counts.total(), 'picture')}, {whole} has {total:,}"
+    return [f"{note}; different: {', '.join(parts)}" if parts else note]
 
 
 def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, list[str]]:
@@ -274,8 +257,8 @@ def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, list[str
     size, number = sizes.most_common(1)[0]
     if 2 * number <= sizes.total():
         size = (COMMON_SIDE, COMMON_SIDE)
-    odd = sizes.total() - sizes[size]
-    return size, [f"{odd:,} of {sizes.total():,} pictures had other sizes and were brought to {size[0]}x{size[1]}"]
+    odd, total = sizes.total() - sizes[size], counted(sizes.total(), "picture")
+    return size, [f"{odd:,} of {total} had another size: brought to {size[0]}x{size[1]}"]
 
 
 def _resized(shapes: Counter[str], size: tuple[int, int] | None) -> dict[str, int]:

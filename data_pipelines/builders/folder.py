@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Container
 
 from data_pipelines.builders import tables
-from data_pipelines.builders.base import BadPicture, FaceBuilder, Plan, Split
-from data_pipelines.builders.tables import Wanted, cells, quote
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan
+from data_pipelines.builders.tables import Row, Wanted, cells, quote
 from data_pipelines.common.errors import DataError
-from data_pipelines.labels import EMOTIONS, UnknownLabel, canonical
+from data_pipelines.labels import EMOTIONS, canonical
+from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source
 
 #: What people call the splits, in lower case, and what they are called here.
@@ -91,60 +91,37 @@ class Folder(FaceBuilder):
             raise DataError(f"{error}{why}") from None
 
     def _plan_folders(self, source: Source, files: _Files, folders: _Folders, notes: list[str]) -> Plan:
-        wanted: dict[str, Wanted] = {split: {} for split in _ORDER}
-        labels: dict[str, str] = {}
+        wanted: dict[str, Wanted] = {}
         for order, (name, split, folder) in enumerate(folders.pictures):
-            if folder not in labels:
-                labels[folder] = _label(folder, f"{source.path}: class folder {quote(name.rpartition('/')[0])}")
-            wanted[split][files.prefix + name] = (order, name, labels[folder])
-        aside = files.hidden + folders.aside
-        if aside:
-            why = "hidden, no picture by their names, or outside the class folders"
-            notes = [*notes, f"{len(aside):,} files not used ({why}), for example {aside[0]}"]
-        way = "move about a tenth of each class to test/<class>/"
-        return self._plan(source, folders.layout, wanted, notes, way)
+            label = _label(folder, f"{source.path}: class folder {quote(name.rpartition('/')[0])}")
+            wanted.setdefault(split, {})[files.prefix + name] = Picture(order, name, b"", label)
+        why = " (hidden, no picture by name, or outside the class folders)"
+        notes = notes + tables.unused(files.hidden + folders.aside, "file", why)
+        return self._plan(source, folders.layout, wanted, notes, "move about a tenth of each class to test/<class>/")
 
     def _plan_table(self, source: Source, files: _Files, table: _Table) -> Plan:
-        wanted: dict[str, Wanted] = {split: {} for split in _ORDER}
-        listed: dict[str, int] = {}  # picture -> row
-        known = set(files.names)
+        known = {name: files.prefix + name for name in files.names}
         above = ("", files.prefix, f"{source.path.name}/")  # paths may begin above the table
-        differing = 0
-        number = -1
-        for number, row in enumerate(table.rows(source)):
-            where = f"{table.name} row {number}"
-            try:
-                name, text, split = table.entry(row, known, above)
-                if name in listed:
-                    raise BadPicture(f"{quote(name)} is listed in row {listed[name]} already")
-                if not text:
-                    raise BadPicture(f"{quote(name)} has no label")
-            except BadPicture as error:
-                self.skipped.add(where, str(error))
-                continue
-            listed[name] = number
-            label = _label(text, f"{source.path}: {where}")
-            differing += _differs(name, label)
-            wanted[_split(split, f"{source.path}: {where}")][files.prefix + name] = (number, name, label)
-        if not listed:
-            why = " (the first: {path}: {why})".format(**self.skipped.entries[0]) if self.skipped.entries else ""
-            raise DataError(f"{source.path}: {table.name} has no usable row among {number + 1:,}{why}")
-        notes = []
-        if differing:
-            notes.append(f"{differing:,} labels in {table.name} differ from the picture's folder: the table is right")
-        notes += tables.unused(files.pictures(), listed, f"have no usable row in {table.name}")
-        way = f"write test into the column split of {table.name} for about a tenth of each class"
+
+        def read(numbered: tuple[int, Row]) -> tuple[str, str, str]:
+            number, row = numbered
+            name, text, split = table.entry(row, known, above)
+            where = f"{source.path}: {table.name} row {number}"
+            return name, _label(text, where), _split(split, where)
+
+        rows = itertools.islice(tables.read_rows(source, table.path, _SEPARATORS), 1, None)
+        wanted = tables.match(self.skipped, table.name, enumerate(rows), read, known)
+        listed = {picture.name: picture.label for inside in wanted.values() for picture in inside.values()}
+        notes = tables.relabelled(table.name, ((_folder_label(name), label) for name, label in listed.items()))
+        left = [name for name in files.pictures() if name not in listed]
+        notes += tables.unused(left, "picture", f" without a usable row in {table.name}")
         if "split" not in table.columns:
             notes.append(f"{table.name} has no column split: folders train/, val/ and test/ tell the split, if any")
+        way = f"write test into the column split of {table.name} for about a tenth of each class"
         return self._plan(source, f"table {table.name}", wanted, notes, way)
 
-    @staticmethod
-    def _plan(source: Source, layout: str, wanted: dict[str, Wanted], notes: list[str], way: str) -> Plan:
-        splits = {
-            split: Split(len(pictures), functools.partial(tables.stream, source, pictures))
-            for split, pictures in wanted.items()
-            if pictures
-        }
+    def _plan(self, source: Source, layout: str, wanted: dict[str, Wanted], notes: list[str], way: str) -> Plan:
+        splits = tables.make_splits(source, self.skipped, wanted, _ORDER, tables.stream)
         if "test" not in splits:
             notes = [*notes, f"there is no test split; to have one, {way}, and prepare again"]
         if "train" in splits and "validation" not in splits:
@@ -154,10 +131,9 @@ class Folder(FaceBuilder):
 
 def _label(text: str, where: str) -> str:
     """The class that a label or a folder means. Raises DataError, which begins with `where`, if it means none."""
-    try:
-        return canonical(text)
-    except UnknownLabel:
-        known = f"{', '.join(EMOTIONS)}, or a usual spelling of these"
+    if label := canonical(text):
+        return label
+    known = f"{', '.join(EMOTIONS)}, or a usual spelling of these"
     if re.fullmatch(r"[-+]?\d+(\.\d*)?", text):
         raise DataError(
             f"{where}: the label {quote(text)} is a number, and numbers mean different classes in different data "
@@ -172,18 +148,9 @@ def _split(text: str, where: str) -> str:
     return SPLITS[text.lower()]
 
 
-def _is_class(folder: str) -> bool:
-    try:
-        canonical(folder)
-    except UnknownLabel:
-        return False
-    return True
-
-
-def _differs(name: str, label: str) -> bool:
-    """Whether a picture lies in the folder of another class."""
-    folders = [part for part in name.split("/")[:-1] if _is_class(part)]
-    return bool(folders) and canonical(folders[-1]) != label
+def _folder_label(name: str) -> str | None:
+    """The class whose folder a picture lies in, if any: of several the innermost."""
+    return next(filter(None, map(canonical, reversed(name.split("/")[:-1]))), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +170,7 @@ class _Files:
         while True:
             heads = {name[len(prefix) :].partition("/")[:2] for name in shown}
             folder, slash = heads.pop() if len(heads) == 1 else ("", "")
-            if not slash or folder.lower() in SPLITS or _is_class(folder):
+            if not slash or folder.lower() in SPLITS or canonical(folder):
                 return cls(prefix, [name[len(prefix) :] for name in shown], hidden)
             prefix += f"{folder}/"
 
@@ -247,25 +214,20 @@ class _Table:
     path: str
     columns: dict[str, int]  # path, label and perhaps split -> column number
 
-    def rows(self, source: Source) -> Iterator[list[str] | csv.Error]:
-        """The rows after the header."""
-        with source.open(self.path) as stream:
-            yield from itertools.islice(tables.read_rows(stream, _SEPARATORS), 1, None)
-
-    def entry(self, row: list[str] | csv.Error, known: set[str], above: tuple[str, ...]) -> tuple[str, str, str]:
+    def entry(self, row: Row, known: Container[str], above: tuple[str, ...]) -> tuple[str, str, str]:
         """A row's picture (one of `known`), label and split, both as written; train where nothing tells the split.
 
-        Raises BadPicture if the row is damaged, or names no picture that is there.
+        Raises BadPicture if the row is damaged or incomplete, or names no picture that is there.
         """
         path, label, *split = cells(row, self.columns)
-        if split and not split[0]:
-            raise BadPicture(f"{quote(path)} has no split")
         name = _resolve(path, known, above)
+        if "" in (label, *split):
+            raise BadPicture(f"{quote(path)} has no {'split' if label else 'label'}")
         folder = name.partition("/")[0]
         return name, label, split[0] if split else folder if folder.lower() in SPLITS else "train"
 
 
-def _resolve(path: str, known: set[str], above: tuple[str, ...]) -> str:
+def _resolve(path: str, known: Container[str], above: tuple[str, ...]) -> str:
     """The file of `known` that a path in a table means, which may begin with one of `above`. Raises BadPicture."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     if re.match(r"[/\\]|[A-Za-z]:", path):
@@ -288,8 +250,7 @@ def _find_tables(source: Source, files: _Files) -> tuple[list[_Table], list[str]
     for name in files.names:
         if "/" in name or not name.lower().endswith(_TABLE_SUFFIXES):
             continue
-        with source.open(files.prefix + name) as stream:
-            heads = next(tables.read_rows(stream, _SEPARATORS), [])
+        heads = next(tables.read_rows(source, files.prefix + name, _SEPARATORS), [])
         places = _places([] if isinstance(heads, csv.Error) else heads, f"{source.path}: {name}")
         missing = [f"{column} ({', '.join(_HEADS[column])})" for column in ("path", "label") if column not in places]
         if missing:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 from typing import ClassVar
 
 from data_pipelines.builders import tables
-from data_pipelines.builders.base import BadPicture, FaceBuilder, Plan
+from data_pipelines.builders.base import FaceBuilder, Plan
+from data_pipelines.builders.tables import ClassFolders
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import counted
 from data_pipelines.labels import RAFDB_CODES, SEVEN
+from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source
 
 SPLITS = ("train", "test")
@@ -24,15 +28,11 @@ _EXPECTED = (
 )
 
 
-def protocol(splits: set[str], aligned: bool) -> str:
-    """One or two sentences: what results on these splits of RAF-DB may be compared with."""
-    if "test" not in splits:
-        return "There are only training pictures: no result on them may be compared with published ones."
-    pictures = "" if aligned else " Most of those are on the aligned pictures; these are the original photographs."
-    return (
-        "Accuracy on test may be compared with published RAF-DB results (basic set, seven classes); choose models on a "
-        f"part of train.{pictures}"
-    )
+_PROTOCOL = (
+    "Accuracy on test may be compared with published RAF-DB results (basic set, seven classes); choose models on a "
+    "part of train"
+)
+_NOT_ALIGNED = ". Most of those are on the aligned pictures; these are the original photographs"
 
 
 class RafDb(FaceBuilder):
@@ -58,11 +58,9 @@ class RafDb(FaceBuilder):
         names = source.names()
         if lists := tables.find(names, _LISTS):
             return self._plan_list(source, names, lists)
-        where = str(source.path)
-        folders = tables.class_folders(names, {split: split for split in SPLITS}, _CODES.get, _KNOWN, where)
-        if folders:
+        if folders := ClassFolders.find(filter(tables.is_picture, names), SPLITS, _CODES.get):
             return self._plan_folders(source, names, folders)
-        raise DataError(f"{where}: no RAF-DB recognised; expected {_EXPECTED}")
+        raise DataError(f"{source.path}: no RAF-DB recognised; expected {_EXPECTED}")
 
     def _plan_list(self, source: Source, names: list[str], lists: list[str]) -> Plan:
         """Pictures by lines such as `train_00001.jpg 5`: all the aligned, or else all the original ones."""
@@ -71,79 +69,74 @@ class RafDb(FaceBuilder):
         pictures = {kind: _pictures(names, f"{root}Image/{kind}/") for kind in _KINDS}
         kind = max(_KINDS, key=lambda kind: len(pictures[kind]))
         read = functools.partial(_read_line, f"{source.path}: {table}")
-        with source.open(table) as opened:
-            found = tables.match(self.skipped, table, tables.read_lines(opened), read, pictures[kind])
-        splits: dict[str, tables.Wanted] = {split: {} for split in SPLITS}
-        for path, (order, name, label) in found.items():
-            splits[name.partition("_")[0]][path] = (order, name, label)
+        wanted = tables.match(self.skipped, table, tables.read_lines(source, table), read, pictures[kind])
         notes = [f"chose {table}; also there, not used: {', '.join(lists[1:])}"] if lists[1:] else []
         left = [other for other in _KINDS if other != kind and pictures[other]]
         notes += [f"chose {root}Image/{kind}/; also there, not used: {root}Image/{other}/" for other in left]
-        return self._plan(source, f"official, {kind} pictures", splits, notes, kind == "aligned")
+        return self._plan(source, f"official, {kind} pictures", wanted, notes, kind == "aligned")
 
-    def _plan_folders(self, source: Source, names: list[str], folders: dict[str, tables.Wanted]) -> Plan:
+    def _plan_folders(self, source: Source, names: list[str], folders: ClassFolders) -> Plan:
         """Pictures in folders 1 to 7; where `<split>_labels.csv` is there, it tells which pictures and classes."""
-        splits = dict(folders)
+        wanted = folders.labelled(lambda name: name.partition("/")[0].lower(), _CODES.get, _KNOWN, str(source.path))
         notes = []
-        for split, inside in folders.items():
+        for split in filter(wanted.get, SPLITS):
             if found := tables.find(names, [f"{split}_labels.csv"]):
-                splits[split], more = self._relabel(source, found[0], inside)
+                wanted[split], more = self._relabel(source, found[0], wanted[split])
                 notes += more
             else:
                 notes.append(f"no {split}_labels.csv: the folders give the classes of {split}")
-        aligned = all("_aligned." in path for inside in splits.values() for path in inside)
-        return self._plan(source, "Kaggle", splits, notes, aligned)
+        aligned = all("_aligned." in path for inside in wanted.values() for path in inside)
+        return self._plan(source, "Kaggle", wanted, notes, aligned)
 
     def _relabel(self, source: Source, table: str, inside: tables.Wanted) -> tuple[tables.Wanted, list[str]]:
         """The pictures of a split with the classes of its table, and notes on where that differs from the folders."""
-        files = {path.rpartition("/")[2]: path for path in inside}
         where = f"{source.path}: {table}"
+        columns, rows = tables.open_table(source, table, ("image", "label"))
 
-        def read(row: list[str] | csv.Error) -> tuple[str, str]:
-            name, code = tables.cells(row, numbers)
-            return name, _label(where, name, code)
+        def read(row: tables.Row) -> tuple[str, str, str]:
+            name, code = tables.cells(row, columns)
+            return name, _label(where, name, code), ""
 
-        with source.open(table) as opened:
-            rows = tables.read_rows(opened)
-            numbers = tables.columns(next(rows, []), ("image", "label"), where)
-            found = tables.match(self.skipped, table, rows, read, files)
+        found = tables.match(self.skipped, table, rows, read, {tables.base(path): path for path in inside}).get("", {})
         # Names and order stay those of the folders: they are the same with the table and without.
-        wanted = {path: (*inside[path][:2], label) for path, (_, _, label) in found.items()}
-        different = sum(wanted[path] != inside[path] for path in wanted)
-        notes = [f"{different:,} pictures have another class in {table} than their folder, and keep that of {table}"]
-        return wanted, notes[: different > 0] + tables.unused(inside, wanted, f"are in no usable row of {table}")
+        wanted = {path: dataclasses.replace(inside[path], label=row.label) for path, row in found.items()}
+        notes = tables.relabelled(table, ((inside[path].label, row.label) for path, row in found.items()))
+        left = [path for path in inside if path not in wanted]
+        return wanted, notes + tables.unused(left, "picture", f" without a usable row in {table}")
 
     def _plan(
         self, source: Source, layout: str, wanted: dict[str, tables.Wanted], notes: list[str], aligned: bool
     ) -> Plan:
-        splits = tables.make_splits(source, self.skipped, wanted)
+        splits = tables.make_splits(source, self.skipped, wanted, SPLITS, tables.stream)
         notes = notes + tables.absent(splits, SPLITS)
-        return Plan(layout, protocol(set(splits), aligned), splits, notes, aligned)
+        protocol = tables.protocol(splits, {"test": _PROTOCOL + ("" if aligned else _NOT_ALIGNED)})
+        return Plan(layout, protocol, splits, notes, aligned)
 
 
 def _root(table: str) -> str:
     """The folder that has both EmoLabel/ with the list and Image/; empty, or ends with a slash."""
-    folder = table.rpartition("/")[0]
-    parent, _, last = folder.rpartition("/")
-    folder = parent if last == "EmoLabel" else folder
-    return f"{folder}/" if folder else ""
+    folder = f"/{table}".rpartition("/")[0].removesuffix("/EmoLabel")
+    return f"{folder}/"[1:]
 
 
 def _pictures(names: list[str], folder: str) -> dict[str, str]:
     """The pictures inside a folder, at any depth: name as in the list (without `_aligned`) -> path."""
     inside = (name for name in names if name.startswith(folder) and tables.is_picture(name))
-    return {name.rpartition("/")[2].replace("_aligned.", "."): name for name in inside}
+    return {tables.base(name).replace("_aligned.", "."): name for name in inside}
 
 
-def _read_line(where: str, line: str | csv.Error) -> tuple[str, str]:
-    """Picture and label of a line of the authors' list. Raises BadPicture, or DataError as `_label` does."""
-    fields = [] if isinstance(line, csv.Error) else line.split()
+def _read_line(where: str, line: str | csv.Error) -> tuple[str, str, str]:
+    """Picture, label and split by a line of the authors' list. Raises BadPicture, or DataError as `_label` does."""
+    if isinstance(line, csv.Error):
+        raise BadPicture(str(line))
+    fields = line.split()
     if len(fields) != 2:
-        raise BadPicture(str(line) if isinstance(line, csv.Error) else f"{len(fields)} fields, expected name and class")
+        raise BadPicture(f"{counted(len(fields), 'field')}, expected name and class")
     name, code = fields
-    if name.partition("_")[0] not in SPLITS:
+    split = name.partition("_")[0]
+    if split not in SPLITS:
         raise BadPicture(f"the name {tables.quote(name)} begins with neither train_ nor test_")
-    return name, _label(where, name, code)
+    return name, _label(where, name, code), split
 
 
 def _label(where: str, name: str, code: str) -> str:

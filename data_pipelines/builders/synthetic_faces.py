@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_pipelines.builders.base import FaceBuilder, Picture, Plan, Split, encode_png
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan, Split
 from data_pipelines.labels import EMOTIONS
+from data_pipelines.pictures import encode
 from data_pipelines.sources import Source
 from data_pipelines.synthetic import Factors, draw, sample_factors
 
@@ -88,5 +89,5 @@ def _draw_one(index: int, size: int) -> Picture:
     values = factors.as_dict()
     label = values.pop("label")
     del values["label_id"]
-    image = encode_png(Image.fromarray(draw(factors, size)))
+    image = encode(Image.fromarray(draw(factors, size)))
     return Picture(index, f"face {index}", image, str(label), {"factors": values})

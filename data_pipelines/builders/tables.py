@@ -1,34 +1,49 @@
-"""Tables, lists and class folders of data sets: read in bounded memory, and joined to the pictures they speak of."""
+"""From the forms of a data set to rows of (picture, label, split): tables, lists and class folders, in bounded memory.
+
+Each reader gives the pictures of a split as `Wanted`: their paths at the source with what is known of them. Their bytes
+are read later, by `stream`, in the order that suits the source.
+"""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from data_pipelines.builders.base import BadPicture, Picture, Skipped, Split
+from data_pipelines.builders.base import Picture, Skipped, Split
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import counted, first_of
+from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source
 
 #: No true line is longer: a row of fer2013.csv has at most 9,300 characters.
 LONGEST_LINE = 1 << 20
 
-#: What a split is made of: path at the source -> (order, name, label). Only names, never pictures.
-Wanted = dict[str, tuple[int, str, str]]
+#: The pictures of a split by their paths at the source, without their bytes.
+Wanted = dict[str, Picture]
+#: A row of a table, or why it cannot be read.
+Row = list[str] | csv.Error
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 12  # column names that a message lists
 _READABLE = 80  # characters of a user's text that a message quotes
 
-_Row = TypeVar("_Row")
+_Line = TypeVar("_Line")
+_Pictures = TypeVar("_Pictures", bound=Collection[object])
 
 
 def quote(text: str) -> str:
     """A user's text for a message: in quotes, on one line, of bounded length."""
     return repr(text if len(text) <= _READABLE else text[:_READABLE] + "...")
+
+
+def base(path: str) -> str:
+    """The name of a file without its folders."""
+    return path.rpartition("/")[2]
 
 
 def is_picture(name: str) -> bool:
@@ -38,32 +53,32 @@ def is_picture(name: str) -> bool:
 
 def find(names: Iterable[str], bases: Sequence[str]) -> list[str]:
     """The files whose name without folders, in lower case, is one of `bases`; the least deep first."""
-    found = [name for name in names if name.rpartition("/")[2].lower() in bases]
-    return sorted(found, key=lambda name: (name.count("/"), name))
+    return sorted((name for name in names if base(name).lower() in bases), key=lambda name: (name.count("/"), name))
 
 
-def read_lines(stream: IO[bytes]) -> Iterator[str | csv.Error]:
+def read_lines(source: Source, path: str) -> Iterator[str | csv.Error]:
     """Lines of a UTF-8 text, blank ones left out; one longer than LONGEST_LINE comes as an error, once."""
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
-    for line in iter(functools.partial(text.readline, LONGEST_LINE), ""):
-        if len(line) < LONGEST_LINE or line.endswith("\n"):
-            if line := line.strip("\n"):
-                yield line
-            continue
-        while (rest := text.readline(LONGEST_LINE)) and not rest.endswith("\n"):
-            pass
-        yield csv.Error(f"a line of more than {LONGEST_LINE:,} characters")
+    with source.open(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+        for line in iter(functools.partial(text.readline, LONGEST_LINE), ""):
+            if len(line) < LONGEST_LINE or line.endswith("\n"):
+                if line := line.strip("\n"):
+                    yield line
+                continue
+            while (rest := text.readline(LONGEST_LINE)) and not rest.endswith("\n"):
+                pass
+            yield csv.Error(f"a line of more than {LONGEST_LINE:,} characters")
 
 
-def read_rows(stream: IO[bytes], separators: str = ",") -> Iterator[list[str] | csv.Error]:
-    """Rows of a CSV, one a line, blank lines left out; a row that cannot be parsed comes as its error.
+def read_rows(source: Source, path: str, separators: str = ",") -> Iterator[Row]:
+    """Rows of a CSV, one a line, the header first, blank lines left out; a row that cannot be parsed is its error.
 
-    Of several `separators` the one holds that the first line has most of.
+    Of several `separators` the one counts that the first line has most of.
     A line break inside quotes ends the row: no table of pictures needs one, and so a stray quote costs one row, not
     all that follow.
     """
     separator = ""
-    for line in read_lines(stream):
+    for line in read_lines(source, path):
         if isinstance(line, csv.Error):
             yield line
             continue
@@ -77,7 +92,13 @@ def read_rows(stream: IO[bytes], separators: str = ",") -> Iterator[list[str] | 
                 yield row
 
 
-def columns(heads: Sequence[str] | csv.Error, wanted: Sequence[str], where: str) -> dict[str, int]:
+def open_table(source: Source, path: str, wanted: Sequence[str]) -> tuple[dict[str, int], Iterator[Row]]:
+    """The numbers of the columns `wanted` of a CSV with a header, and its rows; see `columns` and `read_rows`."""
+    rows = read_rows(source, path)
+    return columns(next(rows, []), wanted, f"{source.path}: {path}"), rows
+
+
+def columns(heads: Row, wanted: Sequence[str], where: str) -> dict[str, int]:
     """The number of each `wanted` column (lower case) in a header, whatever its case and the blanks around it.
 
     Raises DataError, which begins with `where` and lists what is there, if one is missing.
@@ -94,7 +115,7 @@ def columns(heads: Sequence[str] | csv.Error, wanted: Sequence[str], where: str)
     return {name: numbers[name] for name in wanted}
 
 
-def cells(row: list[str] | csv.Error, numbers: Mapping[str, int]) -> list[str]:
+def cells(row: Row, numbers: Mapping[str, int]) -> list[str]:
     """The row's cells in the columns `numbers`, in that order, without blanks around them.
 
     Raises BadPicture if the row is damaged or too short.
@@ -102,47 +123,49 @@ def cells(row: list[str] | csv.Error, numbers: Mapping[str, int]) -> list[str]:
     if isinstance(row, csv.Error):
         raise BadPicture(f"no valid CSV ({row})")
     if len(row) <= max(numbers.values()):
-        raise BadPicture(f"has {len(row)} columns, expected {max(numbers.values()) + 1}")
+        raise BadPicture(f"has {counted(len(row), 'column')}, expected {max(numbers.values()) + 1}")
     return [row[number].strip() for number in numbers.values()]
 
 
 def match(
     skipped: Skipped,
     table: str,
-    rows: Iterable[_Row],
-    read: Callable[[_Row], tuple[str, str] | None],
+    rows: Iterable[_Line],
+    read: Callable[[_Line], tuple[str, str, str] | None],
     files: Mapping[str, str],
-) -> Wanted:
-    """Joins a table's rows to the pictures that they name; rows are counted from 0, without the header.
+) -> dict[str, Wanted]:
+    """The pictures that a table's rows name, by split. Rows are counted from 0, without the header.
 
     Args:
         skipped: takes every row that cannot be used; the table, once, where that is all of them.
         table: name of the table, for people.
         rows: what the table has after its header.
-        read: a row's (name of the picture, label), or None for a row to leave out; raises BadPicture.
+        read: a row's (name of the picture, label, split), or None for a row to leave out; raises BadPicture.
         files: name of a picture as the table has it -> its path. A name that is no key of it names no picture, so
             no row can reach a file outside the source.
     """
-    wanted: Wanted = {}
+    wanted: dict[str, Wanted] = {}
+    taken: dict[str, int] = {}  # path -> its row
     bad: list[tuple[str, str]] = []
     for number, row in enumerate(rows):
         try:
             if (found := read(row)) is None:
                 continue
-            name, label = found
+            name, label, split = found
             if name not in files:
                 raise BadPicture(f"its picture {quote(name)} is not there")
-            if files[name] in wanted:
-                raise BadPicture(f"names the picture {quote(name)} a second time")
+            path = files[name]
+            if taken.setdefault(path, number) != number:
+                raise BadPicture(f"{quote(name)} is listed in row {taken[path]} already")
         except BadPicture as error:
             bad.append((f"{table} row {number}", str(error)))
         else:
-            wanted[files[name]] = (number, name, label)
-    report(skipped, table, wanted, bad)
+            wanted.setdefault(split, {})[path] = Picture(number, name, b"", label)
+    report(skipped, table, taken, bad)
     return wanted
 
 
-def report(skipped: Skipped, where: str, wanted: Mapping[str, object], bad: list[tuple[str, str]]) -> None:
+def report(skipped: Skipped, where: str, wanted: Collection[str], bad: list[tuple[str, str]]) -> None:
     """Hands on what is `bad` as [(path, why)]: each entry, or one for all where nothing else is there."""
     if bad and not wanted:
         path, why = bad[0]
@@ -152,74 +175,111 @@ def report(skipped: Skipped, where: str, wanted: Mapping[str, object], bad: list
 
 
 def stream(source: Source, wanted: Wanted) -> Iterator[Picture]:
-    """The pictures of a split, one at a time, in the source's own order."""
+    """The pictures of a split with their bytes, one at a time, in the source's own order."""
     for path, data in source.read(wanted):
-        order, name, label = wanted[path]
-        yield Picture(order, name, data, label)
+        yield dataclasses.replace(wanted[path], image=data)
 
 
 def make_splits(
     source: Source,
     skipped: Skipped,
-    wanted: Mapping[str, Wanted],
-    pictures: Callable[[Source, Wanted], Iterator[Picture]] = stream,
+    wanted: Mapping[str, _Pictures],
+    order: Sequence[str],
+    pictures: Callable[[Source, _Pictures], Iterator[Picture]],
 ) -> dict[str, Split]:
-    """The splits that have a picture. Raises DataError, with the first thing skipped, if none has."""
+    """The splits that have a picture, in `order`. Raises DataError, with the first thing skipped, if none has."""
     splits = {
-        split: Split(len(some), functools.partial(pictures, source, some)) for split, some in wanted.items() if some
+        split: Split(len(wanted[split]), functools.partial(pictures, source, wanted[split]))
+        for split in order
+        if wanted.get(split)
     }
     if not splits:
-        first = "".join(" ({path}: {why})".format(**entry) for entry in skipped.entries[:1])
         raise DataError(
-            f"{source.path}: no usable picture{first}; put it right, or give what has both labels and pictures"
+            f"{source.path}: no usable picture{first_of(skipped.entries)}; put it right, or give what has both labels "
+            "and pictures"
         )
     return splits
 
 
-def absent(splits: Iterable[str], official: Sequence[str]) -> list[str]:
+def protocol(splits: Collection[str], sentences: Mapping[str, str]) -> str:
+    """What results on these splits may be compared with: the first sentence whose split is there."""
+    for split, sentence in sentences.items():
+        if split in splits:
+            rest = "; choose models on public_test" if split == "private_test" and "public_test" in splits else ""
+            return f"{sentence}{rest}."
+    return "There are only training pictures: no result on them may be compared with published ones."
+
+
+def absent(splits: Collection[str], official: Sequence[str]) -> list[str]:
     """A note on the official splits that are not among `splits`."""
     missing = [split for split in official if split not in splits]
     return [f"not in this copy: {', '.join(missing)}"] if missing else []
 
 
-def unused(names: Iterable[str], used: Mapping[str, object], why: str) -> list[str]:
-    """A note on the pictures of `names` that are no key of `used`."""
-    left = [name for name in names if name not in used]
-    return [f"{len(left):,} pictures {why} and were not used, for example {left[0]}"] if left else []
+def unused(names: Sequence[str], noun: str, why: str = "") -> list[str]:
+    """A note on files that are left over, such as "not used: 2 pictures without a row, for example a.png"."""
+    return [f"not used: {counted(len(names), noun)}{why}, for example {names[0]}"] if names else []
 
 
-def class_folders(
-    names: Iterable[str],
-    splits: Mapping[str, str],
-    label_of: Callable[[str], str | None],
-    known: str,
-    where: str,
-) -> dict[str, Wanted] | None:
-    """Pictures at <split>/<class>/<file> under one root, by split; None if there are no such paths.
+def relabelled(table: str, labels: Iterable[tuple[str | None, str]]) -> list[str]:
+    """A note on the pictures whose folder means another class than their row; from all (folder's or None, row's)."""
+    different = sum(folder not in (None, row) for folder, row in labels)
+    if not different:
+        return []
+    return [f"{counted(different, 'picture')} with another class in {table} than by the folder: {table} counts"]
 
-    Args:
-        names: the source's files, sorted; of several roots the one with the most pictures in known classes counts.
-        splits: split folder in lower case -> split.
-        label_of: class folder -> label, None for an unknown one.
-        known: the class folders there may be, in words.
-        where: the source, for messages.
 
-    Raises DataError that names the first unknown class folder.
-    """
-    parts = (f"/{name}".rsplit("/", 3) for name in names if is_picture(name))
-    placed = [part for part in parts if len(part) == 4 and part[1].lower() in splits]
-    if not placed:
-        return None
-    votes = Counter({root: 0 for root, *_ in placed})
-    votes.update(root for root, _, folder, _ in placed if label_of(folder))
-    best = max(sorted(votes), key=votes.__getitem__)
-    prefix = f"{best}/"[1:]
-    found: dict[str, Wanted] = {split: {} for split in splits.values()}
-    for order, (_, split, folder, file) in enumerate(part for part in placed if part[0] == best):
-        label = label_of(folder)
-        if label is None:
-            path = f"{prefix}{split}/{folder}"
-            raise DataError(f"{where}: unknown class folder {quote(path)}; known: {known}")
-        name = f"{split}/{folder}/{file}"
-        found[splits[split.lower()]][prefix + name] = (order, name, label)
-    return {split: wanted for split, wanted in found.items() if wanted}
+@dataclasses.dataclass(frozen=True)
+class ClassFolders:
+    """Files at <split>/<class>/<file> under one root."""
+
+    root: str  # what all paths begin with; empty, or ends with a slash
+    files: list[str]  # without the root, in the order of the source's names
+    known: int  # how many of them are in a known class
+
+    @classmethod
+    def find(
+        cls, names: Iterable[str], splits: Collection[str], label_of: Callable[[str], str | None]
+    ) -> ClassFolders | None:
+        """Those of the root with the most files in known classes; None if there are no such paths.
+
+        Args:
+            names: files of the source, sorted.
+            splits: names of split folders, in lower case.
+            label_of: class folder -> label, None for an unknown one.
+        """
+        roots: dict[str, list[str]] = {}
+        votes: Counter[str] = Counter()
+        for name in names:
+            root, *parts = f"/{name}".rsplit("/", 3)
+            if len(parts) == 3 and parts[0].lower() in splits:
+                roots.setdefault(root, []).append("/".join(parts))
+                votes[root] += label_of(parts[1]) is not None
+        if not roots:
+            return None
+        best = max(sorted(roots), key=votes.__getitem__)
+        return cls(f"{best}/"[1:], roots[best], votes[best])
+
+    def labelled(
+        self, split_of: Callable[[str], str | None], label_of: Callable[[str], str | None], known: str, where: str
+    ) -> dict[str, Wanted]:
+        """The pictures by split.
+
+        Args:
+            split_of: file -> split, None for one to leave out.
+            label_of: class folder -> label, None for an unknown one.
+            known: the class folders there may be, in words.
+            where: the source, for messages.
+
+        Raises DataError that names the first unknown class folder.
+        """
+        wanted: dict[str, Wanted] = {}
+        for order, name in enumerate(self.files):
+            folder = name.split("/")[1]
+            label = label_of(folder)
+            if label is None:
+                path = quote(self.root + name.rpartition("/")[0])
+                raise DataError(f"{where}: unknown class folder {path}; known: {known}")
+            if split := split_of(name):
+                wanted.setdefault(split, {})[self.root + name] = Picture(order, name, b"", label)
+        return wanted

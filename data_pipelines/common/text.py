@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -21,6 +21,11 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def progress(what: str, total: int, done: int = 0) -> tqdm[Any]:
+    """A progress bar over pictures, on standard error; none where that is no terminal."""
+    return tqdm(total=total, initial=done, desc=what, unit=" pictures", file=sys.stderr, disable=None)
+
+
 def shown(text: str, longest: int = SHORT) -> str:
     """A stranger's text without control characters, which could steer a terminal, and with a long middle cut out."""
     if len(text) > longest:
@@ -31,6 +36,16 @@ def shown(text: str, longest: int = SHORT) -> str:
 def one_line(text: object) -> str:
     """Any text, such as a library's message, as one line with single blanks."""
     return " ".join(str(text).split())
+
+
+def reason(error: BaseException, longest: int = 300) -> str:
+    """What an exception says, on one line; the name of its type where it says nothing."""
+    return one_line(error)[:longest] or type(error).__name__
+
+
+def first_of(entries: Sequence[Mapping[str, str]]) -> str:
+    """The first of some [{path, why}], to be put behind a message: " (the first: path: why)", or nothing."""
+    return " (the first: {path}: {why})".format(**entries[0]) if entries else ""
 
 
 def shorten(name: str, width: int) -> str:

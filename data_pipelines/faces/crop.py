@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from data_pipelines.faces import detectors
 from data_pipelines.faces.detectors import Face
 
 #: The published margins, as parts of the face's box: it begins a tenth further out and is a fifth larger.
@@ -15,7 +16,7 @@ GROWN = 1.2
 
 #: Where `align` puts the person's right and left eye, as parts of the side. They are the eyes of the template of five
 #: points in 112 x 112 pixels that face recognition uses, (38.29, 51.70) and (73.53, 51.50) (Deng et al. 2019, ArcFace),
-#: made symmetric: so a mirrored picture is aligned as well.
+#: made symmetric, so that a mirrored picture is aligned the same way.
 EYES = ((0.343, 0.461), (0.657, 0.461))
 
 #: Eyes closer together than this part of the box's width are a profile's or wrong. A frontal face has them about 0.4
@@ -24,6 +25,36 @@ MIN_EYE_DISTANCE = 0.25
 
 #: Faces whose size and score together reach this part of the greatest are candidates alike for `best`.
 AS_GOOD = 0.8
+
+
+class FaceCrop:
+    """Finds the labelled face and cuts it out: with the published margins, or turned so that the eyes lie level."""
+
+    def __init__(self, detector: str, model: str | None, align: bool, side: int) -> None:
+        """Makes the detector.
+
+        Args:
+            detector: a name of `detectors.NAMES`.
+            model: the file that some detectors need.
+            align: whether to turn the eyes level.
+            side: of the crop, in pixels.
+
+        Raises UsageError where the detector cannot be made.
+        """
+        self._detector = detectors.create(detector, model)
+        self._align = align
+        self._side = side
+        #: Everything that decides what is cut out, in one line.
+        self.text = f"{detector}, {'eyes level' if align else 'published margins'}, {side} px"
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray | None:
+        """The face in (H, W, 3) as (side, side, 3), both uint8; None if there is none."""
+        found = self._detector.detect(rgb)
+        if not found:
+            return None
+        height, width, _ = rgb.shape
+        face = best(found, width, height)
+        return (align if self._align else crop)(rgb, face, self._side)
 
 
 def paper_box(face: Face, width: int, height: int) -> tuple[int, int, int, int]:

@@ -21,69 +21,36 @@ EMFACS: dict[str, tuple[int, ...]] = {
     "surprise": (1, 2, 5, 26),
 }
 
-NAMES: dict[int, str] = {
-    1: "inner brow raiser",
-    2: "outer brow raiser",
-    4: "brow lowerer",
-    5: "upper lid raiser",
-    6: "cheek raiser",
-    7: "lid tightener",
-    9: "nose wrinkler",
-    12: "lip corner puller",
-    14: "dimpler",
-    15: "lip corner depressor",
-    16: "lower lip depressor",
-    17: "chin raiser",
-    20: "lip stretcher",
-    23: "lip tightener",
-    25: "lips part",
-    26: "jaw drop",
-}
+# What the units do: 1 and 2 raise the inner and the outer brow, 4 lowers it; 5 raises the upper lid, 6 the cheek, 7
+# tightens the lids; 9 wrinkles the nose; 12 pulls the lip corners up, 14 dimples them, 15 pulls them down; 16 lowers
+# the lower lip, 17 raises the chin; 20 stretches the lips, 23 tightens them, 25 parts them; 26 drops the jaw.
 
 # Units whose two sides are stored apart. `right` and `left` are the person's own, as in FACS: `right` appears on the
 # left of the picture.
 SIDED = (12, 14)
 
-# Intensity range by (emotion, unit); anything not named takes the default. The exceptions are EMFACS's own letters
-# (surprise 5B: slight) and legibility: contempt's 12A and 14A are traces that 48 pixels could not show, so they are
-# sampled stronger here.
+# Intensity range by emotion and unit; any other takes the default. The exceptions are EMFACS's own letters (surprise
+# 5B: slight), or are for legibility (contempt's 12A and 14A are traces, which 48 pixels cannot show).
 _DEFAULT_RANGE = (0.6, 1.0)
-_RANGES: dict[tuple[str, int], tuple[float, float]] = {
-    ("contempt", 12): (0.8, 1.0),
-    ("contempt", 14): (0.75, 1.0),
-    ("happiness", 6): (0.7, 1.0),
-    ("happiness", 12): (0.7, 1.0),
-    ("fear", 1): (0.75, 1.0),
-    ("fear", 4): (0.4, 0.7),
-    ("fear", 5): (0.7, 1.0),
-    ("fear", 7): (0.2, 0.5),
-    ("fear", 20): (0.75, 1.0),
-    ("fear", 26): (0.2, 0.5),
-    ("anger", 4): (0.75, 1.0),
-    ("anger", 5): (0.3, 0.7),
-    ("surprise", 5): (0.4, 0.7),
-    ("surprise", 26): (0.65, 1.0),
-    ("sadness", 4): (0.4, 0.7),
-    ("disgust", 9): (0.75, 1.0),
-    ("disgust", 15): (0.4, 0.8),
+_RANGES: dict[str, dict[int, tuple[float, float]]] = {
+    "anger": {4: (0.75, 1.0), 5: (0.3, 0.7)},
+    "contempt": {12: (0.8, 1.0), 14: (0.75, 1.0)},
+    "disgust": {9: (0.75, 1.0), 15: (0.4, 0.8)},
+    "fear": {1: (0.75, 1.0), 4: (0.4, 0.7), 5: (0.7, 1.0), 7: (0.2, 0.5), 20: (0.75, 1.0), 26: (0.2, 0.5)},
+    "happiness": {6: (0.7, 1.0), 12: (0.7, 1.0)},
+    "neutral": {},
+    "sadness": {4: (0.4, 0.7)},
+    "surprise": {5: (0.4, 0.7), 26: (0.65, 1.0)},
 }
 
 
-def field_names() -> tuple[str, ...]:
-    """Names under which the intensities are stored: `au1`, ..., `au12_right`, `au12_left`, ..."""
-    names: list[str] = []
-    for unit in NAMES:
-        names += [f"au{unit}_right", f"au{unit}_left"] if unit in SIDED else [f"au{unit}"]
-    return tuple(names)
-
-
 def sample_action_units(emotion: str, rng: np.random.Generator) -> dict[str, float]:
-    """Intensities in [0, 1] for one emotion, by field name; units that the emotion does not use are 0.
+    """Intensities in [0, 1] of the units that a face of one emotion shows, by the names of Factors' fields.
 
     The EMFACS units of the emotion are always present. Variants that the guide lists are drawn on top: lips parted
     (25) in a smile, and the raised chin (17) in place of 16 in disgust or beside 15 in sadness.
     """
-    units = {unit: rng.uniform(*_RANGES.get((emotion, unit), _DEFAULT_RANGE)) for unit in EMFACS[emotion]}
+    units = {unit: rng.uniform(*_RANGES[emotion].get(unit, _DEFAULT_RANGE)) for unit in EMFACS[emotion]}
     variant = rng.random()
     strength = rng.uniform(0.5, 1.0)
     if emotion == "happiness" and variant < 0.75:
@@ -94,7 +61,7 @@ def sample_action_units(emotion: str, rng: np.random.Generator) -> dict[str, flo
     elif emotion == "sadness" and variant < 0.3:
         units[17] = 0.6 * strength
     one_sided = ("right" if rng.random() < 0.5 else "left") if emotion == "contempt" else None
-    values = dict.fromkeys(field_names(), 0.0)
+    values = {}
     for unit, value in units.items():
         if unit not in SIDED:
             values[f"au{unit}"] = float(value)

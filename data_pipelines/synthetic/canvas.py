@@ -66,15 +66,19 @@ def ellipse(x: float, y: float, rx: float, ry: float, tilt: float = 0.0, samples
     return points + (x, y)
 
 
+def normals(points: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(n, 2) unit normals of many curves laid end to end, each curve from its start to its end."""
+    after, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
+    after[ends - 1] -= 1
+    before[starts] += 1
+    tangent = points[after] - points[before]
+    tangent /= np.hypot(tangent[:, 0], tangent[:, 1])[:, None] + 1e-9
+    return np.stack((-tangent[:, 1], tangent[:, 0]), axis=-1)
+
+
 def ribbon(points: np.ndarray, widths: np.ndarray | float) -> np.ndarray:
     """The outline (2 n, 2) of a stroke along `points` (n, 2) whose full width is `widths`, a number or (n,)."""
-    tangent = np.empty_like(points)
-    tangent[1:-1] = points[2:] - points[:-2]
-    tangent[0] = points[1] - points[0]
-    tangent[-1] = points[-1] - points[-2]
-    half = 0.5 * widths / (np.hypot(tangent[:, 0], tangent[:, 1]) + 1e-9)
-    normal = np.empty_like(points)
-    normal[:, 0], normal[:, 1] = -tangent[:, 1] * half, tangent[:, 0] * half
+    normal = normals(points, np.array([0]), np.array([len(points)])) * np.reshape(0.5 * np.asarray(widths), (-1, 1))
     return np.concatenate((points + normal, (points - normal)[::-1]))
 
 

@@ -22,17 +22,17 @@ def paint_glasses(canvas: Canvas, head: Head, factors: Factors) -> None:
     front, unit = 0.86, head.unit
     middle = 0.315 * factors.eye_spacing
     for side in (-1, 1):
-        rim = head.to_picture(side * middle + x, y, np.full_like(x, front) - 0.25 * np.abs(side * middle + x) ** 2)
+        rim = head.to_picture(side * middle + x, y, front - 0.25 * np.abs(side * middle + x) ** 2)
         canvas.polygon(ribbon(rim, 0.03 * unit), _FRAME)
-        hinge = head.to_picture(np.array((side * (middle + rx),)), np.array((EYE_Y - 0.03,)), np.array((0.78,)))
-        ear = head.around(np.array((side * 84.0,)), np.array((-0.08,)))
+        hinge = head.to_picture(side * (middle + rx), EYE_Y - 0.03, 0.78)
+        ear = head.around(side * 84.0, -0.08)
         canvas.stroke(np.concatenate((hinge, ear)), 0.035 * unit, _FRAME, np.ones(2))
         glint_x = np.array((-0.10, -0.05)) + side * middle
-        glint = head.to_picture(glint_x, np.array((EYE_Y - 0.04, EYE_Y - 0.11)), np.full(2, front))
+        glint = head.to_picture(glint_x, np.array((EYE_Y - 0.04, EYE_Y - 0.11)), front)
         canvas.stroke(glint, 0.014 * unit, (232, 236, 240), np.ones(2))
     bridge = np.array(((-middle + rx, EYE_Y - 0.01), (0.0, EYE_Y - 0.05), (middle - rx, EYE_Y - 0.01)))
     curve = spline(bridge, 8)
-    canvas.stroke(head.to_picture(curve[:, 0], curve[:, 1], np.full(8, front)), 0.03 * unit, _FRAME, np.ones(8))
+    canvas.stroke(head.to_picture(curve[:, 0], curve[:, 1], front), 0.03 * unit, _FRAME, np.ones(8))
 
 
 _MASK_TOP = np.array(((-82, 0.16), (-50, 0.10), (-24, 0.03), (0, -0.03), (24, 0.03), (50, 0.10), (82, 0.16)))
@@ -49,9 +49,8 @@ def paint_mask(canvas: Canvas, head: Head, factors: Factors) -> None:
     upper = head.around(top[:, 0], top[:, 1] / bulge, bulge)
     lower = head.around(bottom[:, 0], bottom_y, bulge)
     for side in (-1, 1):
-        ear = np.array((side * 92.0,))
         for height, corner in ((-0.02, 0.18), (0.18, 0.50)):
-            ends = np.concatenate((head.around(ear, np.array((height,))), head.around(ear * 0.88, np.array((corner,)))))
+            ends = head.around(side * np.array((92.0, 92.0 * 0.88)), np.array((height, corner)))
             canvas.stroke(ends, 0.022 * unit, scale_colour(colour, 0.9), np.ones(2))
     canvas.polygon(np.concatenate((upper, lower)), colour)
     canvas.stroke(upper, 0.028 * unit, scale_colour(colour, 0.8))
@@ -69,7 +68,7 @@ def paint_hand(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -
     turn = mirrored * (np.radians(82) if over_mouth else np.radians(8))
     c, s = np.cos(turn), np.sin(turn)
     spin = np.array(((c, s), (-s, c)))
-    centre, unit = head.to_picture(place[:1], place[1:], np.full(1, 0.6))[0], head.unit
+    centre, unit = head.to_picture(place[0], place[1], 0.6)[0], head.unit
 
     def shape(points: np.ndarray) -> np.ndarray:
         return points @ spin * unit + centre

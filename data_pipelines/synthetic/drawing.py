@@ -3,21 +3,11 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
+from data_pipelines.synthetic import coverings, features, hair, mouth
 from data_pipelines.synthetic.canvas import Canvas, parse_colour
-from data_pipelines.synthetic.coverings import paint_glasses, paint_hand, paint_mask
 from data_pipelines.synthetic.expression import eye_shape, mouth_shape, side_units
 from data_pipelines.synthetic.factors import Factors
-from data_pipelines.synthetic.features import (
-    sketch_brow,
-    sketch_eye,
-    sketch_furrows,
-    sketch_nose,
-    sketch_nose_relief,
-    sketch_socket,
-)
-from data_pipelines.synthetic.hair import ears_show, paint_back, paint_ear, paint_hair
 from data_pipelines.synthetic.head import Head
-from data_pipelines.synthetic.mouth import sketch_chin, sketch_mouth, sketch_mouth_lines, sketch_stubble
 from data_pipelines.synthetic.palette import Palette, palette_of
 from data_pipelines.synthetic.sketch import Sketch
 
@@ -51,47 +41,43 @@ def draw(factors: Factors, size: int) -> np.ndarray:
 def _paint(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -> None:
     """All layers, from the back to the front."""
     outline = head.silhouette()
-    paint_back(canvas, head, colours, factors)
+    hair.paint_back(canvas, head, colours, factors)
     for side in _SIDES:
-        paint_ear(canvas, head, colours, side)
+        hair.paint_ear(canvas, head, colours, side)
     canvas.polygon(outline, colours.skin, lit=True)
     units = {side: side_units(factors, side) for side in _SIDES}
     mean = {unit: 0.5 * (units[-1][unit] + units[1][unit]) for unit in units[1]}
     eyes = {side: eye_shape(factors, units[side], side) for side in _SIDES}
-    mouth = mouth_shape(factors)
+    lips = mouth_shape(factors, units[-1], units[1], mean)
     relief = Sketch()
-    sketch_stubble(relief, factors)
+    mouth.sketch_stubble(relief, factors)
     for side in _SIDES:
-        sketch_socket(relief, units[side], eyes[side], side)
-    sketch_nose_relief(relief, factors)
-    sketch_chin(relief, mouth, mean)
+        features.sketch_socket(relief, units[side], eyes[side], side)
+    features.sketch_nose_relief(relief, factors)
+    mouth.sketch_chin(relief, lips, mean)
     relief.paint(canvas, head)
     soft = 0.045 * head.unit
     tones = (("blush", colours.blush, 2 * soft), ("shadow", colours.shade, soft), ("light", colours.light, soft))
     canvas.lay_tones(outline, tones)
     face = Sketch()
     for side in _SIDES:
-        sketch_furrows(face, colours, factors, units[side], side)
-        sketch_mouth_lines(face, colours, mouth, units[side], side)
-    sketch_nose(face, colours, factors, mean[9])
-    sketch_mouth(face, colours, mouth, mean)
+        features.sketch_furrows(face, colours, factors, units[side], side)
+        mouth.sketch_mouth_lines(face, colours, lips, units[side], side)
+    features.sketch_nose(face, colours, factors, mean[9])
+    mouth.sketch_mouth(face, colours, lips, mean)
     for side in _SIDES:
-        sketch_eye(face, colours, eyes[side], units[side])
-        sketch_brow(face, colours, factors, units[side], side)
+        features.sketch_eye(face, colours, eyes[side], units[side])
+        features.sketch_brow(face, colours, factors, units[side], side)
     face.paint(canvas, head)
-    paint_hair(canvas, head, colours, factors)
-    if ears_show(factors) and abs(head.yaw) > 0.05:
-        paint_ear(canvas, head, colours, -1 if head.yaw > 0 else 1)
-    _paint_coverings(canvas, head, colours, factors)
-
-
-def _paint_coverings(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -> None:
+    hair.paint_hair(canvas, head, colours, factors)
+    if hair.ears_show(factors) and abs(head.yaw) > 0.05:
+        hair.paint_ear(canvas, head, colours, -1 if head.yaw > 0 else 1)
     if factors.glasses != "none":
-        paint_glasses(canvas, head, factors)
+        coverings.paint_glasses(canvas, head, factors)
     if factors.covering == "mask":
-        paint_mask(canvas, head, factors)
+        coverings.paint_mask(canvas, head, factors)
     elif factors.covering != "none":
-        paint_hand(canvas, head, colours, factors)
+        coverings.paint_hand(canvas, head, colours, factors)
 
 
 def _light(pixels: np.ndarray, coverage: np.ndarray, head: Head, factors: Factors, ratio: float) -> np.ndarray:

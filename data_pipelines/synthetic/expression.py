@@ -106,10 +106,8 @@ def _corner(factors: Factors, units: dict[int, float], mean: dict[int, float]) -
     return across, height
 
 
-def mouth_shape(factors: Factors) -> Mouth:
-    """The lips."""
-    right, left = side_units(factors, -1), side_units(factors, 1)
-    mean = {unit: 0.5 * (right[unit] + left[unit]) for unit in right}
+def mouth_shape(factors: Factors, right: dict[int, float], left: dict[int, float], mean: dict[int, float]) -> Mouth:
+    """The lips; `right` and `left` are the units of the person's sides, `mean` their means."""
     (across_r, height_r), (across_l, height_l) = _corner(factors, right, mean), _corner(factors, left, mean)
     x = np.where(_S < 0, across_r, across_l) * _S
     bend = np.abs(_S) ** 1.7

@@ -49,7 +49,7 @@ STYLES: dict[str, Style] = {
 def paint_back(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -> None:
     """What lies behind the face: hanging hair, neck, shoulders."""
     style = STYLES.get(factors.hair_style)
-    chin = head.to_picture(np.zeros(1), np.full(1, 0.75), np.full(1, -0.05))[0]
+    chin = head.to_picture(0.0, 0.75, -0.05)[0]
     if style is not None and style.fall is not None:
         _paint_fall(canvas, head, colours, style.fall)
     unit, bottom = head.unit, canvas.side + 2
@@ -71,8 +71,7 @@ def _paint_fall(canvas: Canvas, head: Head, colours: Palette, fall: float) -> No
     y = np.linspace(-0.6, fall, 8) - np.array((0, 0, 0, 0, 0, 0, 0.04, 0))
     half = np.interp(y, (-0.6, -0.2, 0.4, 1.4), (0.72, 0.84, 0.88, 0.92))
     half *= (1, 1, 1, 1, 1, 1, 0.98, 0.80)  # the ends turn in
-    z = np.full_like(y, -0.15)
-    left, right = head.to_picture(-half, y, z), head.to_picture(half, y, z)
+    left, right = head.to_picture(-half, y, -0.15), head.to_picture(half, y, -0.15)
     canvas.polygon(np.concatenate((spline(left, 14), spline(right, 14)[::-1])), colours.hair_dark, lit=True)
 
 
@@ -84,10 +83,9 @@ def paint_ear(canvas: Canvas, head: Head, colours: Palette, side: int) -> None:
     points = spline(np.concatenate((rim, rim[:1])), 20)
     x, y = side * (0.71 + points[:, 0] * wide), 0.05 + points[:, 1]
     place = np.interp(0.05, head.heights, head.widths) / 0.72
-    z = np.full_like(x, 0.02)
-    canvas.polygon(head.to_picture(x * place, y, z), mix(colours.skin, colours.blush, 0.18), lit=True)
+    canvas.polygon(head.to_picture(x * place, y, 0.02), mix(colours.skin, colours.blush, 0.18), lit=True)
     inner = spline(rim[1:6] * 0.62 + (0.12, 0.01), 10)
-    curve = head.to_picture(side * (0.71 + inner[:, 0] * wide) * place, 0.05 + inner[:, 1], z[:10])
+    curve = head.to_picture(side * (0.71 + inner[:, 0] * wide) * place, 0.05 + inner[:, 1], 0.02)
     canvas.stroke(curve, 0.03 * head.unit, mix(colours.skin, colours.fold, 0.6), taper(10))
 
 

@@ -28,6 +28,8 @@ _JAW_SHARE = np.array((0, 0, 0, 0, 0, 0.1, 0.7, 1.0, 1.0, 1.0, 1.0))
 _HINGE = 0.40  # below this height the face follows the jaw
 _CAMERA = 7.0  # distance of the camera, in head units
 
+Coordinate = np.ndarray | float
+
 
 class Head:
     """Geometry of one head in one pose, in a square picture of `side` pixels."""
@@ -47,22 +49,20 @@ class Head:
         self.widths = np.maximum(self.widths, 1e-3)
         self.depths = np.maximum(self.depths, 1e-3)
 
-    def to_picture(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Points in space, three arrays (n,), to pixels (n, 2)."""
-        points = np.empty((len(x), 3))
-        points[:, 0], points[:, 1], points[:, 2] = x, y, z
-        turned = points @ self.rotation
+    def to_picture(self, x: Coordinate, y: Coordinate, z: Coordinate) -> np.ndarray:
+        """Points in space, each coordinate an array (n,) or one number for all, to pixels (n, 2)."""
+        turned = np.column_stack(np.broadcast_arrays(np.atleast_1d(x), y, z)) @ self.rotation
         nearness = _CAMERA / (_CAMERA - turned[:, 2:])
         return self.centre + self.unit * turned[:, :2] * nearness
 
-    def on_face(self, points: np.ndarray, lift: np.ndarray | float = 0.0) -> np.ndarray:
+    def on_face(self, points: np.ndarray, lift: Coordinate = 0.0) -> np.ndarray:
         """Points (n, 2) drawn on the front of the face, raised by `lift` head units, to pixels (n, 2)."""
         x, y = points[:, 0], points[:, 1]
         across = np.clip(x / np.interp(y, self.heights, self.widths), -0.99, 0.99)
         z = np.interp(y, self.heights, self.middles) + np.interp(y, self.heights, self.depths) * np.sqrt(1 - across**2)
         return self.to_picture(x, y, z + lift)
 
-    def around(self, azimuth: np.ndarray, y: np.ndarray, grow: np.ndarray | float = 1.0) -> np.ndarray:
+    def around(self, azimuth: Coordinate, y: Coordinate, grow: Coordinate = 1.0) -> np.ndarray:
         """Points at an azimuth (degrees, 0 the front, > 0 to the picture's right) and height, to pixels (n, 2).
 
         What would lie behind the head is brought to its silhouette. `grow` swells the head, for hair.
@@ -77,8 +77,7 @@ class Head:
     def silhouette(self) -> np.ndarray:
         """The outline of the head, pixels (n, 2), from the crown down its left side and up its right."""
         y = self.heights
-        left, right = self.around(np.full_like(y, -180.0), y), self.around(np.full_like(y, 180.0), y)
-        return np.concatenate((left, right[::-1]))
+        return np.concatenate((self.around(-180.0, y), self.around(180.0, y)[::-1]))
 
 
 def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:

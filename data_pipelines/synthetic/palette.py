@@ -9,17 +9,8 @@ from data_pipelines.synthetic.canvas import Colour, mix, parse_colour, scale_col
 from data_pipelines.synthetic.factors import Factors
 
 MONK_TONES = (
-    "#f6ede4",
-    "#f3e7db",
-    "#f7ead0",
-    "#eadaba",
-    "#d7bd96",
-    "#a07e56",
-    "#825c43",
-    "#604134",
-    "#3a312a",
-    "#292420",
-)
+    "#f6ede4", "#f3e7db", "#f7ead0", "#eadaba", "#d7bd96", "#a07e56", "#825c43", "#604134", "#3a312a", "#292420",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

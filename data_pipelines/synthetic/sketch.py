@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.synthetic.canvas import Canvas, Clip, Colour, taper
+from data_pipelines.synthetic.canvas import Canvas, Clip, Colour, normals, taper
 from data_pipelines.synthetic.head import Head
 
 Lift = np.ndarray | float
-_ZEROS, _ONES = np.zeros(256), np.ones(256)  # longer than any one shape
 
 
 class Sketch:
@@ -25,10 +24,9 @@ class Sketch:
         self._orders: list[tuple[Any, ...]] = []  # the kind, and what the canvas needs to know of it
 
     def _add(self, kind: str, points: np.ndarray, lift: Lift, widths: np.ndarray | None, *order: Any) -> None:
-        count = len(points)
         self._points.append(points)
-        self._lifts.append(lift if isinstance(lift, np.ndarray) else _ONES[:count] * lift)
-        self._widths.append(_ZEROS[:count] if widths is None else widths)
+        self._lifts.append(np.broadcast_to(lift, len(points)))
+        self._widths.append(np.zeros(len(points)) if widths is None else widths)
         self._orders.append((kind, *order))
 
     def polygon(self, points: np.ndarray, colour: Colour, lift: Lift = 0.0) -> None:
@@ -60,7 +58,7 @@ class Sketch:
         ends = np.cumsum(lengths)
         starts = ends - lengths
         points = head.on_face(np.concatenate(self._points), np.concatenate(self._lifts))
-        normal = _normals(points, starts, ends) * (0.5 * head.unit * np.concatenate(self._widths))[:, None]
+        normal = normals(points, starts, ends) * (0.5 * head.unit * np.concatenate(self._widths))[:, None]
         one_side, other_side = points + normal, points - normal
         clip: Clip | None = None
         for (kind, *order), start, end in zip(self._orders, starts.tolist(), ends.tolist(), strict=True):
@@ -77,13 +75,3 @@ class Sketch:
                 clip = None
             else:
                 (clip or canvas).polygon(shape, order[0])
-
-
-def _normals(points: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """(n, 2) unit normals of many curves laid end to end, each curve from its start to its end."""
-    after, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
-    after[ends - 1] -= 1
-    before[starts] += 1
-    tangent = points[after] - points[before]
-    tangent /= np.hypot(tangent[:, 0], tangent[:, 1])[:, None] + 1e-9
-    return np.stack((-tangent[:, 1], tangent[:, 0]), axis=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from data_pipelines.audit.audit import shown
+from data_pipelines.common.text import shown
 from expressnet_jax.report.markup import MISSING, get, number
 from expressnet_jax.report.sections_run import all_evaluations
 from expressnet_jax.report.sections_study import METRICS, published_rows

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipelines.audit.audit import LONG, SHORT, shown
+from data_pipelines.common.text import LONG, SHORT, shown
 
 MISSING = "-"
 _LARGEST = 1e300  # of numbers; larger ones leave no room for a percentage or for the range of an axis

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.audit.audit import LONG
 from data_pipelines.common.files import write_text
+from data_pipelines.common.text import LONG
 from expressnet_jax.config import ConfigError
 from expressnet_jax.report import sections_run, sections_study
 from expressnet_jax.report.markup import Html, bullets, get, join, label, paragraph, span, text

@@ -178,14 +178,14 @@ def test_kaggle_subset(kind: str, tmp_path: Path) -> None:
     assert list(report["splits"]) == ["train"]
     assert stored("affectnet", tmp_path, "train") == SUBSET
     assert len(report["notes"]) == 1
-    assert report["notes"][0].startswith("1 pictures have another class in ")
+    assert report["notes"][0].startswith("1 picture with another class in ")
 
 
 def test_kaggle_subset_without_a_row_for_a_picture(tmp_path: Path) -> None:
     plan = make_plan(write(tmp_path / "affect", subset() | {"fear/image0000099.jpg": encode(9)}), tmp_path)
     assert plan.aligned
     assert labels(plan, "train") == {name: label for name, (label, _) in SUBSET.items()}
-    assert any(note.startswith("1 pictures are in no usable row of labels.csv") for note in plan.notes)
+    assert any(note.startswith("not used: 1 picture without a usable row in labels.csv") for note in plan.notes)
 
 
 @pytest.mark.parametrize("with_table", [False, True])
@@ -242,7 +242,7 @@ OUTSIDE = ["../../../outside.jpg", "/outside.jpg", "{outside}", "1/../../../outs
 BAD_ROWS = [
     *((row(path, 1), "is not there") for path in OUTSIDE),
     (row("1/missing.jpg", 1), "its picture '1/missing.jpg' is not there"),
-    (row(next(iter(older_names("train"))), 1), "a second time"),
+    (row(next(iter(older_names("train"))), 1), "is listed in row 0 already"),
     (row("1/x.jpg", 11), "expression '11', expected a code from 0 to 10"),
     (row("1/x.jpg", -1), "expression '-1', expected a code from 0 to 10"),
     (row("1/x.jpg", "happy"), "expression 'happy', expected a code from 0 to 10"),

@@ -230,9 +230,9 @@ def test_lists_are_cut_with_their_true_number_beside(tmp_path: Path, monkeypatch
 def test_text(report: dict[str, Any]) -> None:
     text = audit.describe(report)
     for line in (
-        "exact duplicates: 3 in 1 groups, 1 of them with different labels; 1 are equal files",
-        "  1 pictures of public_test equal one of train",
-        "near duplicates: 1 in 1 groups, 0 of them with different labels",
+        "exact duplicates: 3 in 1 group, 1 of them with different labels; 1 equal file",
+        "  1 picture of public_test equal to one of train",
+        "near duplicates: 1 in 1 group, 0 of them with different labels",
         "blank, with a standard deviation below 2 of 255: 2, 1 of them of one level",
         "  test/neutral/PublicTest_12.png (public_test, neutral, 50x40)",
         "unusable: 2",

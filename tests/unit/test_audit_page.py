@@ -71,7 +71,7 @@ def test_page(report: dict[str, Any], tmp_path: Path) -> None:
             assert max(picture.size) <= 96
     headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == "h1" and headings.count("h1") == 1 and {"h2", "h3"} < set(headings) | {"h1"}
-    for part in ("Exact duplicates: 3", "1 pictures of public_test equal one of train", "Unusable: 2", "50x40"):
+    for part in ("Exact duplicates: 3", "1 picture of public_test equal to one of train", "Unusable: 2", "50x40"):
         assert part in page.text
 
 

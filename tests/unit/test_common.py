@@ -29,6 +29,9 @@ def test_a_strangers_text_cannot_steer_the_terminal():
     assert text.shown("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
     assert len(text.shown("x" * 5000, text.LONG)) == text.LONG + 3
     assert text.one_line(ValueError("two\n  lines")) == "two lines"
+    assert text.reason(ValueError("two\n  lines"), 5) == "two l" and text.reason(ValueError()) == "ValueError"
+    skipped = [{"path": "a.png", "why": "empty"}, {"path": "b.png", "why": "cut"}]
+    assert text.first_of(skipped) == " (the first: a.png: empty)" and text.first_of([]) == ""
 
 
 def test_a_line_of_json_has_null_for_what_json_has_no_number_for():

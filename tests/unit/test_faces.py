@@ -47,7 +47,7 @@ def test_faces_are_cut_out_and_pictures_without_one_kept_whole(source: str, tmp_
     faces = report["faces"]
     assert faces["whole"] == ["train/happy/nobody.png"] and faces["found"] == len(FRONTAL)
     assert faces["detector"] == "haar, published margins, 96 px"
-    assert "1 pictures without one kept whole\n  train/happy/nobody.png" in describe(report)
+    assert "1 picture without one kept whole\n  train/happy/nobody.png" in describe(report)
     split = splits.open_split("folder", "train", EMOTIONS, data_dir=str(tmp_path / "data"))
     assert split.shape == (96, 96, 3) and len(split) == len(FRONTAL) + 1
     for position in range(len(FRONTAL)):  # whole, the face would be a sixth of the picture, on flat grey

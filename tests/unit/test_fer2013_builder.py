@@ -280,7 +280,7 @@ NOTHING: list[tuple[dict[str, Any], str]] = [
     ({"readme.txt": "x"}, "no FER-2013 recognised"),
     ({"fer2013.csv": "a,b\n1,2"}, r"no FER-2013 recognised \(fer2013.csv: the header has no columns"),
     ({"fer2013.csv": ""}, "no FER-2013 recognised"),
-    ({"fer2013.csv": table([])}, "fer2013.csv has no usable row"),
+    ({"fer2013.csv": table([])}, "no usable picture; put it right"),
     ({"train/0/1.png": encode(face(1)), "train/1/1.png": encode(face(1))}, "unknown class folder 'train/0'"),
     (folders() | {name: b"x" for name in folders() if "Public" in name}, "'public_test' has no usable picture among 7"),
     ({"fer2013.csv": table([row(0, 9, "Training")])}, r"'train' has no usable picture among 1 \(the first: row 0"),
@@ -298,7 +298,7 @@ def test_nothing_to_use(files: dict[str, Any], why: str, tmp_path: Path) -> None
 
 def test_other_files_are_mentioned(tmp_path: Path) -> None:
     report = build(write(tmp_path / "fer", folders() | {"validation/happy/1.png": encode(face(1))}), tmp_path)
-    assert "1 other files were not used, for example validation/happy/1.png" in report["notes"]
+    assert "not used: 1 other file, for example validation/happy/1.png" in report["notes"]
 
 
 def test_known_totals_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ def test_parts_that_are_not_there(tmp_path: Path) -> None:
     assert "only with published validation results" in report["protocol"]
     assert report["skipped"] == []
     assert report["notes"] == [
-        "1 pictures have no row in fer2013new.csv and were not used, for example FER2013Train/fer7654321.png",
+        "not used: 1 picture without a row in fer2013new.csv, for example FER2013Train/fer7654321.png",
         NOTES[0],
         "not in this copy: private_test",
     ]
@@ -256,7 +256,10 @@ ERRORS: list[tuple[Mapping[str, bytes | str], str]] = [
     ({"fer2013new.csv": votes().replace("contempt", "c"), **folders()}, r"no column contempt; its header has: 'Usage'"),
     ({"fer2013new.csv": HEADS, **folders()}, "no row with a majority for an emotion among 0"),
     ({"fer2013new.csv": votes(ROWS[4:7]), **folders()}, "no row with a majority for an emotion among 3"),
-    ({"fer2013new.csv": votes(), "FER2013Train/a.png": png(1)}, "none of the 8 pictures that fer2013new.csv labels"),
+    (
+        {"fer2013new.csv": votes(), "FER2013Train/a.png": png(1)},
+        r"no usable picture \(the first: fer2013new.csv row 1: no 'fer0000001.png' in FER2013Train/",
+    ),
     (
         {"fer2013new.csv": votes(), "fer2013.csv": with_usage(8, "PrivateTest")},
         r"row 8 is private_test in fer2013\.csv and public_test in fer2013new\.csv: .* joined by row",
@@ -270,6 +273,10 @@ ERRORS: list[tuple[Mapping[str, bytes | str], str]] = [
         r"fer2013\.csv has 13 rows and fer2013new\.csv 14: .* complete",
     ),
     ({"fer2013new.csv": votes([*ROWS, ROWS[-1]]), "fer2013.csv": pixels()}, "has 14 rows and fer2013new.csv 15"),
+    (
+        {"fer2013new.csv": votes(), "fer2013.csv": "\n".join(["emotion,pixels,Usage", *["0,1"] * len(ROWS)])},
+        r"no usable picture \(the first: fer2013\.csv row 0: has 2 columns, expected 3\)",
+    ),
 ]
 
 

@@ -159,7 +159,7 @@ def test_table(form: str, tmp_path: Path) -> None:
     assert stored(tmp_path) == IN_TABLE
     assert report["layout"] == f"table {name}"
     assert report["skipped"] == []
-    assert report["notes"] == [f"1 pictures have no usable row in {name} and were not used, for example pics/0.png"]
+    assert report["notes"] == [f"not used: 1 picture without a usable row in {name}, for example pics/0.png"]
 
 
 def test_rows_keep_their_order(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_table_wins_over_class_folders(tmp_path: Path) -> None:
         "test": {"Testing/angry/f.png": ("anger", 5)},
     }
     assert report["notes"] == [
-        "1 labels in labels.csv differ from the picture's folder: the table is right",
-        "5 pictures have no usable row in labels.csv and were not used, for example Testing/Neutral /g.jpeg",
+        "1 picture with another class in labels.csv than by the folder: labels.csv counts",
+        "not used: 5 pictures without a usable row in labels.csv, for example Testing/Neutral /g.jpeg",
         "labels.csv has no column split: folders train/, val/ and test/ tell the split, if any",
         "there is no validation split; training holds out a part of train",
     ]
@@ -197,8 +197,7 @@ def test_other_files_are_one_note(tmp_path: Path) -> None:
     assert len(stored(tmp_path)["train"]) == 3
     assert report["skipped"] == []
     assert report["notes"][0] == (
-        "6 files not used (hidden, no picture by their names, or outside the class folders), "
-        "for example .cache/joy/a.png"
+        "not used: 6 files (hidden, no picture by name, or outside the class folders), for example .cache/joy/a.png"
     )
 
 
@@ -272,10 +271,10 @@ ERRORS: list[tuple[Mapping[str, bytes | str], str]] = [
     ),
     ({"labels.csv": "path\na.png", "a.png": picture(0)}, r"labels\.csv is no table .* no column for the label \("),
     ({"labels.csv": "label\nhappy", "a.png": picture(0)}, r"no column for the path \(path, image, file, filename, p"),
-    ({"labels.csv": "path,label", **TABLE_FILES}, r"labels\.csv has no usable row among 0$"),
+    ({"labels.csv": "path,label", **TABLE_FILES}, r"no usable picture; put it right"),
     (
         {"labels.csv": "path,label\nno.png,sad\n,\nx,sad", **TABLE_FILES},
-        r"labels\.csv has no usable row among 2 \(the first: labels\.csv row 0: there is no file 'no\.png'\)",
+        r"labels\.csv: nothing to use among 2 \(the first: labels\.csv row 0: there is no file 'no\.png'\)",
     ),
     (with_row("pics/0.png", "3", "train"), "row 5: the label '3' is a number, and numbers mean different classes"),
     (with_row("pics/0.png", "3.0", "train"), "the label '3.0' is a number"),

@@ -10,7 +10,7 @@ from PIL import Image
 from data_pipelines import loader, splits
 from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, SEVEN
-from data_pipelines.pictures import encode_png
+from data_pipelines.pictures import encode
 from tests.unit.test_splits import Records
 
 NAME = "synthetic_faces/tiny"
@@ -107,7 +107,7 @@ def test_stored_pictures_are_decoded_as_pillow_decodes_them():
     grey, colour = np.random.default_rng(0).integers(0, 256, (30, 20), np.uint8), np.zeros((30, 20, 3), np.uint8)
     colour[:, 5:, 0], colour[10:, :, 2] = 200, 90
     for pixels in (grey, colour):
-        for data in (jpeg(pixels), encode_png(Image.fromarray(pixels))):
+        for data in (jpeg(pixels), encode(Image.fromarray(pixels))):
             expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
             np.testing.assert_array_equal(splits.pixels(data, 3), expected)
     np.testing.assert_array_equal(splits.pixels(jpeg(grey), 1)[..., 0], np.asarray(Image.open(io.BytesIO(jpeg(grey)))))
@@ -116,7 +116,7 @@ def test_stored_pictures_are_decoded_as_pillow_decodes_them():
 def fake(labels, *, side=4, channels=1, name="fake/train"):
     """A split of pictures that hold their own number."""
     images = [np.full((side, side, channels), i, np.uint8) for i in range(256)]
-    images = [encode_png(Image.fromarray(image[..., 0] if channels == 1 else image)) for image in images]
+    images = [encode(Image.fromarray(image[..., 0] if channels == 1 else image)) for image in images]
     records = Records({"image": images[i % 256], "label": label} for i, label in enumerate(labels))
     numbers, label_map = np.arange(len(records)), np.arange(8, dtype=np.int32)
     return splits.Split(name, records, numbers, label_map, EMOTIONS, (side, side, channels))

@@ -106,8 +106,8 @@ def make(root: Path, sizes: list[tuple[int, int]]) -> str:
     ("sizes", "side", "expected", "note"),
     [
         ([(30, 20)] * 4, 0, (30, 20, 3), ""),
-        ([(30, 20)] * 3 + [(60, 60)], 0, (30, 20, 3), "1 of 4 pictures had other sizes and were brought to 30x20"),
-        ([(30, 20), (60, 60), (40, 40)], 0, (224, 224, 3), "3 of 3 pictures had other sizes and were brought to 224"),
+        ([(30, 20)] * 3 + [(60, 60)], 0, (30, 20, 3), "1 of 4 pictures had another size: brought to 30x20"),
+        ([(30, 20), (60, 60), (40, 40)], 0, (224, 224, 3), "3 of 3 pictures had another size: brought to 224"),
         ([(30, 20), (60, 60), (40, 40)], 32, (32, 32, 3), ""),
     ],
 )  # fmt: skip

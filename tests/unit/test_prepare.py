@@ -173,7 +173,7 @@ def test_after_a_failure_the_same_command_goes_on(
 
     with monkeypatch.context() as broken:
         broken.setattr("tensorflow_datasets.core.writer.ShardWriter.write", fail)
-        assert "21 finished pictures are kept in " in prepare_failing(error, source, data)
+        assert "21 finished pictures kept in " in prepare_failing(error, source, data)
     assert os.listdir(data) == ["incomplete.fer2013"]
     with pytest.raises(DataError, match="is not prepared"):
         read_info("fer2013", data)

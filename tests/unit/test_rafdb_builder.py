@@ -157,7 +157,7 @@ def test_kaggle_tables_overrule_folders(kind: str, tmp_path: Path) -> None:
     assert stored("rafdb", tmp_path, "test") == kaggle_names("test")
     differences = [note for note in report["notes"] if "another class" in note]
     assert len(differences) == 1
-    assert differences[0].startswith("1 pictures have another class in ")
+    assert differences[0].startswith("1 picture with another class in ")
     assert "train_labels.csv" in differences[0]
 
 
@@ -175,7 +175,7 @@ def test_kaggle_picture_that_the_table_does_not_have(tmp_path: Path) -> None:
     report = build(write(tmp_path / "raf", kaggle() | extra), tmp_path)
     assert report["splits"]["train"]["examples"] == 7
     assert (
-        "1 pictures are in no usable row of train_labels.csv and were not used, for example "
+        "not used: 1 picture without a usable row in train_labels.csv, for example "
         "DATASET/train/2/train_00099_aligned.jpg" in report["notes"]
     )
 
@@ -213,7 +213,7 @@ BAD_LINES = [
     ("../../etc/passwd 4\n", "begins with neither train_ nor test_"),
     ("/etc/passwd 4\n", "begins with neither train_ nor test_"),
     ("validation_00001.jpg 4\n", "begins with neither train_ nor test_"),
-    ("train_00001.jpg\n", "1 fields, expected name and class"),
+    ("train_00001.jpg\n", "1 field, expected name and class"),
     ("train_00001.jpg happy\n", "class 'happy', expected a number from 1 to 7"),
     ("train_00001.jpg 4 4\n", "3 fields, expected name and class"),
     ("train_00001.jpg " + "4" * 3_000_000 + "\n", "a line of more than 1,048,576 characters"),
