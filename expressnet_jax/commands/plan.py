@@ -82,7 +82,7 @@ def _one(config: Any, machine: Any, options: argparse.Namespace, say: Say) -> di
     import dataclasses
 
     from expressnet_jax.config import ConfigError
-    from expressnet_jax.figures import scaling as figure
+    from expressnet_jax.figures import curves
     from expressnet_jax.plan import compiled, describe, search
     from expressnet_jax.plan import step_cost as plan
 
@@ -102,6 +102,6 @@ def _one(config: Any, machine: Any, options: argparse.Namespace, say: Say) -> di
         made["search"] = search.largest_batch(config, machine, devices, say)
         say("\n" + describe.search(made["search"]))
     if options.plot:
-        figure.scaling(made, options.plot)
+        curves.scaling_figure(made, options.plot)
         say(f"written to {options.plot}")
     return made
