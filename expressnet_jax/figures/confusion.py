@@ -50,7 +50,7 @@ def confusion_figure(summary: dict[str, Any], path: str | os.PathLike[str], titl
     figure.colorbar(heat, format=PercentFormatter(1.0), aspect=30).outline.set_visible(False)
     low, high = summary["accuracy_interval"]
     head(figure, shorten(title or "Confusion matrix", int(figure.get_figwidth() * 9)))
-    axes.set_title(
+    figure.supxlabel(
         f"accuracy {summary['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}), "
         f"macro F1 {summary['macro_f1']:.1%}, {summary['examples']:,} examples", fontsize=8, color=INK,
     )  # fmt: skip

@@ -49,9 +49,8 @@ def predictions_figure(
             colour, width, caption = VERMILLION, 3, f"\u2717 {answer} {chance[i]:.0%}\ntrue: {true}"
         show(axes, picture, caption, color=colour, fontweight="normal" if width == 1 else "bold")
         axes.spines[:].set(visible=True, color=colour, linewidth=width)
-    head(
-        figure, f"{(truth == guess).sum()} of {len(pictures)} right   (\u2713 right, \u2717 wrong, with the true class)"
-    )
+    right = f"{(truth == guess).sum()} of {len(pictures)} right"
+    head(figure, f"{right}   (\u2713 right, \u2717 wrong, with the true class)")
     save(figure, path)
 
 

@@ -251,7 +251,8 @@ def test_a_long_training_is_thinned_and_says_so() -> None:
     assert (
         "training (mean of 4 records)" in loss.text and "validation: mean of 2" in by_id(root, "run-0-loss-title").text
     )
-    assert [len(path.get("d").split("L")) for path in loss.all("path")].count(250) == 2
+    drawn = [len(path.get("d").split("L")) for path in loss.all("path")]
+    assert len([n for n in drawn if 250 <= n <= 252]) == 2  # matplotlib may end a line twice
     found["training"]["validation"] = []
     root = Parser(page.render(report)).root
     assert len(rows(root, "run-0-epochs")) == 59 and values(rows(root, "run-0-epochs")[-1]["training loss"]) == [2000]
