@@ -18,9 +18,8 @@ from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts, factors, metrics, robustness, saliency
 from expressnet_jax.evaluation.answers import Answers
-from expressnet_jax.figures import evaluation as figures
-from expressnet_jax.figures import experts as expert_figures
-from expressnet_jax.figures import robustness as robustness_figures
+from expressnet_jax.figures import confusion, pictures
+from expressnet_jax.figures import curves as curve_figures
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import data as datas
@@ -183,8 +182,8 @@ def _describe(summary: dict[str, Any]) -> str:
 def _write(folder: Path, found: _Found, text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)  # it comes back last, and says that all is there
-    for key, pictures in _OPTIONAL.items():
-        for name in pictures if found.summary[key] is None else ():
+    for key, names in _OPTIONAL.items():
+        for name in names if found.summary[key] is None else ():
             (folder / name).unlink(missing_ok=True)
     answering.save(found.answers, folder / "answers.npz")
     drawn = f"\n\n{factors.describe(found.summary['factors'])}" if found.summary["factors"] else ""
@@ -195,29 +194,32 @@ def _write(folder: Path, found: _Found, text: str) -> None:
 
 def _draw(folder: Path, found: _Found) -> None:
     summary, answers, split = found.summary, found.answers, found.split
-    figures.confusion_figure(summary, folder / "confusion.png", split.name)
+    confusion.confusion_figure(summary, folder / "confusion.png", split.name)
     shown = _spread(len(split), _SHOWN)
     probabilities = np.exp(answering.log_softmax(answers.logits))
-    figures.predictions_figure(
+    pictures.predictions_figure(
         split.load(shown)["image"], answers.label[shown], answers.predicted[shown], probabilities[shown],
         split.classes, folder / "predictions.png",
     )  # fmt: skip
     positions = {int(number): position for position, number in enumerate(answers.index)}
     for layer, of_layer in summary["experts"].items():
-        rows = [[positions[one["index"]] for one in surest] for surest in of_layer["surest"]]
-        pictures = [split.load(np.array(row, int))["image"] if row else None for row in rows]
-        expert_figures.surest_figure(pictures, of_layer, summary["classes"], folder / f"surest_{layer}.png", layer)
+        rows = [[positions[one["index"]] for one in ours] for ours in of_layer["surest"]]
+        surest = [split.load(np.array(row, int))["image"] if row else None for row in rows]
+        pictures.surest_figure(surest, of_layer, summary["classes"], folder / f"surest_{layer}.png", layer)
     if summary["robustness"]:
-        robustness_figures.curves_figure(summary["robustness"], folder / "robustness.png")
-        robustness_figures.grid_figure(split.load(shown[:1])["image"][0], folder / "corruptions.png")
+        curve_figures.robustness_figure(summary["robustness"], folder / "robustness.png")
+        examples = robustness.examples(split.load(shown[:1])["image"][0])
+        pictures.corruptions_figure(examples, summary["robustness"]["strengths"], folder / "corruptions.png")
     if found.maps is not None:
         salient = _spread(len(split), _SALIENT)
         names = [split.classes[i] for i in answers.predicted[salient]]
-        saliency.saliency_figure(split.load(salient)["image"], found.maps, names, folder / "saliency.png")
+        parts, averages = saliency.parts(found.maps), summary["saliency"]["shares"]
+        images = split.load(salient)["image"]
+        pictures.saliency_figure(images, found.maps, parts, averages, names, folder / "saliency.png")
 
 
 def curves(workdir: Path) -> None:
     """Draws the training and validation curves of a run to curves.png, the experts' shares to experts.png."""
     records = read_records(workdir)
-    figures.curves_figure(records, workdir / "curves.png")
-    figures.experts_figure(records, workdir / "experts.png")
+    curve_figures.training_figure(records, workdir / "curves.png")
+    curve_figures.experts_figure(records, workdir / "experts.png")

@@ -16,6 +16,8 @@ from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs.state import State
 
+_EXAMPLE = 1  # what is drawn by chance is drawn for this one, whose eyes are covered
+
 
 def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Accuracy and macro F1 on a split under every corruption at every strength, ready for JSON.
@@ -40,6 +42,20 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
         "strengths": list(STRENGTHS), "examples": len(split), "corruptions": table,
         "mean_accuracy": mean, "relative": mean / plain if plain else 0.0,
     }  # fmt: skip
+
+
+def examples(picture: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """One picture under every corruption at every strength, as an evaluation damages it, for a figure.
+
+    picture: (H, W, C) uint8, C 1 or 3 (RGB), and so is each returned. Raises ValueError for anything else.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
+        raise ValueError(f"the picture must be uint8 (H, W, 1 or 3), got {picture.dtype} {picture.shape}")
+    corrupt = jax.jit(corruptions.stored, static_argnums=0)
+    return {
+        name: [np.asarray(corrupt(name, picture[None], np.array([_EXAMPLE]), strength))[0] for strength in STRENGTHS]
+        for name in corruptions.CORRUPTIONS
+    }
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -11,20 +11,15 @@ Legend: N pictures, B of them at once, H W stored height and width, C colour cha
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from data_pipelines.common.text import shorten
 from expressnet_jax.config import Config
-from expressnet_jax.figures.evaluation import INK, MAX_PICTURES, save
 from expressnet_jax.models import preprocess
 from expressnet_jax.runs import state as states
 
@@ -32,7 +27,6 @@ from expressnet_jax.runs import state as states
 #: the paper takes 10 to 20 %, and sees little change beyond 50 copies.
 _SAMPLES, _NOISE = 16, 0.1
 _AT_ONCE = 8  # pictures of one program
-_BRIGHTEST = 99  # percentile of a map that has the full colour in its picture, as in the paper's figures
 
 Maps = dict[str, np.ndarray]
 
@@ -70,13 +64,13 @@ def shares(found: Mapping[str, np.ndarray]) -> dict[str, float]:
 
     found: for each branch (N, H, W), as `maps` returns it. The parts add up to 1; they are all 0 where every map is.
     """
-    of_pictures = _shares(found)
+    of_pictures = parts(found)
     counted = of_pictures[of_pictures.sum(1) > 0]
     means = counted.mean(0) if len(counted) else np.zeros(len(found))
     return {name: float(mean) for name, mean in zip(found, means, strict=True)}
 
 
-def _shares(found: Mapping[str, np.ndarray]) -> np.ndarray:
+def parts(found: Mapping[str, np.ndarray]) -> np.ndarray:
     """(N, branches): each branch's part of a picture's absolute values."""
     sums = np.stack([np.abs(values).sum((1, 2), dtype=np.float64) for values in found.values()], 1)
     totals = sums.sum(1, keepdims=True)
@@ -115,60 +109,3 @@ def _mean_gradients(config: Config, graph: Any) -> Callable[..., dict[str, jax.A
         return jax.tree.map(lambda sums: sums / _SAMPLES, total)
 
     return run
-
-
-def saliency_figure(
-    images: np.ndarray, found: Mapping[str, np.ndarray], names: Sequence[str], path: str | os.PathLike[str]
-) -> None:
-    """One row a picture: the picture with the class whose logit it is, and for each branch the size of its map over it.
-
-    The colour of each map has a scale of its own; the number below is the branch's part of the picture's total.
-
-    Args:
-        images: uint8 (N, H, W, C), C 1 or 3 (RGB); N at most MAX_PICTURES.
-        found: for each branch (N, H, W), as `maps` returns it.
-        names: the classes' names (N,).
-        path: the PNG file to write.
-    """
-    n = len(images)
-    if not 1 <= n <= MAX_PICTURES or len(names) != n or any(values.shape[0] != n for values in found.values()):
-        sizes = [values.shape[0] for values in found.values()]
-        raise ValueError(f"{n} pictures, {len(names)} names, maps of {sizes}: one of each, 1 to {MAX_PICTURES}")
-    side, caption, header = 1.5, 0.25, 0.6  # inches
-    width, height = (1 + len(found)) * side + 0.2, n * (side + caption) + header
-    figure = Figure(figsize=(width, height))
-    grid = figure.subplots(n, 1 + len(found), squeeze=False)
-    parts, averages = _shares(found), shares(found)
-    for row, picture, name, part, *values in zip(grid, images, names, parts, *found.values(), strict=True):
-        _draw(row[0], picture, shorten(name, 20))
-        for axes, of_branch, share in zip(row[1:], values, part, strict=True):
-            _draw(axes, picture, f"{share:.0%}")
-            _cover(axes, of_branch)
-    titles = ["picture", *(f"{name} {averages[name]:.0%}" for name in found)]
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=9, fontweight="bold", parse_math=False)
-    figure.text(
-        0.1 / width, 1 - 0.2 / height, "what would change the answer", fontsize=11, fontweight="bold", va="center"
-    )
-    figure.subplots_adjust(
-        left=0.05 / width, right=1 - 0.05 / width, bottom=caption / height, top=1 - header / height,
-        wspace=0.05, hspace=caption / side,
-    )  # fmt: skip
-    save(figure, path)
-
-
-def _draw(axes: Axes, picture: np.ndarray, caption: str) -> None:
-    axes.imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel(caption, fontsize=8, color=INK, labelpad=2, parse_math=False)
-
-
-def _cover(axes: Axes, values: np.ndarray) -> None:
-    """The size of a map (H, W) in colour, the larger the less is seen through it."""
-    sizes = np.abs(values)
-    top = np.percentile(sizes, _BRIGHTEST) or sizes.max() or 1.0
-    strength = np.clip(sizes / top, 0, 1)
-    axes.imshow(np.zeros_like(strength), cmap="gray", vmin=0, vmax=1, alpha=0.35)
-    axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=strength)

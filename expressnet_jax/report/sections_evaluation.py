@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from expressnet_jax.report import charts
+from expressnet_jax.figures import charts
 from expressnet_jax.report.markup import (
     Cell,
     Html,
@@ -221,7 +221,7 @@ def _panel(key: str, name: str, one: dict[str, Any], strengths: list[Any]) -> Ht
         pairs = [(finite(strength), finite(get(one, measure, place))) for place, strength in enumerate(strengths)]
         points = [(x, 100 * y) for x, y in pairs if x is not None and y is not None]
         drawn.append(charts.Line(title, points, look))
-    return charts.panel(key, name, drawn)
+    return Html(charts.panel(key, name, drawn))
 
 
 def _factors(found: dict[str, Any], key: str) -> Html:

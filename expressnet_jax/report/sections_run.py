@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.common.text import LONG
-from expressnet_jax.report import charts
+from expressnet_jax.figures import charts
 from expressnet_jax.report.markup import (
     Cell,
     Html,
@@ -143,7 +143,7 @@ def _curve(key: str, train: list[list[Any]], validation: list[list[Any]], column
     training = "training" if mean_of == 1 else f"training (mean of {mean_of} records)"
     drawn = [charts.Line(training, points), charts.Line("validation", validated, look=1)]
     title = ("Loss" if column == 1 else "Accuracy, %") + (f"; validation: mean of {also}" if also > 1 else "")
-    return charts.lines(f"{key}-{what}", title, drawn, "epoch", best=best)
+    return Html(charts.lines(f"{key}-{what}", title, drawn, "epoch", best=best))
 
 
 def _points(records: list[list[Any]], column: int, scale: float) -> list[tuple[float, float]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.common.text import LONG
-from expressnet_jax.report import charts
+from expressnet_jax.figures import charts
 from expressnet_jax.report.markup import (
     Cell,
     Html,

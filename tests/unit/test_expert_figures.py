@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.labels import EMOTIONS
-from expressnet_jax.figures.experts import surest_figure
+from expressnet_jax.figures.pictures import surest_figure
 
 
 def layer(experts, n=3):

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from expressnet_jax.evaluation.metrics import summarize
-from expressnet_jax.figures.evaluation import MAX_PICTURES, confusion_figure, curves_figure, predictions_figure
+from expressnet_jax.figures.confusion import confusion_figure
+from expressnet_jax.figures.curves import training_figure
+from expressnet_jax.figures.pictures import MAX_PICTURES, predictions_figure
 
 
 def pixels(path):
@@ -165,7 +167,7 @@ VALIDATION = [validation_record(step, loss=2 - step / 20, accuracy=0.4 - abs(ste
 
 
 def curves(path, records):
-    curves_figure(records, path)
+    training_figure(records, path)
     return pixels(path)
 
 
@@ -174,7 +176,7 @@ def drawn_axes(monkeypatch, path, records):
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
-    curves_figure(records, path)
+    training_figure(records, path)
     return figures[0].axes
 
 
@@ -229,7 +231,7 @@ def test_missing_folders_are_made_and_no_other_file_stays(tmp_path):
 def test_a_write_that_fails_leaves_the_old_picture_or_none(tmp_path, monkeypatch, existing):
     path = tmp_path / "c.png"
     if existing:
-        curves_figure(TRAIN, path)
+        training_figure(TRAIN, path)
     before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
 
     def full_disk(self, target, **options):
@@ -238,11 +240,16 @@ def test_a_write_that_fails_leaves_the_old_picture_or_none(tmp_path, monkeypatch
 
     monkeypatch.setattr(Figure, "savefig", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        curves_figure(VALIDATION, path)
+        training_figure(VALIDATION, path)
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
 
 def test_pyplot_stays_out(tmp_path):
     """pyplot picks a display and keeps every figure alive: neither belongs in a training job."""
-    code = "import sys, expressnet_jax.figures.evaluation; assert not {'matplotlib.pyplot', 'jax'} & set(sys.modules)"
+    code = (
+        "import sys\nfrom expressnet_jax.figures import charts, confusion, curves, pictures\n"
+        f"curves.training_figure([], {str(tmp_path / 'c.png')!r})\n"
+        "assert charts.dots('d', [charts.Dots('arm', [0.5], None, None)])\n"
+        "assert not {'matplotlib.pyplot', 'jax'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

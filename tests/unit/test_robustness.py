@@ -16,7 +16,7 @@ from data_pipelines.labels import EMOTIONS
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import corruptions, robustness
-from expressnet_jax.figures import robustness as robustness_figures
+from expressnet_jax.figures import curves, pictures
 from expressnet_jax.models.preprocess import preprocess
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer as optimizers
@@ -129,29 +129,29 @@ def pixels(path):
 
 def test_the_grid_shows_the_corrupted_pictures(tmp_path):
     picture = np.full((16, 16, 1), 255, np.uint8)
-    robustness_figures.grid_figure(picture, tmp_path / "a.png")
+    pictures.corruptions_figure(robustness.examples(picture), corruptions.STRENGTHS, tmp_path / "a.png")
     values = pixels(tmp_path / "a.png")
     assert 400 < values.shape[0] < 3000 and 400 < values.shape[1] < 3000
     light = np.asarray(corruptions.stored("light", jnp.asarray(picture[None]), jnp.array([1]), 5))[0]
     for level in (light.min(), light.max()):
         assert (np.abs(values - level).max(-1) == 0).sum() > 20
-    robustness_figures.grid_figure(picture // 2, tmp_path / "b.png")
+    pictures.corruptions_figure(robustness.examples(picture // 2), corruptions.STRENGTHS, tmp_path / "b.png")
     assert (pixels(tmp_path / "b.png") != values).any()
 
 
-def test_the_grid_takes_only_pictures(tmp_path):
+def test_only_pictures_are_corrupted():
     for wrong in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 2), np.uint8), np.zeros((8, 8, 3))):
         with pytest.raises(ValueError, match="must be uint8"):
-            robustness_figures.grid_figure(wrong, tmp_path / "a.png")
+            robustness.examples(wrong)
 
 
 @pytest.mark.parametrize("end", [0.0, 0.4, 0.8])
 def test_each_curve_keeps_a_label_of_its_own_where_all_are_equal(tmp_path, end):
     """The curves hide each other, but the lines to their labels part."""
-    robustness_figures.curves_figure(made_up([list(np.linspace(0.8, end, 6))] * 7), tmp_path / "a.png")
+    curves.robustness_figure(made_up([list(np.linspace(0.8, end, 6))] * 7), tmp_path / "a.png")
     values = pixels(tmp_path / "a.png")
     for colour in ("0072B2", "D55E00", "009E73", "CC79A7", "E69F00", "56B4E9"):
         rgb = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
         assert (np.abs(values - rgb).sum(-1) < 60).any(), colour
-    robustness_figures.curves_figure(made_up([list(np.linspace(0.8, 0.3, 6))] * 7), tmp_path / "b.png")
+    curves.robustness_figure(made_up([list(np.linspace(0.8, 0.3, 6))] * 7), tmp_path / "b.png")
     assert (pixels(tmp_path / "b.png") != values).any()

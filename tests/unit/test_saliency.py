@@ -10,6 +10,7 @@ from PIL import Image
 
 from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import saliency
+from expressnet_jax.figures.pictures import saliency_figure
 from expressnet_jax.models import canonical, preprocess
 from tests import networks
 from tests.conftest import TINY
@@ -151,14 +152,16 @@ def test_shares_by_hand():
     assert saliency.shares({"a": np.zeros((2, 3, 3)), "b": np.zeros((2, 3, 3))}) == {"a": 0.0, "b": 0.0}
 
 
+def draw(images, found, names, path):
+    saliency_figure(images, found, saliency.parts(found), saliency.shares(found), names, path)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_figure_has_a_row_a_picture_and_shows_where_a_map_is_large(channels, tmp_path):
     here = np.zeros((2, 12, 20), np.float32)
     here[1, 8:, :6] = -3
     found = {"cnnfe1": np.zeros_like(here), "resnet": here}
-    saliency.saliency_figure(
-        flat(0, 0, channels=channels), found, ["happiness", "fear $x"], tmp_path / "a" / "maps.png"
-    )
+    draw(flat(0, 0, channels=channels), found, ["happiness", "fear $x"], tmp_path / "a" / "maps.png")
     drawn = np.asarray(Image.open(tmp_path / "a" / "maps.png").convert("RGB")).astype(int)
     height, width, _ = drawn.shape
     yellow = (drawn[..., 0] > 240) & (drawn[..., 1] > 240) & (drawn[..., 2] < 200)  # inferno's last colour
@@ -174,4 +177,4 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"3 pictures, predicted of shape \(2,\)"):
         maps(c, model, pictures(), [0, 0], [0, 1, 2])
     with pytest.raises(ValueError, match=r"3 pictures, 2 names, maps of \[3\]"):
-        saliency.saliency_figure(pictures(), {"cnnfe1": np.zeros((3, 12, 20))}, ["a", "b"], tmp_path / "x.png")
+        draw(pictures(), {"cnnfe1": np.zeros((3, 12, 20))}, ["a", "b"], tmp_path / "x.png")
