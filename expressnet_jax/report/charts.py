@@ -12,8 +12,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup as Html
+
+from data_pipelines.common.pages import number, text
 from expressnet_jax.evaluation.metrics import shorten
-from expressnet_jax.report.markup import Html, number, text
 
 _WIDTH = 440
 _LONGEST = 52  # letters of a name that fit above its row

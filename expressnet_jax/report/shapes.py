@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.audit.audit import shown
-from expressnet_jax.report.markup import finite, get
+from data_pipelines.common.pages import finite, get
 
 _DEEPEST = 20  # our own files have 8 levels
 
