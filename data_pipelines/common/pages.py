@@ -139,7 +139,7 @@ def environment(*folders: Path) -> jinja2.Environment:
         undefined=jinja2.ChainableUndefined,
         finalize=_final,
     )
-    made.filters |= {"text": text, "breakable": _breakable, "number": _span, "share": _share}
+    made.filters |= {"label": label, "text": text, "breakable": _breakable, "number": _span, "share": _share}
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     made.globals |= {"style": Markup(STYLE), "script": Markup(SCRIPT), "script_digest": digest, "grid": grid}
     return made

@@ -136,7 +136,8 @@ def _published_classes(paper: dict[str, Any]) -> Grid:
 
 def _confusion(found: dict[str, Any]) -> Grid:
     labels = found.get("classes") or []
-    rows = zip(labels, map(_parts, found.get("confusion") or []), strict=False)
+    counts = ([get(row, place) for place in range(len(labels))] for row in found.get("confusion") or [])
+    rows = zip(labels, map(_parts, counts), strict=False)
     return matrix("true \\ predicted", labels, rows, "part")
 
 
