@@ -1,25 +1,31 @@
 """The report as one HTML file: it needs no network, reads well without its script, and is a function of the report.
 
-What the report quotes from strangers' files passes `markup.text`; pictures have to be data: URIs.
+What it says stands in templates/; here is what they are given. A report's parts may be missing at any depth. What the
+report quotes from strangers' files is escaped (`data_pipelines.common.pages`); pictures have to be data: URIs.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import bisect
+import functools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.common.files import write_text
-from data_pipelines.common.text import LONG
-from expressnet_jax.config import ConfigError
-from expressnet_jax.report import sections_run, sections_study
-from expressnet_jax.report.markup import Html, bullets, get, join, label, paragraph, span, text
-from expressnet_jax.report.style import SCRIPT, STYLE
+import jinja2
 
-_NOT_TROUBLE = ("planned", "done")
+from data_pipelines.common import pages
+from data_pipelines.common.files import write_text
+from data_pipelines.common.pages import Grid, finite, get, grid, label, matrix
+from expressnet_jax.config import ConfigError
+from expressnet_jax.report import drawn
+from expressnet_jax.report.declared import FILES, METRICS, ON_PAGE, layers, settings
+
+_PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 _MOST_LISTED = 30  # runs that are not done, at the top
+_MOST_VALIDATIONS = 200  # rows of the curves' table
+_MOST_RECORDS = 60  # its rows where there was no validation
 
 
 def write(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -33,68 +39,122 @@ def write(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page's text, in ASCII: it is the same file in any locale."""
-    title = text(report.get("title") or "Report")
-    found = report.get("runs") or []
-    parts = [("study", "Study", report.get("study")), ("against", "Published figures", report.get("against"))]
-    links = [f'<a href="#{key}">{words}</a>' for key, words, part in [*parts, ("runs", "Runs", found)] if part]
-    study = sections_study.study(report["study"]) if report.get("study") else Html("")
-    main = join([study, sections_study.against(report.get("against")), sections_run.runs(found)])
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the content</a>
-<header>
-<h1>{title}</h1>
-{_state(report)}{_notes(report)}</header>
-{f'<nav aria-label="Contents">{bullets(links)}</nav>' if len(links) > 1 else ""}
-<main id="main">
-{main or paragraph("There is nothing to report: no run was found.")}</main>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
-    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    """The page's text, in ASCII."""
+    return pages.render(_template(), report=report, runs=report.get("runs") or [], **_header(report))
 
 
-def _state(report: dict[str, Any]) -> Html:
-    """How many runs are done, and which are not, and why."""
-    found = report.get("runs") or []
+@functools.cache
+def _template() -> jinja2.Template:
+    made = pages.environment(Path(__file__).parent / "templates")
+    made.globals |= {
+        "drawn": drawn, "declared": _declared, "layers": layers, "settings": settings, "epochs": _epochs,
+        "arm_runs": _arm_runs, "agreement": _agreement, "published_classes": _published_classes,
+        "confusion": _confusion, "corruptions": _corruptions, "expert_classes": _expert_classes,
+    }  # fmt: skip
+    made.tests["picture"] = lambda value: isinstance(value, str) and _PICTURE.fullmatch(value) is not None
+    return made.get_template("page.html.j2")
+
+
+def _header(report: dict[str, Any]) -> dict[str, Any]:
+    """How many runs are done, which are not, and the notes, less those that say this again."""
+    runs = report.get("runs") or []
     counts = get(report, "study", "counts") or {}
-    total = counts.get("planned", len(found))
-    done = counts.get("done", sum(run.get("state") == "done" for run in found))
-    sentences = sections_run.states(found)
-    if not total and not sentences:
-        return Html("")
-    states = [str(run.get("state") or "in a state not known") for run in found]
+    states = [str(run.get("state") or "in a state not known") for run in runs]
+    troubled = [run for run in runs if run.get("state") != "done"]
+    said = tuple(f"{run.get('name')}: {run.get('state')}" for run in troubled)
     others = counts or {state: states.count(state) for state in dict.fromkeys(states)}
-    rest = "".join(
-        f", {span(count, 'count')} {text(state)}"
-        for state, count in others.items()
-        if count and state not in _NOT_TROUBLE
-    )
-    line = paragraph(f"{span(done, 'count')} of {span(total, 'count')} runs done{rest}.")
-    if not sentences and not rest:
-        return line
-    more = len(sentences) - _MOST_LISTED
-    listed = [*sentences[:_MOST_LISTED], *([Html(f"and {more:,} more, in the table of runs")] if more > 0 else [])]
-    return Html(f'<div class="state">\n{line}{bullets(listed)}</div>\n')
+    return {
+        "title": report.get("title") or "Report",
+        "done": counts.get("done", states.count("done")),
+        "planned": counts.get("planned", len(runs)),
+        "others": {state: count for state, count in others.items() if count and state not in ("planned", "done")},
+        "troubled": troubled[:_MOST_LISTED],
+        "more": max(len(troubled) - _MOST_LISTED, 0),
+        "notes": [note for note in report.get("notes") or [] if not label(note).startswith(said)],
+    }
 
 
-def _notes(report: dict[str, Any]) -> Html:
-    """The notes, less those that `_state` says already."""
-    said = [f"{run.get('name')}: {run.get('state')}" for run in report.get("runs") or [] if run.get("state") != "done"]
-    notes = [note for note in report.get("notes") or [] if not label(note).startswith(tuple(said))]
-    return bullets(text(note, LONG) for note in notes)
+def _declared(name: str, part: Any) -> Grid:
+    return (FILES.get(name) or ON_PAGE[name]).grid(part)
+
+
+def _epochs(training: dict[str, Any]) -> tuple[str, Grid]:
+    """The caption and the rows of the curves' table: a row for each validation, beside the last training record before
+    it; without any validation, some training records."""
+    train, validation = training.get("train") or [], training.get("validation") or []
+    if validation:
+        kept, which = _some(validation, _MOST_VALIDATIONS, "validation")
+        caption = f"{which}, and the last training record before it."
+        known = [one for one in train if finite(get(one, 0)) is not None]
+        before = (bisect.bisect_right(known, finite(get(one, 0)) or 0, key=lambda one: one[0]) for one in kept)
+        pairs = [(known[place - 1] if place else None, one) for one, place in zip(kept, before, strict=True)]
+    else:
+        kept, which = _some(train, _MOST_RECORDS, "training record")
+        caption = f"{which}; this run has not been validated."
+        pairs = [(one, []) for one in kept]
+    columns = {
+        "epoch": "plain", "training loss": "decimal", "training accuracy, %": "percent", "validation loss": "decimal",
+        "validation accuracy, %": "percent", "validation macro F1, %": "percent",
+    }  # fmt: skip
+    rows = [
+        [get(validated or trained, 0), *(get(trained, n) for n in (1, 2)), *(get(validated, n) for n in (1, 2, 3))]
+        for trained, validated in pairs
+    ]
+    return caption, grid(columns.items(), rows)
+
+
+def _some(records: list[list[Any]], most: int, kind: str) -> tuple[list[list[Any]], str]:
+    """At most so many of the records, in even steps up to the last, and which they are in words."""
+    step = -(-len(records) // most) or 1
+    kept = records[::-1][::step][::-1]
+    return kept, f"Each {kind}" if step == 1 else f"Every {_ordinal(step)} {kind} up to the last"
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number}{ending}"
+
+
+def _arm_runs(study: dict[str, Any]) -> Grid:
+    rows = ((arm.get("name"), [get(arm, "metrics", key, "values") for key in METRICS]) for arm in study["arms"])
+    return matrix("arm", (f"{name}, %" for name in METRICS.values()), rows, "values")
+
+
+def _agreement(study: dict[str, Any]) -> Grid:
+    found = study.get("agreement") or {}
+    columns = list(dict.fromkeys(layer for by_layer in found.values() for layer in by_layer or {}))
+    rows = ((arm, [get(by_layer, layer) for layer in columns]) for arm, by_layer in found.items() if columns)
+    return matrix("arm", columns, rows, "decimal")
+
+
+def _published_classes(paper: dict[str, Any]) -> Grid:
+    labels = list(paper.get("classes") or paper.get("per_class_f1") or {})
+    rows = FILES["published"].of(paper) if labels else []
+    by_class = ((row.get("run"), [get(row, "per_class_f1", name) for name in labels]) for row in rows)
+    return matrix("run", labels, by_class, "percent")
+
+
+def _confusion(found: dict[str, Any]) -> Grid:
+    labels = found.get("classes") or []
+    counts = ([get(row, place) for place in range(len(labels))] for row in found.get("confusion") or [])
+    rows = zip(labels, map(_parts, counts), strict=False)
+    return matrix("true \\ predicted", labels, rows, "part")
+
+
+def _expert_classes(layer: dict[str, Any]) -> Grid:
+    """The document has a row for each expert, the page one for each class."""
+    experts = layer.get("classes") or []
+    rows = ((true, _parts([get(row, place) for row in experts])) for place, true in enumerate(layer["labels"]))
+    return matrix("class \\ expert", range(len(experts)), rows if experts else [], "part")
+
+
+def _parts(counts: list[Any]) -> list[dict[str, Any]]:
+    total = sum(count or 0 for count in counts)
+    return [{"count": count, "total": total} for count in counts]
+
+
+def _corruptions(found: dict[str, Any], measure: str) -> Grid:
+    strengths = found.get("strengths") or []
+    curves = ((name, get(one, measure) or []) for name, one in (found.get("corruptions") or {}).items())
+    rows = ((name, [get(values, place) for place in range(len(strengths))]) for name, values in curves)
+    return matrix("corruption", (f"strength {label(strength)}" for strength in strengths), rows, "heat")

@@ -15,6 +15,7 @@ from data_pipelines.audit import audit
 from data_pipelines.audit import page as audit_page
 from data_pipelines.common.errors import DataError
 from tests.disk import write
+from tests.page_tree import Parser, rows, values
 from tests.unit.test_audit import FILES, encode, noise
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -71,8 +72,37 @@ def test_page(report: dict[str, Any], tmp_path: Path) -> None:
             assert max(picture.size) <= 96
     headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == "h1" and headings.count("h1") == 1 and {"h2", "h3"} < set(headings) | {"h1"}
-    for part in ("Exact duplicates: 3", "1 picture of public_test equal to one of train", "Unusable: 2", "50x40"):
+    for part in ("Exact duplicates: 3", "Unusable: 2", "50x40", "pictures; read as fer2013, layout: "):
         assert part in page.text
+    assert re.search("1 pictures? of public_test equals? one of train", page.text)
+    (policy,) = (str(tag["content"]) for _, tag in page.tags if tag.get("http-equiv") == "Content-Security-Policy")
+    assert (
+        "default-src 'none'" in policy and "script-src" not in policy and "script" not in [tag for tag, _ in page.tags]
+    )
+
+
+def test_numbers_of_the_page_are_the_report_s(report: dict[str, Any], tmp_path: Path) -> None:
+    audit_page.write(report, tmp_path / "page.html")
+    root = Parser((tmp_path / "page.html").read_bytes().decode("ascii")).root
+    found, classes, pixels = (rows(root, key) for key in ("found", "classes", "pixels"))
+    for row, key in zip(found, (*audit.DUPLICATES, *audit.SINGLES), strict=True):
+        kind = report[key]
+        assert values(row["pictures"]) == [kind["pictures"] if key in audit.DUPLICATES else kind["total"]]
+        groups = [kind["total"], kind["conflicting"]] if key in audit.DUPLICATES else []
+        assert [x for title in ("groups", "labels differ") for x in values(row[title])] == groups
+    for split, counted in report["splits"].items():
+        assert [values(row[split]) for row in classes[: len(CLASSES)]] == [
+            [count, count / counted["pictures"]] for count in counted["classes"].values()
+        ]
+        assert values(classes[-2][split]) == [counted["pictures"]] and classes[-2]["class"].text == "all"
+        assert values(classes[-1][split]) == [counted["imbalance"]] * bool(counted["imbalance"])
+    for part, measured in {**report["splits"], "all": report["all"]}.items():
+        shown = {row["pixels, 0 to 1"].text: values(row[part]) for row in pixels}
+        assert shown["mean"] == [measured["mean"]] and shown["standard deviation"] == [measured["deviation"]]
+        assert shown["pictures in grey"][0] + shown["pictures in colour"][0] == measured["pictures"]
+        assert shown.get("mean, green", []) == [one["mean"] for one in (measured["channels"] * 2)[1:2]] * (
+            "mean, green" in shown
+        )
 
 
 def test_page_shows_the_right_pictures(report: dict[str, Any], tmp_path: Path) -> None:

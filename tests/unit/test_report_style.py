@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from expressnet_jax.report.style import STYLE
+from data_pipelines.common.pages import STYLE
 
 
 def _colours(scheme: str) -> dict[str, str]:

@@ -263,6 +263,8 @@ def test_latex_of_a_study(latex: dict[str, str]) -> None:
 def test_latex_of_evaluations(latex: dict[str, str]) -> None:
     figures = [by for _, one in evaluations() for by in one["per_class"].values()]
     assert [row[3] for row in _latex_rows(latex["per_class"])] == [f"{100 * by['f1']:.2f}" for by in figures]
+    recalls = [f"{100 * by['recall']:.2f}" if by["examples"] else "-" for by in figures]
+    assert [row[2] for row in _latex_rows(latex["per_class"])] == recalls and "-" in recalls
     for row, (_, one) in zip(_latex_rows(latex["evaluations"]), evaluations(), strict=True):
         low, high = one["accuracy_interval"]
         expected = [f"{one['examples']:,}", f"{100 * one['accuracy']:.2f}", f"{100 * low:.2f} to {100 * high:.2f}"]
