@@ -3,6 +3,7 @@
 #
 #   bash launch/test.sh                     everything
 #   bash launch/test.sh -k golden           these arguments go to pytest
+#   bash launch/test.sh --long              also what is worth hours: every form of the paper's network in float64
 #   PYTHON=python3.12 bash launch/test.sh   with another Python
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,7 +28,7 @@ check "lint" ruff check .
 check "format" ruff format --check --quiet .
 check "types" mypy expressnet_jax data_pipelines
 # Two files at a time, the long ones first: most of a test here is one core compiling. "-n 0" runs one at a time.
-check "tests" pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --durations-min=1 "$@"
+check "tests" pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --durations-min=1 "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
     fail "not passed: ${failed[*]}"

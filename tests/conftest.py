@@ -1,5 +1,11 @@
-"""What tests share: a tiny prepared data set, and the command line in a process of its own."""
+"""What tests share: a tiny prepared data set, and the command line, in this process or in one of its own.
 
+A process that has to load JAX and this project first takes longer than most tests run, so `expressnet` runs a command
+in the process of the test, and what needs 8 devices in one that is kept for that (tests/devices.py). `start` is for
+what has to be another process: to be killed, limited, or one of several.
+"""
+
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,8 +13,37 @@ from pathlib import Path
 
 import pytest
 
+from tests import devices as eight
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY = str(ROOT / "tests" / "tiny.py")
+
+if "jax" not in sys.modules:  # as in `environment`, so that both find each other's programs in JAX's cache
+    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests marked `long`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is worth hours, unless it is asked for."""
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers side by side have a part of the cores each: threads that wait for a core only take time from others."""
+    worker, cores = os.environ.get("PYTEST_XDIST_WORKER", ""), sorted(os.sched_getaffinity(0))
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker.startswith("gw") and 1 < count <= len(cores):
+        os.sched_setaffinity(0, cores[int(worker[2:]) :: count])
+
+
+def pytest_sessionfinish() -> None:
+    eight.stop()
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +80,48 @@ def start(*arguments: object, devices: int = 1) -> subprocess.Popen:
     )
 
 
-def expressnet(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
-    """Runs `expressnet ARGUMENTS` to its end."""
+def separate(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
+    """Runs `expressnet ARGUMENTS` to its end in a process of its own."""
     process = start(*arguments, devices=devices)
     out, err = process.communicate()
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def expressnet(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
+    """Runs `expressnet ARGUMENTS` to its end on one device or on 8; this process and its settings stay as they are."""
+    if devices == 8:
+        return on_eight("expressnet_jax.cli", *arguments)
+    with before_and_after(environment()):
+        return eight.run("expressnet_jax.cli", *arguments)
+
+
+def on_eight(module: str, *arguments: object) -> subprocess.CompletedProcess:
+    """`python -m MODULE ARGUMENTS` on 8 devices."""
+    return eight.ask(environment(8), module, *arguments)
+
+
+@contextlib.contextmanager
+def before_and_after(environ: dict[str, str]):
+    """What a command of its own process may change: the environment, JAX's settings, the way warnings are shown."""
+    import warnings
+
+    import jax
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - environ.keys():
+            patch.delenv(name)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        patch.setattr(warnings, "showwarning", warnings.showwarning)
+        kept = {name: jax.config.values[name] for name in eight.SETTINGS}
+        kept["jax_disable_most_optimizations"] = jax.config.values["jax_disable_most_optimizations"]
+        before = dict(os.environ)
+        try:
+            jax.config.update("jax_disable_most_optimizations", environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true")
+            yield
+        finally:
+            for name, value in kept.items():
+                jax.config.update(name, value)
+            for name in os.environ.keys() - before.keys():
+                del os.environ[name]
+            os.environ.update(before)

@@ -1,9 +1,9 @@
-"""Trains a few steps with one form of convolution and prints each step's loss as JSON.
+"""Trains a few steps with each form of convolution and prints each step's loss, a list a form, as JSON.
 
 A process of its own: in float64 (JAX_ENABLE_X64=1), where two forms can be compared over many steps. In float32 any
 difference in rounding, of forms or of device counts, doubles with every few steps while a network is young.
 
-    JAX_ENABLE_X64=1 python -m tests.golden.curves float64 dft 50 CONFIG [--config.KEY=VALUE ...] [DATA_DIR]
+    JAX_ENABLE_X64=1 python -m tests.golden.curves float64 direct,dft 50 CONFIG [--config.KEY=VALUE ...] [DATA_DIR]
 """
 
 import dataclasses
@@ -22,9 +22,13 @@ from expressnet_jax.train import step as steps
 
 
 def main() -> None:
-    dtype, form, count, name, *rest = sys.argv[1:]
+    dtype, forms, count, name, *rest = sys.argv[1:]
     changes = [tuple(a.removeprefix("--config.").split("=", 1)) for a in rest if a.startswith("--")]
     data_dir = next((a for a in rest if not a.startswith("--")), None)
+    print(json.dumps([losses(name, changes, form, dtype, int(count), data_dir) for form in forms.split(",")]))
+
+
+def losses(name: str, changes: list, form: str, dtype: str, count: int, data_dir: str | None) -> list[float]:
     config = config_files.load(name, [*changes, ("model.convolution", form)])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
     opened = data.open_data(config, data_dir)
@@ -34,11 +38,11 @@ def main() -> None:
     state = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == np.float32 else a, state)
     step = jax.jit(steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock)))
     batches = data.batches(config, opened)
-    losses = []
-    for _ in range(int(count)):
+    found = []
+    for _ in range(count):
         state, sums = step(state, steps.zero_sums(config), {k: jnp.asarray(v) for k, v in next(batches).items()})
-        losses.append(float(np.asarray(sums["loss"], np.float64) / np.asarray(sums["count"])))
-    print(json.dumps(losses))
+        found.append(float(np.asarray(sums["loss"], np.float64) / np.asarray(sums["count"])))
+    return found
 
 
 if __name__ == "__main__":

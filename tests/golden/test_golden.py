@@ -23,7 +23,7 @@ def run(module: str, dtype: str, form: str, *arguments: object):
             **os.environ,
             "JAX_ENABLE_X64": str(int(dtype == "float64")),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": _ONE_THREAD if form == "fft" else "",
+            "XLA_FLAGS": _ONE_THREAD if "fft" in form else "",
         },
         capture_output=True,
         text=True,
@@ -33,7 +33,10 @@ def run(module: str, dtype: str, form: str, *arguments: object):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("form", ["direct", "fft", "dft"])
+LONG = [pytest.param(form, marks=pytest.mark.long) for form in ("direct", "fft")]
+
+
+@pytest.mark.parametrize("form", ["dft", *LONG])  # layer by layer tests/unit/test_large_conv.py has all three agree
 def test_float64_inference_training_gradients_and_statistics(form):
     found = run("worst_errors", "float64", form)
     assert len(found) == 9 + 4 + 6  # taps; loss, logits, gradient norms and projections; moving statistics
@@ -56,7 +59,7 @@ def test_fifty_steps_of_training_give_the_same_losses_with_every_form(data_dir):
     off = ("flip=False", "crop=0", "shift=0", "rotate=0", "brightness=0", "erase=0", "mixup=0")
     changes = [TINY, "--config.model.cnnfe1.kernels=15,9", "--config.model.cnnfe2.kernels=11,3"]
     changes += [*(f"--config.augment.{change}" for change in off), data_dir]
-    direct, *others = (run("curves", "float64", form, 50, *changes) for form in ("direct", "dft", "fft"))
+    direct, dft, fft = run("curves", "float64", "direct,dft,fft", 50, *changes)
     assert len(direct) == 50 and direct[-1] < direct[0]
-    for losses in others:
-        np.testing.assert_allclose(losses, direct, atol=1e-6)
+    np.testing.assert_allclose(dft, direct, atol=1e-6)
+    np.testing.assert_allclose(fft, direct, atol=1e-6)

@@ -1,14 +1,12 @@
-"""The same run on 1 and on 8 devices, in processes of their own, since the device count is fixed at start."""
+"""The same run on 1 and on 8 devices, the latter in another process, since the device count is fixed at start."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from expressnet_jax.moe.router import LOSSES
-from tests.conftest import TINY, environment, expressnet
+from tests.conftest import TINY, expressnet, on_eight
 
 RUN = ["--config.total=5steps", "--config.log_every=1steps", "--config.batch_size=32", "--config.moe.noise_std=0.1",
        *(f"--config.moe.{name}=0.1" for name in LOSSES)]  # fmt: skip
@@ -52,10 +50,7 @@ def test_batchnorm_in_groups_is_right_on_every_layout_and_sends_no_statistics_be
     In the step of the whole network the gradients, and with them the moving statistics, are then all that is summed
     over devices; before them only the router's choice (top_k) gathers its probabilities.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.multidevice.batchnorm_groups"],
-        env=environment(devices=8), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = on_eight("tests.multidevice.batchnorm_groups")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["devices"] == 8 and len(found["layer"]) == 15
@@ -86,10 +81,7 @@ def test_a_mesh_larger_than_the_machine_is_refused(tmp_path, data_dir):
 @pytest.mark.parametrize(("limit", "form"), [(1 << 30, "dft"), (20_000, "dft"), (1 << 30, "fft")])
 def test_a_transformed_convolution_moves_no_picture_between_devices(limit, form):
     """Only the kernel's gradient is summed over devices, not its spectrum's, and by each on its own pictures."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.multidevice.sharded_conv", str(limit), form],
-        env=environment(devices=8), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = on_eight("tests.multidevice.sharded_conv", limit, form)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["devices"] == 8 and found["moved"] == 0 and found["reduced"] == 9 * 9 * 5 * 6

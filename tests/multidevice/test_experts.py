@@ -9,13 +9,13 @@ import sys
 import pytest
 
 from expressnet_jax.moe.selfcheck import MOVEMENTS, TOLERANCES
-from tests.conftest import TINY, environment, expressnet
+from tests.conftest import TINY, environment, expressnet, on_eight
 
 
-def start(*arguments, devices):
+def start(*arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "tests.multidevice.experts", *map(str, arguments)],
-        env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(4), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -33,7 +33,9 @@ def within_tolerance(found):
 
 
 def test_every_movement_equals_dense_on_every_mesh():
-    found = json.loads(finished(start(5, devices=8)))
+    done = on_eight("tests.multidevice.experts", 5)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
     assert found["devices"] == 8 and found["processes"] == 1
     assert set(found["worst"]) == {f"{name}/{dtype}" for name in MOVEMENTS for dtype in TOLERANCES}
     within_tolerance(found)
@@ -44,7 +46,7 @@ def test_two_processes_of_four_devices_agree_too():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [start(4, address, 2, number, devices=4) for number in range(2)]
+    processes = [start(4, address, 2, number) for number in range(2)]
     first, _ = [finished(process) for process in processes]
     found = json.loads(first.splitlines()[-1])  # gloo speaks first
     assert found["devices"] == 8 and found["processes"] == 2
@@ -101,10 +103,7 @@ def test_a_dense_checkpoint_goes_on_with_experts_spread_over_devices(dense_run, 
 
 def test_the_memory_of_experts_falls_with_the_devices_that_share_them():
     """Parameters, both moments of Adam and the average: by the compiled programs' own account."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.multidevice.expert_memory"],
-        env=environment(devices=8), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = on_eight("tests.multidevice.expert_memory")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     whole = found["arguments"]["1"]

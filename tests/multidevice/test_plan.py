@@ -2,12 +2,10 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import TINY, environment, expressnet
+from tests.conftest import TINY, on_eight, separate
 
 MESHES = ["1x1", "2x1", "4x1", "8x1", "2x4", "4x2,mesh.shard_optimizer=true", "1x4,moe.implementation=all_to_all",
           "4x1,model.convolution=dft"]  # fmt: skip
@@ -23,10 +21,7 @@ def optimized():
 
 @pytest.fixture(scope="module")
 def planned():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.multidevice.planned", *MESHES],
-        env=environment(devices=8), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = on_eight("tests.multidevice.planned", *MESHES)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -58,7 +53,7 @@ def test_the_predicted_ratio_of_two_meshes_is_that_of_their_programs(planned):
 
 def test_the_command_compiles_for_cpus_and_says_where_the_memory_goes():
     parts = ["--config.batch_size=16", "--config.optimizer.accumulate=4"]
-    done = expressnet("plan", f"--config={TINY}", "--cpus=2", *parts, "--json")
+    done = separate("plan", f"--config={TINY}", "--cpus=2", *parts, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     own = found["memory"]["compiler"]
@@ -113,7 +108,7 @@ def by_hand():
 def for_tpu():
     """The one test program that libtpu compiles: no TPU is needed."""
     wide = [f"--config.{key}={value}" for key, value in WIDE.items()]
-    done = expressnet("plan", f"--config={TINY}", "--topology", "v5e:2x2", "--json", *wide)
+    done = separate("plan", f"--config={TINY}", "--topology", "v5e:2x2", "--json", *wide)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
 
@@ -138,12 +133,12 @@ def test_its_arithmetic_is_that_of_the_layers(for_tpu):
 
 
 def test_a_shape_that_libtpu_does_not_know_is_one_line():
-    done = expressnet("plan", f"--config={TINY}", "--topology", "v5e:3x5")
+    done = separate("plan", f"--config={TINY}", "--topology", "v5e:3x5")
     assert done.returncode == 1 and "v5e:3x5" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
 def test_what_does_not_fit_is_refused_with_the_compilers_own_figures():
-    done = expressnet(
+    done = separate(
         "plan", f"--config={TINY}", "--config.augment.mixup=0", "--topology", "v5e:2x2", "--config.mesh.data=1",
         f"--config.batch_size={1 << 20}", "--json",
     )  # fmt: skip

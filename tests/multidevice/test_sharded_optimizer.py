@@ -1,13 +1,11 @@
 """The optimizer's state split over 8 devices: the same numbers as on one, an eighth of the memory, any way back."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests.conftest import TINY, environment, expressnet
+from tests.conftest import TINY, expressnet, on_eight
 
 RUN = ["--config.total=5steps", "--config.log_every=1steps", "--config.optimizer.name=lamb",
        "--config.optimizer.clip_norm=1", "--config.optimizer.learning_rate=0.01"]  # fmt: skip
@@ -37,10 +35,7 @@ def test_lamb_with_a_split_state_takes_the_steps_of_one_device_and_goes_on_there
 
 
 def test_each_device_holds_an_eighth_of_what_divides():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.multidevice.sharded_optimizer"],
-        env=environment(devices=8), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = on_eight("tests.multidevice.sharded_optimizer")
     assert done.returncode == 0, done.stderr[-2000:]
     whole, split, with_experts = json.loads(done.stdout)
     assert split["params"] == whole["params"]

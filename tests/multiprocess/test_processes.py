@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, TINY, environment, expressnet
+from tests.conftest import ROOT, TINY, environment, expressnet, separate
 
 RUN = ["train", f"--config={TINY}", "--config.total=20steps", "--config.log_every=1steps"]
 
@@ -51,7 +51,7 @@ def numbers(folder):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, data_dir):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    done = expressnet(*RUN, "--workdir", folder, "--data_dir", data_dir, devices=4)
+    done = separate(*RUN, "--workdir", folder, "--data_dir", data_dir, devices=4)
     assert done.returncode == 0, done.stderr
     return numbers(folder)
 
