@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data_pipelines.common.text import counted
 from expressnet_jax.moe.layer import EXPERTS, is_expert_path
 
 _BATCH_NORM = {"scale": "gamma", "bias": "beta", "mean": "mean", "var": "var"}
@@ -68,7 +69,8 @@ def from_canonical(model: nnx.Module, mapping: Mapping[str, Any]) -> None:
     Raises NamesError, changing nothing, where a name is missing, unknown, or has the wrong shape.
     """
     if problems := misfits(model, mapping):
-        raise NamesError(f"{len(problems)} names do not fit the network: " + "; ".join(problems))
+        count = counted(len(problems), "name does", "names do")
+        raise NamesError(f"{count} not fit the network: " + "; ".join(problems))
     for path, variable in _variables(model):
         parts = [mapping[name] for name, _ in _names(path, variable.get_value().shape)]
         variable[...] = jnp.asarray(np.stack(parts) if is_expert_path(path) else parts[0], variable.get_value().dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from expressnet_jax import cli
 from expressnet_jax.ablation import sweep
 from expressnet_jax.commands import arguments
 from expressnet_jax.config import files as config_files
@@ -79,11 +80,11 @@ def test_commands_are_taken(document: str, command: str, whole: bool) -> None:
     whole = whole and "..." not in command  # and so on, as in a command before it
     text = re.sub(r"\s+#.*|\s{4,}.*|[][]|\.\.\.|\$words;.*", " ", command)  # remarks beside it, [what may be left out]
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(text)]
-    rest, overrides = arguments.overrides(words)
+    rest, overrides = arguments.split_overrides(words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            options = arguments.parser().parse_args(rest)
+            options = cli.parser().parse_args(rest)
     except SystemExit:
         unfinished = ("arguments are required", "expected one argument")  # nothing else is wrong with a mention
         assert not whole and any(words in said.getvalue() for words in unfinished), said.getvalue()
