@@ -114,7 +114,7 @@ def make(root: Path, sizes: list[tuple[int, int]]) -> str:
 def test_a_data_set_has_one_size(sizes, side, expected, note, tmp_path):
     report = prepare("folder", make(tmp_path / "mine", sizes), data_dir=str(tmp_path / "data"), side=side)
     assert note in "\n".join(report["notes"])
-    assert ("other sizes" in "\n".join(report["notes"])) == bool(note)
+    assert ("another size" in "\n".join(report["notes"])) == bool(note)
     split = splits.open_split("folder", "train", EMOTIONS, data_dir=str(tmp_path / "data"))
     assert split.shape == expected
     for i, (height, width) in enumerate(sorted(sizes, key=sizes.index)):
