@@ -48,6 +48,11 @@ def first_of(entries: Sequence[Mapping[str, str]]) -> str:
     return " (the first: {path}: {why})".format(**entries[0]) if entries else ""
 
 
+def some(items: Sequence[object], most: int = 1, between: str = ", ") -> str:
+    """The first few of some things in a message: "a, b and 3 more"."""
+    return between.join(map(str, items[:most])) + (f" and {len(items) - most:,} more" if len(items) > most else "")
+
+
 def shorten(name: str, width: int) -> str:
     """`name` in at most `width` characters, the cut marked by an ellipsis."""
     return name if len(name) <= width else name[: width - 1].rstrip() + _ELLIPSIS

@@ -16,13 +16,15 @@ Legend: D in, F out, E experts.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.common.text import some
 from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
 from expressnet_jax.config import Config
 from expressnet_jax.models import resnet
@@ -54,15 +56,13 @@ class _Weight:
     array: np.ndarray
 
     @property
-    def layer(self) -> str:
-        """The weight's own layer, as far as its name tells it: "block/conv2d_3" of "block/conv2d_3/kernel:0"."""
-        return self.name.rpartition("/")[0]
-
-    @property
     def role(self) -> str:
         """kernel, bias, gamma, beta, mean or var; or else the last part of its name."""
         leaf = self.name.rpartition("/")[2].partition(":")[0]
         return _ROLES.get(leaf, leaf)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.array.shape}"
 
 
 def read(raw: Raw, config: Config, sizes: Mapping[str, int], part: str) -> Imported:
@@ -80,7 +80,7 @@ def read(raw: Raw, config: Config, sizes: Mapping[str, int], part: str) -> Impor
         return _authors(raw, layers, config, sizes, part)
     raise WeightsError(
         f"{raw.path} holds neither VGGFace2's ResNet-50 (layers conv1/7x7_s2, conv2_1_1x1_reduce, ...) nor the "
-        f"published model (layers {', '.join(_SUBMODELS)}); its layers are {_some(list(layers))}"
+        f"published model (layers {', '.join(_SUBMODELS)}); its layers are {some(list(layers), 6)}"
     )
 
 
@@ -95,8 +95,7 @@ def _layers(raw: Raw) -> dict[str, list[_Weight]]:
         names = raw.lists.get(f"{group}@weight_names")
         if names is None:
             raise WeightsError(f"{raw.path}: layer {layer} is missing, or has no list of weight_names")
-        missing = [name for name in names if f"{group}/{name}" not in raw.arrays]
-        if missing:
+        if missing := [name for name in names if f"{group}/{name}" not in raw.arrays]:
             raise WeightsError(f"{raw.path}: {group}/{missing[0]} is listed and is not there")
         if len(set(names)) != len(names):
             raise WeightsError(f"{raw.path}: layer {layer} lists a weight twice")
@@ -107,15 +106,11 @@ def _layers(raw: Raw) -> dict[str, list[_Weight]]:
 
 def _vggface2(raw: Raw, layers: Mapping[str, list[_Weight]]) -> Imported:
     found: dict[str, _Weight] = {}
-    ignored, unknown = [], []
     for layer, weights in layers.items():
-        named = _by_vggface2_name(layer, weights)
-        found |= named
-        left = [w.name for w in weights if w not in named.values()]
-        if layer == "classifier":
-            ignored += left  # of 8,631 people
-        else:
-            unknown += left
+        found |= _by_vggface2_name(layer, weights)
+    ignored = [w.name for w in layers.get("classifier", [])]  # of 8,631 people
+    known = {w.name for w in found.values()}.union(ignored)
+    unknown = [w.name for weights in layers.values() for w in weights if w.name not in known]
     return _imported(raw, "vggface2", found, "vggface2", ignored=ignored, unknown=unknown)
 
 
@@ -138,16 +133,14 @@ def _authors(
     raw: Raw, layers: dict[str, list[_Weight]], config: Config, sizes: Mapping[str, int], part: str
 ) -> Imported:
     wanted = {name: ours for name, ours in _SUBMODELS.items() if f"{ours}/".startswith(part)}
-    missing = [name for name in wanted if name not in layers]
-    if missing:
-        raise WeightsError(f"{raw.path} has no layer {missing[0]}; its layers are {_some(list(layers))}")
+    if missing := [name for name in wanted if name not in layers]:
+        raise WeightsError(f"{raw.path} has no layer {missing[0]}; its layers are {some(list(layers), 6)}")
     found: dict[str, _Weight] = {}
     for name, ours in wanted.items():
-        weights = layers[name]
-        named = (
-            _mixture(raw, name, ours, weights) if ours.startswith("moe") else _branch(raw, ours, weights, config, sizes)
-        )
-        found |= named
+        if ours.startswith("moe"):
+            found |= _mixture(raw, name, ours, layers[name])
+        else:
+            found |= _branch(raw, ours, layers[name], config, sizes)
     rest = {name: weights for name, weights in layers.items() if name not in wanted}
     if part:
         others = [w.name for weights in rest.values() for w in weights]
@@ -168,9 +161,8 @@ def _order_of_classes(config: Config) -> tuple[list[str], list[str]]:
         if config.data.classes == classes:
             return [], [f"its outputs are taken to be in the order of the notebook for {data}: {', '.join(classes)}"]
     orders = "; ".join(f"{data}: {','.join(classes)}" for data, classes in _PUBLISHED.items())
-    return [
-        f"it does not say which output is which class; set data.classes to the order it was trained with ({orders})"
-    ], []
+    doubt = "it does not say which output is which class; set data.classes to the order it was trained with"
+    return [f"{doubt} ({orders})"], []
 
 
 def _imported(raw: Raw, kind: str, found: Mapping[str, _Weight], normalize: str, **more: Any) -> Imported:
@@ -188,86 +180,61 @@ def _branch(
         if len(by_name) == len(weights):  # the backbone kept the names that VGGFace2's file has
             return by_name
     _check_order(raw, ours, weights)
-    roles: dict[str, list[_Weight]] = {}
-    for w in weights:
-        roles.setdefault(w.role, []).append(w)
-    kernels = _names(
-        ours, config, projection_first=ours == "resnet" and _projection_first(roles.get("kernel", []), config)
-    )
+    # A shortcut's kernel may be listed before the one that it is added to, as the code that built the model has it.
+    # Sizes tell the two apart, but for stage 2 of the published network: there the other stages decide.
+    orders = [_names(ours, config, last) for last in (("increase", "proj"), ("proj", "increase"))]
+    kernels = [w.array.size for w in weights if w.role == "kernel"]
+
+    def misfits(names: list[str]) -> int:
+        return sum(sizes.get(f"{name}/kernel") != size for name, size in zip(names, kernels, strict=False))
+
+    layers = min(orders, key=misfits)
+    convs = [name for name in layers if not name.endswith("/dense")]
+    norms = [f"{name}_bn" if ours == "resnet" else name.replace("/conv", "/bn") for name in convs]
     wanted = {
-        "kernel": [f"{name}/kernel" for name in kernels],
-        "bias": [f"{name}/bias" for name in kernels if ours != "resnet"],
-        **{role: [f"{norm}/{role}" for name in kernels if (norm := _norm_of(name))] for role in _NORM},
+        "kernel": [f"{name}/kernel" for name in layers],
+        "bias": [f"{name}/bias" for name in layers if ours != "resnet"],
+        **{role: [f"{norm}/{role}" for norm in norms] for role in _NORM},
     }
-    strange = [w.name for role, some in roles.items() if role not in wanted for w in some]
-    if strange:
+    if strange := [w.name for w in weights if w.role not in wanted]:
         raise WeightsError(f"{raw.path}: {strange[0]} is neither {', '.join(_ROLES)}")
     found: dict[str, _Weight] = {}
     for role, names in wanted.items():
-        found |= _matched(raw, names, roles.get(role, []), sizes)
+        found |= _matched(raw, names, [w for w in weights if w.role == role], sizes)
     return found
 
 
 def _own_layer(w: _Weight) -> str:
     """The layer of VGGFace2's that a weight of a sub-model is of, without the models around it; or ""."""
-    within = [m.group() for m in _VGGFACE2.finditer(w.layer) if m.end() == len(w.layer)]
+    layer = w.name.rpartition("/")[0]  # "block/conv2d_3" of "block/conv2d_3/kernel:0"
+    within = [m.group() for m in _VGGFACE2.finditer(layer) if m.end() == len(layer)]
     return within[-1] if within and w.role in _ROLES.values() else ""
 
 
 def _check_order(raw: Raw, ours: str, weights: Sequence[_Weight]) -> None:
     """Raises WeightsError unless moving statistics come last, or each pair of them right after its layer's beta."""
-    roles = [w.role for w in weights]
-    moving = [role in ("mean", "var") for role in roles]
-    last = moving == sorted(moving)
-    together = all(
-        roles[i - 1 : i + 1] == (["beta", "mean"] if roles[i] == "mean" else ["mean", "var"])
-        for i, is_moving in enumerate(moving)
-        if is_moving
-    )
-    if not last and not together:
-        first = next(w.name for i, w in enumerate(weights[1:]) if moving[i] and not moving[i + 1])
+    roles = ["", *(w.role for w in weights)]
+    before = {"mean": "beta", "var": "mean"}
+    together = all(last == before.get(role, last) for last, role in itertools.pairwise(roles))
+    # Where something else follows a moving statistic.
+    broken = [w for w, role in zip(weights, roles, strict=False) if role in before and w.role not in before]
+    if broken and not together:
         raise WeightsError(
             f"{raw.path}: the arrays of {ours} are listed neither layer by layer nor with the moving statistics last "
-            f"(see {first}), as of a model of which some layers were frozen; save it with all layers trainable"
+            f"(see {broken[0].name}), as of a model of which some layers were frozen; save it with all layers trainable"
         )
 
 
-def _names(ours: str, config: Config, *, projection_first: bool) -> list[str]:
-    """Canonical names of the layers with a kernel, in the order of Keras's layers."""
-    if ours != "resnet":
-        extractor = config.model.cnnfe1 if ours == "cnnfe1" else config.model.cnnfe2
-        convs = [f"{ours}/conv{i + 1}" for i in range(len(extractor.kernels))]
-        return [*convs, *([f"{ours}/dense"] if ours == "cnnfe1" else [])]
-    return ["resnet/conv1", *(name for name, _ in _blocks(config, projection_first=projection_first))]
-
-
-def _blocks(config: Config, *, projection_first: bool) -> Iterator[tuple[str, int]]:
-    """(canonical name, D) of each kernel of the stages."""
-    for stage, block, d, f in resnet.blocks(config.model.resnet):
-        at = f"resnet/stage{stage}/block{block}"
-        yield from ((f"{at}/reduce", d), (f"{at}/conv3", f))
-        last = [(f"{at}/increase", f), *([(f"{at}/proj", d)] if block == 1 else [])]
-        yield from reversed(last) if projection_first else last
-
-
-def _projection_first(kernels: Sequence[_Weight], config: Config) -> bool:
-    """Whether the shortcut's kernel is listed before the one it is added to, as the code that built the model has it.
-
-    D tells them apart, but for stage 2 of the published sizes, where both are 64: there the other stages decide.
-    """
-
-    def misfits(projection_first: bool) -> int:
-        expected = _blocks(config, projection_first=projection_first)
-        return sum(w.array.shape[2:3] != (d,) for w, (_, d) in zip(kernels[1:], expected, strict=False))
-
-    return misfits(True) < misfits(False)
-
-
-def _norm_of(name: str) -> str:
-    """The BatchNorm that follows a layer, or "" for a dense one."""
-    if name.startswith("resnet/"):
-        return f"{name}_bn"
-    return "" if name.endswith("/dense") else name.replace("/conv", "/bn")
+def _names(ours: str, config: Config, last: tuple[str, str]) -> list[str]:
+    """Canonical names of the layers with a kernel, in the order of Keras's layers; `last` are those that end a block
+    with a projection."""
+    if ours == "resnet":
+        blocks = [(f"resnet/stage{stage}/block{i}", i) for stage, i, _, _ in resnet.blocks(config.model.resnet)]
+        parts = ("reduce", "conv3", *last)
+        return ["resnet/conv1", *(f"{at}/{part}" for at, i in blocks for part in parts if i == 1 or part != "proj")]
+    extractor = config.model.cnnfe1 if ours == "cnnfe1" else config.model.cnnfe2
+    convs = [f"{ours}/conv{i + 1}" for i in range(len(extractor.kernels))]
+    return [*convs, "cnnfe1/dense"] if ours == "cnnfe1" else convs
 
 
 def _mixture(raw: Raw, layer: str, ours: str, weights: Sequence[_Weight]) -> dict[str, _Weight]:
@@ -278,21 +245,20 @@ def _mixture(raw: Raw, layer: str, ours: str, weights: Sequence[_Weight]) -> dic
     kernels, biases = ([w for w in weights if w.array.ndim == n] for n in (2, 1))
     e = len(kernels) - 1
     if e < 1 or len(biases) != len(kernels) or len(weights) != 2 * len(kernels):
-        raise WeightsError(
-            f"{raw.path}: {layer} is no gate and experts of one dense layer each; it has {_some(weights)}"
-        )
+        said = f"{layer} is no gate and experts of one dense layer each; it has {some(weights, 6)}"
+        raise WeightsError(f"{raw.path}: {said}")
     gates = [i for i in (0, e) if kernels[i].array.shape[1] == e]
     if len(gates) == 2:
         gates = [i for i in gates if re.search("gat|rout", kernels[i].name.removeprefix(layer), re.IGNORECASE)]
     if len(gates) != 1:
         raise WeightsError(
             f"{raw.path}: {layer} has {e} experts, and its gate, of {e} outputs, is neither its first nor its last "
-            f"layer, or could be both: {_some(kernels)}"
+            f"layer, or could be both: {some(kernels, 6)}"
         )
     found: dict[str, _Weight] = {}
-    for role, some in (("kernel", kernels), ("bias", biases)):
-        experts = [w for i, w in enumerate(some) if i != gates[0]]
-        found |= {f"{ours}/gate/{role}": some[gates[0]]}
+    for role, listed in (("kernel", kernels), ("bias", biases)):
+        experts = [w for i, w in enumerate(listed) if i != gates[0]]
+        found |= {f"{ours}/gate/{role}": listed[gates[0]]}
         found |= {f"{ours}/expert{i}/{role}": w for i, w in enumerate(experts)}
     return found
 
@@ -307,17 +273,8 @@ def _matched(
     problems = []
     for _, a, b, c, d in matcher.get_opcodes():
         if b - a != d - c:
-            problems += [f"missing: {name}" for name in names[a:b]] + [f"extra: {_shown(w)}" for w in weights[c:d]]
+            problems += [f"missing: {name}" for name in names[a:b]] + [f"extra: {w}" for w in weights[c:d]]
     raise WeightsError(
         f"{raw.path} has {len(weights)} arrays where {len(names)} belong to {names[0] if names else 'none'}, ...: "
-        f"{_some(problems)}"
+        f"{some(problems, 6)}"
     )
-
-
-def _shown(w: _Weight) -> str:
-    return f"{w.name} {w.array.shape}"
-
-
-def _some(items: Sequence[object], most: int = 6) -> str:
-    shown = [_shown(item) if isinstance(item, _Weight) else str(item) for item in items]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

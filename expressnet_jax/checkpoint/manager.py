@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from data_pipelines.common.errors import Failure
+from data_pipelines.common.text import reason
 from expressnet_jax.parallel import distributed
 
 _BEST = "accuracy"
@@ -36,12 +37,9 @@ class Manager:
         options = ocp.CheckpointManagerOptions(
             # LatestN beside BestN: with `best_fn` and `max_to_keep` alone the newest one could be deleted.
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), best]),
-            best_fn=lambda metrics: metrics[_BEST],
-            best_mode="max",
-            create=not read_only,
-            read_only=read_only,
-            enable_async_checkpointing=not read_only,
-        )
+            best_fn=lambda metrics: metrics[_BEST], best_mode="max",
+            create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only,
+        )  # fmt: skip
         self.folder, self._spare = folder, folder.with_name(folder.name + ".replaced")
         if not read_only:
             if distributed.is_first():
@@ -120,7 +118,6 @@ class Manager:
         shutil.rmtree(self._spare, ignore_errors=True)
 
     def _damaged(self, step: int, error: Exception) -> CheckpointError:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         older = max((s for s in self._manager.all_steps() if s < step), default=None)
         way_out = "there is no older one" if older is None else f"delete that folder to go on from step {older}"
-        return CheckpointError(f"checkpoint {self.folder / str(step)} cannot be read ({way_out}): {reason}")
+        return CheckpointError(f"checkpoint {self.folder / str(step)} cannot be read ({way_out}): {reason(error)}")

@@ -53,6 +53,16 @@ class Raw:
     others: list[str] = field(default_factory=list)  # names of tensors that hold no floating-point numbers
     lists: dict[str, list[str]] = field(default_factory=dict)  # HDF5: attributes, as "path/of/group@attribute"
     metadata: dict[str, str] = field(default_factory=dict)  # safetensors: texts kept beside the tensors
+    kinds: frozenset[str] = frozenset()  # safetensors: what the tensors are stored in, as "F32"
+
+    @property
+    def about(self) -> dict[str, Any] | None:
+        """What `expressnet export` wrote beside the weights; None for a file that says nothing."""
+        try:
+            found = json.loads(self.metadata.get("about", "null"))
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,7 @@ class Imported:
 
 def read(path: Path, limit: int) -> Raw:
     """Reads a safetensors or HDF5 file of at most `limit` bytes of weights. Raises WeightsError."""
-    if _format(path) == "hdf5":
-        return _read_hdf5(path, limit)
-    return _read_safetensors(path, limit)
+    return _read_hdf5(path, limit) if _format(path) == "hdf5" else _read_safetensors(path, limit)
 
 
 def _format(path: Path) -> str:
@@ -120,7 +128,8 @@ def _read_safetensors(path: Path, limit: int) -> Raw:
         raise WeightsError(f"{path}: {error}") from None
     except (safetensors.SafetensorError, OSError, ValueError, OverflowError) as error:
         raise WeightsError(f"{path} is damaged, or no safetensors file: {_line(error)}") from error
-    return Raw(path, "safetensors", arrays, [name for name in names if name not in arrays], metadata=metadata)
+    others = [name for name in names if name not in arrays]
+    return Raw(path, "safetensors", arrays, others, metadata=metadata, kinds=frozenset(kinds.values()))
 
 
 def _read_hdf5(path: Path, limit: int) -> Raw:
@@ -131,9 +140,8 @@ def _read_hdf5(path: Path, limit: int) -> Raw:
             command, env={**os.environ, **quiet}, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise WeightsError(
-            f"{path} was not read after {_SECONDS} s; it is damaged, or its disk does not answer"
-        ) from None
+        said = f"{path} was not read after {_SECONDS} s; it is damaged, or its disk does not answer"
+        raise WeightsError(said) from None
     if done.returncode == _REFUSED:
         raise WeightsError(f"{path}: {_line(done.stderr.decode(errors='replace').splitlines()[-1])}")
     if done.returncode:
@@ -184,12 +192,11 @@ def _line(error: object) -> str:
 
 def _main() -> int:
     path, limit, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    for what, most in (
-        (resource.RLIMIT_AS, (1 << 30) + 3 * limit),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    limits = {
+        resource.RLIMIT_AS: (1 << 30) + 3 * limit, resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0,
+    }  # fmt: skip
+    for what, most in limits.items():
         with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
             resource.setrlimit(what, (most, most + 1))  # first the signal that says why
     try:
@@ -197,12 +204,11 @@ def _main() -> int:
             sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()
         return 0
+    except _Refused as error:
+        print(error, file=sys.stderr)
     except Exception as error:  # h5py raises anything for a damaged file
-        reason = (
-            str(error) if isinstance(error, _Refused) else f"it is damaged ({type(error).__name__}: {_line(error)})"
-        )
-        print(reason, file=sys.stderr)
-        return _REFUSED
+        print(f"it is damaged ({type(error).__name__}: {_line(error)})", file=sys.stderr)
+    return _REFUSED
 
 
 def _hdf5_parts(path: str, limit: int) -> Iterator[bytes]:
@@ -236,9 +242,8 @@ def _walk(file: Any) -> tuple[dict[str, Any], dict[str, list[str]]]:
         for name in group:
             count += 1
             if "/" in _checked(name) or count > _MAX_NAMES or depth > _MAX_DEPTH:
-                raise _Refused(
-                    f"it has more than {_MAX_NAMES} names or {_MAX_DEPTH} levels, or odd ones, at {at}/{name}"
-                )
+                much = f"more than {_MAX_NAMES} names or {_MAX_DEPTH} levels, or odd ones"
+                raise _Refused(f"it has {much}, at {at}/{name}")
             if (prefix, name) == ("", "optimizer_weights"):
                 continue
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):

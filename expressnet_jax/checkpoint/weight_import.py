@@ -2,12 +2,14 @@
 
 `load` reads safetensors (our names, or a torchvision-style ResNet-50) and HDF5 (VGGFace2's ResNet-50, or the published
 notebooks' whole model); `apply` puts them in a network.
+
+Legend: D in, F out, P Q kernel height and width.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from data_pipelines.common.text import counted
-from expressnet_jax.checkpoint import keras_import, torch_import, weight_files
+from data_pipelines.common.text import counted, some
+from expressnet_jax.checkpoint import keras_import, weight_files
 from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
 from expressnet_jax.config import Config, Preprocess
 from expressnet_jax.models import canonical, expressnet
@@ -29,6 +31,12 @@ _SLACK = 64 << 20  # bytes of weights that a file may hold beside the network's 
 _SILENT = ("model.resnet.form", "model.resnet.stem_stride", "model.resnet.stem_pool", "moe.top_k", "moe.router",
            "moe.renormalize")  # fmt: skip
 _PAPER = "the paper feeds BGR divided by 255 to weights trained on 0-255 minus VGGFace2's means"
+
+_TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d's
+_TORCH_FIRST = "layer1.0.conv1.weight"
+_TORCH_NAME = re.compile(r"(?:layer(\d+)\.(\d+)\.)?(?:(conv|bn)([123])|downsample\.([01]))\.(\w+)")
+_TORCH_LAYERS = {"1": "reduce", "2": "conv3", "3": "increase"}
+_TORCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "var"}
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,8 @@ class Report:
     def describe(self) -> str:
         """For a person: a line on what was loaded, and one for each note."""
         loaded = f"{counted(len(self.loaded), 'array')} loaded, {counted(self.values, 'value')}"
-        loaded += "".join(
-            f"; {len(names)} {what}: {_parts(names)}"
-            for what, names in (("left at initialisation", self.left), ("ignored", self.ignored))
-            if names
-        )
+        for what, names in (("left at initialisation", self.left), ("ignored", self.ignored)):
+            loaded += f"; {len(names)} {what}: {_parts(names)}" if names else ""
         return "\n".join([f"{self.path} ({self.kind}): {loaded}", *self.notes])
 
 
@@ -65,12 +70,11 @@ def load(path: Path, config: Config, *, backbone: bool = False) -> Imported:
     raw = weight_files.read(path, 8 * sum(sizes.values()) + _SLACK)  # a file may be in float64
     if raw.format == "hdf5":
         imported = keras_import.read(raw, config, sizes, part)
-    elif torch_import.recognise(raw):
-        imported = torch_import.read(raw, config)
+    elif any(name.endswith(_TORCH_FIRST) for name in raw.arrays):
+        imported = _torchvision(raw, config)
     else:
         imported = _ours(raw, config, part)
-    negative = [name for name, value in imported.weights.items() if name.endswith("/var") and (value < 0).any()]
-    if negative:
+    if negative := [name for name, value in imported.weights.items() if name.endswith("/var") and (value < 0).any()]:
         raise WeightsError(f"{path}: the variance {imported.sources[negative[0]]} is below 0")
     return _with_epsilon(dataclasses.replace(imported, part=part), config.model.batchnorm_epsilon)
 
@@ -86,20 +90,15 @@ def apply(model: nnx.Module, imported: Imported, *, strict: bool = True) -> Repo
     fitting = {name: value for name, value in imported.weights.items() if wanted.get(name) == value.shape}
     problems = [*imported.doubts, *_problems(imported, wanted)]
     if problems and (strict or not fitting):
-        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        way_out = "" if not fitting else "; init.strict=false takes what fits"
-        raise WeightsError(f"{imported.path} does not fit: {'; '.join(problems[:5])}{more}{way_out}")
+        way_out = "; init.strict=false takes what fits" if fitting else ""
+        raise WeightsError(f"{imported.path} does not fit: {some(problems, 5, '; ')}{way_out}")
     canonical.from_canonical(model, named | fitting)
     unused = [imported.sources[name] for name in imported.weights if name not in fitting]
     return Report(
-        path=str(imported.path),
-        kind=imported.kind,
-        loaded=sorted(fitting),
-        left=sorted(set(named) - set(fitting)),
+        path=str(imported.path), kind=imported.kind, loaded=sorted(fitting), left=sorted(set(named) - set(fitting)),
         ignored=[*imported.ignored, *imported.unknown, *unused],
-        values=sum(value.size for value in fitting.values()),
-        notes=[*imported.notes, *imported.doubts],
-    )
+        values=sum(value.size for value in fitting.values()), notes=[*imported.notes, *imported.doubts],
+    )  # fmt: skip
 
 
 def expected_preprocess(imported: Imported, preprocess: Preprocess) -> Preprocess:
@@ -126,36 +125,72 @@ def _ours(raw: Raw, config: Config, part: str) -> Imported:
     """A file with canonical names; those that `expressnet export` writes say what they were made with."""
     known = ("cnnfe1/", "cnnfe2/", "resnet/", "fuse/", "moe_cnn/", "moe_expression/", "head/")
     if not any(name.startswith(known) for name in raw.arrays):
-        names = ", ".join(list(raw.arrays)[:3]) or "no weights at all"
+        names = some(list(raw.arrays), 3) or "no weights at all"
         raise WeightsError(
             f"{raw.path} has neither this project's names (resnet/conv1/kernel, ...) nor those of a ResNet-50 of "
             f"torchvision (conv1.weight, layer1.0.conv1.weight, ...), but {names}"
         )
-    about = _about(raw)
+    about = raw.about or {}
     weights = {name: value for name, value in raw.arrays.items() if name.startswith(part)}
+    ignored = [name for name in raw.arrays if name not in weights]
     weights, doubts = _in_order(weights, about.get("classes"), config.data.classes)
     epsilon = _section(about, "model").get("batchnorm_epsilon")
     return Imported(
-        raw.path,
-        "expressnet safetensors",
-        weights,
-        {name: name for name in weights},
-        float(epsilon) if isinstance(epsilon, float) and 0 < epsilon < 1 else 0.0,
-        _preprocess(_section(about, "preprocess")),
-        [name for name in raw.arrays if not name.startswith(part)],
-        raw.others,
-        doubts,
+        raw.path, "expressnet safetensors", weights, {name: name for name in weights},
+        epsilon if isinstance(epsilon, float) and 0 < epsilon < 1 else 0.0,
+        _preprocess(_section(about, "preprocess")), ignored, raw.others, doubts,
         _silent_differences(about, config, part),
-    )
+    )  # fmt: skip
 
 
-def _about(raw: Raw) -> dict[str, Any]:
-    """What `expressnet export` wrote beside the weights; {} for a file that says nothing."""
-    try:
-        about = json.loads(raw.metadata.get("about", "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return about if isinstance(about, dict) else {}
+def _torchvision(raw: Raw, config: Config) -> Imported:
+    """A ResNet-50 of torchvision's kind, as a state dict, perhaps with something before each name ("module.").
+
+    The arrays are those of our ResNet, in another layout: kernels (F, D, P, Q) instead of (P, Q, D, F), and other
+    names. The network around them is not the same. Torchvision's (v1.5) has the stride of stages 3 to 5 in the 3x3
+    convolution, ours (the original, as VGGFace2's) in the 1x1 before it; it pads strided convolutions and the max pool
+    on both sides, ours at the end or not at all. A file cannot tell which one it was trained for, and shapes fit both.
+    So the original form takes these weights only where that is asked for: they are a start then, not the network that
+    they were.
+    """
+    prefix = next(name for name in raw.arrays if name.endswith(_TORCH_FIRST)).removesuffix(_TORCH_FIRST)
+    weights, sources = {}, {}
+    unknown = [name for name in raw.others if not name.endswith(".num_batches_tracked")]
+    ignored = [name for name in raw.others if name.endswith(".num_batches_tracked")]
+    for name, array in raw.arrays.items():
+        ours = _torchvision_name(name.removeprefix(prefix)) if name.startswith(prefix) else ""
+        if ours:
+            turned = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array  # (F, D, P, Q) -> (P, Q, D, F)
+            weights[ours], sources[ours] = np.ascontiguousarray(turned), name
+        else:
+            (ignored if name.removeprefix(prefix) in ("fc.weight", "fc.bias") else unknown).append(name)
+    doubts, notes = [], []
+    if config.model.resnet.form == "torchvision":
+        notes.append("if it is one of the original form (stride in the first 1x1), set model.resnet.form=original")
+    else:
+        doubts.append(
+            "torchvision's ResNet has its stride in the 3x3 convolutions and pads both sides, this network in the "
+            "first 1x1 and at the end; set model.resnet.form=torchvision"
+        )
+    return Imported(
+        raw.path, "torchvision", weights, sources, _TORCH_EPSILON, {"color_order": "rgb", "normalize": "imagenet"},
+        ignored, unknown, doubts, notes,
+    )  # fmt: skip
+
+
+def _torchvision_name(name: str) -> str:
+    """Our name for one of torchvision's, or ""."""
+    match = _TORCH_NAME.fullmatch(name)
+    if not match:
+        return ""
+    stage, block, kind, number, shortcut, leaf = match.groups()
+    if not stage and number != "1":
+        return ""
+    at = f"stage{int(stage) + 1}/block{int(block) + 1}/{_TORCH_LAYERS.get(number, 'proj')}" if stage else "conv1"
+    layer = f"resnet/{at}"
+    if kind == "bn" or shortcut == "1":
+        return f"{layer}_bn/{_TORCH_NORM[leaf]}" if leaf in _TORCH_NORM else ""
+    return f"{layer}/kernel" if leaf == "weight" else ""
 
 
 def _section(tree: Any, *keys: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import importlib.util
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def _override(tree: dict[str, Any], key: str, text: str) -> None:
     for depth, name in enumerate(names, 1):
         if not isinstance(node, dict) or name not in node:
             at = ".".join(names[:depth])
-            raise ConfigError(f"unknown config key {key} (at {at}){nearest(key, _flat(tree))}")
+            raise ConfigError(f"unknown config key {key} (at {at}){nearest(key, flat(tree))}")
         parent, node = node, node[name]
     if isinstance(node, dict):
         raise ConfigError(f"config key {key} is a section with {', '.join(node)}; set one of these")
@@ -145,12 +145,13 @@ def _literal(text: str) -> Any:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Keys whose values differ, as "key: old -> new"."""
-    before, after = (_flat(dataclasses.asdict(c)) for c in (old, new))
+    before, after = (flat(dataclasses.asdict(c)) for c in (old, new))
     return [f"{key}: {before[key]!r} -> {after[key]!r}" for key in after if before[key] != after[key]]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested dicts by dotted names."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -25,18 +25,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
+import safetensors.numpy
 from flax import nnx
 
-from data_pipelines.common.errors import Failure
-from data_pipelines.common.text import SHORT, one_line
+from data_pipelines.common.errors import DataError, Failure
+from data_pipelines.common.files import read_json
+from data_pipelines.common.text import one_line, reason, some
+from expressnet_jax.checkpoint import weight_files
 from expressnet_jax.config import Config, ConfigError, checks, to_dict
 from expressnet_jax.config import files as config_files
-from expressnet_jax.export import safetensors_format
 from expressnet_jax.models import canonical, expressnet, preprocess
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+_NAMES = {"F32": "float32", "BF16": "bfloat16"}
+_AGAIN = "copy the whole artifact, or export again"
 _MAX_CONFIG_BYTES = 8 << 20
 _KEYS: dict[str, type] = {
     "config": dict, "classes": list, "preprocessing": dict, "step": int, "weights": str, "dtype": str, "digest": str,
@@ -67,15 +73,41 @@ def read(path: Path) -> Artifact:
     meta = read_meta(path)
     _check_files(path, meta["files"])
     config = _config(path, meta)
-    try:
-        weights, dtype, about = safetensors_format.read(path / WEIGHTS)
-    except (safetensors_format.FormatError, OSError) as error:
-        raise ArtifactError(f"{path / WEIGHTS} cannot be read: {error}") from error
+    weights, dtype, about = read_weights(path / WEIGHTS)
     _check_unedited(path, {"dtype": meta["dtype"], **about_weights(config)}, {"dtype": dtype, **about})
     _check_weights(path, config, weights)
     if canonical.digest(weights) != meta["digest"]:
         raise ArtifactError(f"{path / CONFIG} was edited: its digest is not that of {WEIGHTS}; export again")
     return Artifact(path, config, config.data.classes, weights, meta)
+
+
+def rounded(weights: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """The weights as float32, with the values that they have once stored in `dtype`."""
+    return {name: np.asarray(value).astype(DTYPES[dtype]).astype(np.float32) for name, value in weights.items()}
+
+
+def write_weights(path: Path, weights: Mapping[str, np.ndarray], dtype: str, about: Mapping[str, Any]) -> None:
+    """Writes `weights` in `dtype`; `about` is kept as JSON in the file's own metadata."""
+    stored = {name: np.ascontiguousarray(np.asarray(value).astype(DTYPES[dtype])) for name, value in weights.items()}
+    metadata = {"format": "expressnet_jax", "about": json.dumps(about, sort_keys=True)}
+    path.write_bytes(safetensors.numpy.save(stored, metadata))  # `save_file` makes files that only their owner reads
+
+
+def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str, dict[str, Any]]:
+    """(weights in float32 by name, the dtype they are stored in, what `write_weights` was told about them).
+
+    Raises ArtifactError, also where a value is not finite.
+    """
+    try:
+        raw = weight_files.read(path, 2 * path.stat().st_size)  # bfloat16 takes twice as much as float32
+    except (weight_files.WeightsError, OSError) as error:
+        raise ArtifactError(one_line(error)) from error
+    if raw.metadata.get("format") != "expressnet_jax" or raw.about is None:
+        raise ArtifactError(f"{path} cannot be read: it was not written by `expressnet export`")
+    if len(raw.kinds) != 1 or not raw.kinds <= set(_NAMES):
+        kinds = ", ".join(sorted(raw.kinds))
+        raise ArtifactError(f"{path} cannot be read: its values are {kinds}, not all F32 or all BF16")
+    return raw.arrays, _NAMES[min(raw.kinds)], raw.about
 
 
 def model(artifact: Artifact) -> nnx.Module:
@@ -146,14 +178,13 @@ def read_meta(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise ArtifactError(f"no artifact at {path}: it is no folder; make one with `expressnet export`")
     file = path / CONFIG
-    if not file.exists():
-        raise ArtifactError(f"no artifact in {path}: it has no {CONFIG}; make one with `expressnet export`")
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode) or file.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ValueError(f"no file, or one of more than {_MAX_CONFIG_BYTES >> 20} MB")
-        meta = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{file} cannot be read: {_words(error)}") from error
+        meta = read_json(file, _MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        said = f"no artifact in {path}: it has no {CONFIG}; make one with `expressnet export`"
+        raise ArtifactError(said) from None
+    except DataError as error:
+        raise ArtifactError(str(error)) from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise ArtifactError(f"no artifact in {path}: its {CONFIG} has no format number (a run is exported first)")
     if meta["format"] != FORMAT or isinstance(meta["format"], bool):
@@ -173,17 +204,15 @@ def _check_files(path: Path, files: Mapping[str, Any]) -> None:
             raise ArtifactError(f"{path / CONFIG} lists {name!r:.100}, which is no file of the artifact")
         try:
             if not stat.S_ISREG(os.stat(path / name).st_mode):
-                raise ArtifactError(f"{path / name} is no file; copy the whole artifact, or export again")
+                raise ArtifactError(f"{path / name} is no file; {_AGAIN}")
             found = checksum(path / name)
         except FileNotFoundError:
-            raise ArtifactError(f"{path / name} is missing; copy the whole artifact, or export again") from None
+            raise ArtifactError(f"{path / name} is missing; {_AGAIN}") from None
         except OSError as error:
-            raise ArtifactError(f"{path / name} cannot be read: {_words(error)}") from error
+            raise ArtifactError(f"{path / name} cannot be read: {reason(error)}") from error
         if found != expected:
-            raise ArtifactError(
-                f"{path / name} is damaged or was changed (sha256 {found[:12]}..., {CONFIG} has {expected!r:.14}...); "
-                "copy the whole artifact, or export again"
-            )
+            sums = f"sha256 {found[:12]}..., {CONFIG} has {expected!r:.14}..."
+            raise ArtifactError(f"{path / name} is damaged or was changed ({sums}); {_AGAIN}")
 
 
 def _config(path: Path, meta: dict[str, Any]) -> Config:
@@ -191,7 +220,7 @@ def _config(path: Path, meta: dict[str, Any]) -> Config:
         config = config_files.from_dict(meta["config"])
         checks.check(config)
     except (ConfigError, ValueError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{path / CONFIG} was edited: {_words(error)}; export again") from error
+        raise ArtifactError(f"{path / CONFIG} was edited: {reason(error)}; export again") from error
     _check_unedited(
         path,
         {"classes": meta["classes"], "preprocessing": meta["preprocessing"]},
@@ -202,52 +231,32 @@ def _config(path: Path, meta: dict[str, Any]) -> Config:
 
 def _check_unedited(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Compares two trees as JSON; raises ArtifactError naming the first value that differs."""
-    before, after = (_leaves(json.loads(json.dumps(tree))) for tree in (expected, found))
+    before, after = (config_files.flat(json.loads(json.dumps(tree))) for tree in (expected, found))
     # A setting that is newer than the artifact is not in `before`; a config that lacks a setting has its default.
-    changed = [key for key in sorted(before) if before[key] != after.get(key)]
+    changed = [
+        f"{key} is {after.get(key)!r:.100} where the artifact was made with {before[key]!r:.100}"
+        for key in sorted(before)
+        if before[key] != after.get(key)
+    ]
     if changed:
-        key = changed[0]
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise ArtifactError(
-            f"{path / CONFIG} was edited: {key} is {after.get(key)!r:.100} where the artifact was made with "
-            f"{before.get(key)!r:.100}{more}; export again"
-        )
+        raise ArtifactError(f"{path / CONFIG} was edited: {some(changed)}; export again")
 
 
 def _check_weights(path: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None:
-    _check_count(path, config, len(weights))
-    problems = canonical.misfits(_abstract(config), weights)
-    problems += [f"{name} has values that are not finite" for name in weights if not np.isfinite(weights[name]).all()]
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ArtifactError(f"{path / WEIGHTS} does not fit: {problems[0]:.200}{more}; export again")
-
-
-def _check_count(path: Path, config: Config, tensors: int) -> None:
-    """Raises ArtifactError where a config has more layers than there are tensors: building those could take hours."""
+    # A config of more layers than there are tensors comes first: building those could take hours.
     model, parts = config.model, config.model.parts
     counts = {
         "resnet": sum(model.resnet.blocks), "cnnfe1": len(model.cnnfe1.kernels), "cnnfe2": len(model.cnnfe2.kernels)
     }  # fmt: skip
     layers = sum(counts.get(name, 0) for name in parts)
     layers += config.moe.num_experts * config.moe.layers if expressnet.routed_layers(config) else 0
-    if layers > tensors:
-        raise ArtifactError(f"{path / WEIGHTS} does not fit: {tensors} tensors for a network of {layers} layers")
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested dicts by dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+    if layers > len(weights):
+        raise ArtifactError(f"{path / WEIGHTS} does not fit: {len(weights)} tensors for a network of {layers} layers")
+    if problems := canonical.misfits(_abstract(config), weights):
+        raise ArtifactError(f"{path / WEIGHTS} does not fit: {some([f'{one:.200}' for one in problems])}; export again")
 
 
 @functools.lru_cache(maxsize=8)
 def _abstract(config: Config) -> Any:
     """The network with shapes for arrays."""
     return nnx.eval_shape(lambda: expressnet.create(config))
-
-
-def _words(error: BaseException) -> str:
-    return one_line(error)[:SHORT] or type(error).__name__

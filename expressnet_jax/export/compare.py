@@ -68,9 +68,11 @@ class Reference:
         def run(state: Any, images: jax.Array) -> tuple[dict[str, jax.Array], ...]:
             network: Any = nnx.merge(graph, state)
             routing = network(preprocess.normalize(images, config.preprocess)).routing
-            order = {artifact.chosen_by(layer): found.probabilities for layer, found in routing.items()}
-            bias = {artifact.chosen_by(layer): _selection_bias(network, layer) for layer in routing}
-            scores = {output: order[output] + bias[output] for output in order}
+            order, scores = {}, {}
+            for layer, found in routing.items():
+                output, bias = artifact.chosen_by(layer), getattr(network, layer).selection_bias
+                order[output] = found.probabilities
+                scores[output] = found.probabilities + (0.0 if bias is None else bias[...])
             # `answer` finds nothing left to resize; the compiler computes the network once for both.
             return artifact.answer(config)(network, images), scores, order
 
@@ -97,7 +99,7 @@ def batches(reference: Reference, real: np.ndarray | None) -> list[Batch]:
     shapes = [(1, size, size), (7, size + size // 2, max(1, size - size // 4))]
     shapes += [(256 if size <= _LARGE else 32, size, size)]
     images = [random_pictures(number, *shape) for number, shape in enumerate(shapes)]
-    return [reference(part) for part in [*images, *([] if real is None else [real])]]
+    return [reference(part) for part in (*images, real) if part is not None]
 
 
 def random_pictures(seed: int, b: int, h: int, w: int) -> np.ndarray:
@@ -177,11 +179,6 @@ def spread(split: Split, most: int) -> np.ndarray:
 def in_colour(images: np.ndarray) -> np.ndarray:
     """(B, H, W, C) as a graph takes it: grey pictures repeated three times."""
     return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
-
-
-def _selection_bias(network: Any, name: str) -> Any:
-    bias = getattr(network, name).selection_bias
-    return 0.0 if bias is None else bias[...]
 
 
 def _check_form(name: str, output: str, found: Any, expected: np.ndarray) -> None:

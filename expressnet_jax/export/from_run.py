@@ -1,6 +1,6 @@
 """`expressnet export`: from a run's checkpoint to an artifact, completely or not at all.
 
-The run is read once (`trained`); what was read goes down to the formats, and none of them looks for more.
+The run is read once (`inspection.read_run`); what was read goes down to the formats, and none of them looks for more.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax
 import jax
+import jinja2
 import numpy as np
 
 import expressnet_jax
+from data_pipelines import prepare
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import locked, replace_folder
-from data_pipelines.common.text import counted, say, span
+from data_pipelines.common.files import locked, read_json, replace_folder
+from data_pipelines.common.text import counted, json_line, one_line, say, some, span
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError, to_dict
-from expressnet_jax.export import artifact, compare, model_card, onnx_format, quantize, savedmodel, stablehlo, trained
-from expressnet_jax.export import safetensors_format as safetensors
+from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo
 from expressnet_jax.export.artifact import CARD, CONFIG, WEIGHTS, ArtifactError
 from expressnet_jax.models import canonical
 from expressnet_jax.runs.data import TrainingData, open_data
@@ -39,15 +40,9 @@ _GRAPHS: dict[str, tuple[Any, str]] = {
 _CALIBRATION = 128  # pictures that int8 takes its ranges from
 _KEYS = ("step", "weights", "dtype", "digest", "classes", "compared", "quantized", "rounding", "real_pictures")
 
-
-class _Counts(NamedTuple):
-    """How many real pictures are looked at: minutes at most."""
-
-    compared: int
-    measured: int  # for the accuracy in lower precision
-
-
-_SMALL, _LARGE = _Counts(256, 2000), _Counts(16, 128)  # of networks up to 64 pixels, and of larger ones
+_FIGURES = ("split", "accuracy", "accuracy_interval", "mean_class_accuracy", "macro_f1", "examples", "per_class")
+_SUMMARY = ("result", "steps", "best_step", "best_epoch", "training_time", "devices", "jax")
+_NETWORKS = {"expressnet": "ExpressNet-MoE", "backbone": "its ResNet alone, with a linear head"}
 
 
 class _Network(NamedTuple):
@@ -85,10 +80,10 @@ def export(
     data = _open_data(found.config, data_dir, quantize)
     say(f"{found.kind} weights of step {found.step}: asking the checkpoint for its answers")
     network = _network(found, dtype, data)
-    meta = _described(found, network, dtype, data) | {"run": trained.facts(found, workdir, data_dir)}
+    meta = _described(found, network, dtype, data) | {"run": facts(found, workdir, data_dir)}
     meta["faces"] = meta["run"]["data"].get("faces")
     with _staged(out) as folder:
-        safetensors.write(folder / WEIGHTS, network.weights, dtype, artifact.about_weights(found.config))
+        artifact.write_weights(folder / WEIGHTS, network.weights, dtype, artifact.about_weights(found.config))
         meta["compared"] = {name: _graph(name, folder, network) for name in formats if name in _GRAPHS}
         meta["quantized"] = _quantized(quantize, folder, network, data) if quantize else {}
         _finish(folder, meta)
@@ -99,17 +94,18 @@ def export(
 
 def _checked(formats: Sequence[str], dtype: str, quantize: str | None) -> list[str]:
     """The formats in their own order, once each; raises ConfigError before anything is read."""
-    for given, known, option in ((formats, FORMATS, "--formats"), ([dtype], tuple(safetensors.DTYPES), "--dtype")):
+    options = {
+        "--formats": (formats, FORMATS), "--dtype": ([dtype], artifact.DTYPES),
+        "--quantize": ([] if quantize is None else [quantize], QUANTIZED),
+    }  # fmt: skip
+    for option, (given, known) in options.items():
         if unknown := [name for name in given if name not in known]:
             raise ConfigError(f"{option}: no {', '.join(map(repr, unknown))}; one of {', '.join(known)}")
-    if quantize is not None and quantize not in QUANTIZED:
-        raise ConfigError(f"--quantize: no {quantize!r}; one of {', '.join(QUANTIZED)}")
     if quantize and "onnx" not in formats:
         raise ConfigError(f"--quantize {quantize} makes a second ONNX file; add onnx to --formats")
-    if "onnx" in formats:
-        onnx_format.require()
-    if "savedmodel" in formats:
-        savedmodel.require()
+    for name in ("onnx", "savedmodel"):
+        if name in formats:
+            _GRAPHS[name][0].require()
     return [name for name in FORMATS if name in formats]
 
 
@@ -124,12 +120,11 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise ConfigError(f"{out} holds an artifact already; add --overwrite to replace it, or choose another --out")
 
 
-def _read(workdir: Path, step: int | None, ema: bool) -> trained.Trained:
+def _read(workdir: Path, step: int | None, ema: bool) -> inspection.Trained:
     """The checkpoint; its config names the files that training started from without this machine's folders."""
-    found = trained.read(workdir, step, ema=ema)
+    found = inspection.read_run(workdir, step, ema=ema)
     if bad := [name for name, value in found.weights.items() if not np.isfinite(value).all()]:
-        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise ArtifactError(f"checkpoint {found.step} of {workdir} has values that are not finite, in {bad[0]}{more}")
+        raise ArtifactError(f"checkpoint {found.step} of {workdir} has values that are not finite, in {some(bad)}")
     init = dataclasses.asdict(found.config.init)
     names: dict[str, Any] = {key: Path(value).name for key, value in init.items() if isinstance(value, str) and value}
     config = dataclasses.replace(found.config, init=dataclasses.replace(found.config.init, **names))
@@ -147,9 +142,9 @@ def _open_data(config: Config, data_dir: str | None, quantize: str | None) -> Tr
         return None
 
 
-def _network(found: trained.Trained, dtype: str, data: TrainingData | None) -> _Network:
-    config, weights = compare.plain(found.config), safetensors.rounded(found.weights, dtype)
-    real = None if data is None else _pictures(data.validation, _counts(config).compared)
+def _network(found: inspection.Trained, dtype: str, data: TrainingData | None) -> _Network:
+    config, weights = compare.plain(found.config), artifact.rounded(found.weights, dtype)
+    real = None if data is None else _pictures(data.validation, _counts(config)[0])
     return _Network(config, weights, compare.batches(compare.Reference(config, weights), real))
 
 
@@ -158,30 +153,26 @@ def _pictures(split: Split, count: int) -> np.ndarray:
     return split.load(compare.spread(split, count))["image"]
 
 
-def _counts(config: Config) -> _Counts:
-    return _SMALL if config.model.image_size <= 64 else _LARGE
+def _counts(config: Config) -> tuple[int, int]:
+    """How many real pictures graphs are compared on, and lower precision is measured on: minutes at most."""
+    return (256, 2000) if config.model.image_size <= 64 else (16, 128)
 
 
-def _described(found: trained.Trained, network: _Network, dtype: str, data: TrainingData | None) -> dict[str, Any]:
+def _described(found: inspection.Trained, network: _Network, dtype: str, data: TrainingData | None) -> dict[str, Any]:
     """What config.json says of the network and its weights."""
     config = network.config
     return {
-        "format": artifact.FORMAT,
-        "config": to_dict(found.config),
-        "classes": list(config.data.classes),
+        "format": artifact.FORMAT, "config": to_dict(found.config), "classes": list(config.data.classes),
         "preprocessing": artifact.preprocessing(config),
         "input": "images: uint8 (batch, height, width, 3), RGB, any batch size, height and width, in every graph",
         "outputs": list(artifact.outputs(config)),
-        "step": found.step,
-        "weights": found.kind,
-        "dtype": dtype,
-        "digest": canonical.digest(network.weights),
+        "step": found.step, "weights": found.kind, "dtype": dtype, "digest": canonical.digest(network.weights),
         "made_with": {"expressnet_jax": expressnet_jax.__version__, "jax": jax.__version__, "flax": flax.__version__},
         "rounding": _rounding(network, found.weights) if dtype != "float32" else 0.0,
         "real_pictures": 0 if data is None else len(network.batches[-1].images),
         # (H, W, C) of what the network was trained on
         "stored": None if data is None else list(data.train.shape),
-    }
+    }  # fmt: skip
 
 
 def _rounding(network: _Network, weights: dict[str, np.ndarray]) -> float:
@@ -213,15 +204,15 @@ def _quantized(precision: str, folder: Path, network: _Network, data: TrainingDa
         onnx_format.write(path, network.config, network.weights, dtype="float16")
     else:
         assert data is not None
-        quantize.write(full, path, compare.in_colour(_pictures(data.train, _CALIBRATION)))
+        onnx_format.quantize(full, path, compare.in_colour(_pictures(data.train, _CALIBRATION)))
     run = onnx_format.load(path)
     found = compare.measure(run, network.batches[-1:])
     found["accuracy"] = None
     if data is not None:
         say(f"{precision}: accuracy on the validation split")
-        most, validation = _counts(network.config).measured, data.validation
-        before, _ = compare.accuracy(onnx_format.load(full), validation, most)
-        after, number = compare.accuracy(run, validation, most)
+        most = _counts(network.config)[1]
+        before, _ = compare.accuracy(onnx_format.load(full), data.validation, most)
+        after, number = compare.accuracy(run, data.validation, most)
         found["accuracy"] = {"float32": before, "quantized": after, "examples": number}
         pictures = counted(number, "picture")
         say(f"{precision}: accuracy {100 * after:.2f} %, in float32 {100 * before:.2f} %, on {pictures}")
@@ -234,9 +225,72 @@ def _finish(folder: Path, meta: dict[str, Any]) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     meta["files"] = {path.relative_to(folder).as_posix(): artifact.checksum(path) for path in files}
     sizes = {name: (folder / name).stat().st_size for name in meta["files"]}
-    (folder / CARD).write_text(model_card.text(meta, sizes, tuple(meta["outputs"])))
+    (folder / CARD).write_text(card(meta, sizes, tuple(meta["outputs"])))
     (folder / CONFIG).write_text(json.dumps(meta, indent=2, allow_nan=False) + "\n")
     artifact.read(folder)
+
+
+def card(meta: Mapping[str, Any], sizes: Mapping[str, int], outputs: tuple[str, ...]) -> str:
+    """README.md: what the model is, from facts of its run; what is not known is said to be unknown.
+
+    meta: config.json; sizes: bytes of each file; outputs: names of what the graphs return.
+    """
+    environment = jinja2.Environment(  # Markdown, not HTML: nothing is escaped
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"flat": _flat, "counted": counted}
+    network = _NETWORKS[meta["config"]["model"]["network"]]
+    return environment.get_template("model_card.md.j2").render(meta, sizes=sizes, outputs=outputs, network=network)
+
+
+def _flat(value: Any) -> str:
+    """One line that no table or heading breaks at; "unknown" for None."""
+    return "unknown" if value is None else one_line(value).replace("|", "/")
+
+
+def facts(found: inspection.Trained, workdir: Path, data_dir: str | None) -> dict[str, Any]:
+    """What is known of a checkpoint and its run, ready for JSON: `run` in config.json. None where something is not."""
+    summary = _json(workdir / "summary.json")
+    config, evaluations = found.config, [_json(path) for path in sorted(workdir.glob("evaluation/*/summary.json"))]
+    evaluated = found.kind == "ema" or not config.ema.decay  # all figures of a run are of its averaged weights, if any
+    evaluations = [one for one in evaluations if evaluated and one.get("step") == found.step]
+    known = {
+        "name": workdir.absolute().name,
+        "seed": config.seed,
+        **{key: summary.get(key) for key in _SUMMARY},
+        "training_examples": found.record.get("examples"),
+        "validation": found.record.get("validation") if evaluated else None,
+        "evaluations": [{key: one[key] for key in _FIGURES} for one in evaluations if set(_FIGURES) <= set(one)],
+        "data": _data(config, data_dir),
+        "started_from": {
+            key: value for key, value in dataclasses.asdict(config.init).items() if isinstance(value, str) and value
+        },
+    }
+    return json.loads(json_line(known))  # NaN has become null
+
+
+def _data(config: Config, data_dir: str | None) -> dict[str, Any]:
+    data = config.data
+    held_out = f"{data.validation_fraction:g} of {data.train_split}, held out ({data.holdout})"
+    found = {"name": data.name, "also": data.also, "validation": data.validation_split or held_out}
+    try:
+        metadata = prepare.read_info(data.name, data_dir).info.metadata
+    except DataError:
+        return found | {"unknown": "the data set was not prepared on the machine that exported this"}
+    return found | {
+        **{key: metadata[key] for key in ("layout", "protocol", "counts", "notes")},
+        "skipped": len(metadata["skipped"]),
+        "faces": (metadata["faces"] or {}).get("detector", ""),
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except (OSError, DataError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax import nnx
 
-from data_pipelines.common.errors import Failure
+from data_pipelines.common.errors import DataError, Failure
+from data_pipelines.common.files import read_json
 from data_pipelines.common.text import counted
+from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
-from expressnet_jax.export import artifact, trained
+from expressnet_jax.export import artifact
 from expressnet_jax.models import canonical, cost
 from expressnet_jax.moe import selfcheck as checks
 from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.runs import folder as run_folder
+from expressnet_jax.runs import restore, state
 
 
 class SelfcheckError(Failure):
@@ -31,43 +35,61 @@ class Model(NamedTuple):
     weights: dict[str, np.ndarray]  # by canonical name
 
 
+class Trained(NamedTuple):
+    """A checkpoint of a run."""
+
+    config: Config
+    step: int
+    record: dict[str, Any]  # what training wrote into the checkpoint: validation figures, examples, classes
+    kind: str  # "ema": weights averaged over steps; "raw": those of the step
+    weights: dict[str, np.ndarray]  # by canonical name
+
+
+def read_run(workdir: Path, step: int | None = None, *, ema: bool = True) -> Trained:
+    """The best checkpoint of the run in `workdir`, or the one of `step`; averaged weights where it has them, if `ema`.
+
+    Raises ConfigError where there is no run, CheckpointError where there is no such checkpoint.
+    """
+    config = run_folder.read_config(workdir)
+    restored, step = restore.restore_best(config, workdir, meshes.for_evaluation(config), step=step)
+    with Manager(workdir / "checkpoints", read_only=True) as manager:
+        record = manager.record(step)
+    if record["classes"] != list(config.data.classes):
+        raise CheckpointError(f"checkpoint {step} of {workdir} has other classes than its config.json")
+    kind = "ema" if ema and restored.ema else "raw"
+    arrays = state.weights(restored) if kind == "ema" else (restored.params, restored.batch_stats)
+    return Trained(config, step, record, kind, canonical.to_canonical(nnx.merge(state.graph(config), *arrays)))
+
+
 def of_path(path: Path) -> Model:
     """`models.cost.of_config` of an artifact, a run (its best checkpoint) or one checkpoint (RUN/checkpoints/STEP).
 
     Also `kind`, `path`, `step`, `classes`, `preprocessing`, `trained` (how), `validation` and the weight `digest`.
     """
-    if _is_artifact(path):
-        read = artifact.read(path)
-        run = read.meta["run"]
-        facts = {"kind": "artifact", "step": read.meta["step"], "validation": run.get("validation")}
-        return _model(path, read.config, read.weights, facts)
-    workdir, step, kind = path, None, "run"
-    if path.absolute().parent.name == "checkpoints" and path.name.isdecimal():
-        workdir, step, kind = path.absolute().parent.parent, int(path.name), "checkpoint"
-    found = trained.read(workdir, step)
-    facts = {"kind": kind, "step": found.step, "validation": found.record["validation"]}
-    return _model(path, found.config, found.weights, facts)
-
-
-def _is_artifact(path: Path) -> bool:
     try:
-        return "format" in json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError, TypeError):
-        return False  # it is read as a run then, which says what is wrong
-
-
-def _model(path: Path, config: Config, weights: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
+        is_artifact = "format" in read_json(path / artifact.CONFIG)
+    except (OSError, DataError, TypeError):
+        is_artifact = False  # it is read as a run then, which says what is wrong
+    facts: dict[str, Any]
+    if is_artifact:
+        read = artifact.read(path)
+        config, weights = read.config, read.weights
+        facts = {"kind": "artifact", "step": read.meta["step"], "validation": read.meta["run"].get("validation")}
+    else:
+        at, checkpoint = path.absolute(), path.absolute().parent.name == "checkpoints" and path.name.isdecimal()
+        found = read_run(at.parent.parent, int(at.name)) if checkpoint else read_run(path)
+        config, weights = found.config, found.weights
+        kind = "checkpoint" if checkpoint else "run"
+        facts = {"kind": kind, "step": found.step, "validation": found.record["validation"]}
     optimizer, ema = config.optimizer, f", EMA {config.ema.decay:g}" if config.ema.decay else ""
-    found = {
-        **cost.of_config(config),
-        **facts,
+    facts |= {
         "path": str(path),
         "preprocessing": artifact.preprocessing(config),
         "trained": f"{config.data.name}, at most {config.total} in batches of {config.batch_size}, {optimizer.name} at "
         f"{optimizer.learning_rate:g} ({config.schedule.name}){ema}, seed {config.seed}",
         "digest": canonical.digest(weights),
     }
-    return Model(found, config, weights)
+    return Model(cost.of_config(config) | facts, config, weights)
 
 
 def compare(a: Model, b: Model) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from expressnet_jax.config import Config, Extractor, Preprocess
 from expressnet_jax.export import artifact
-from expressnet_jax.models import expressnet, preprocess
+from expressnet_jax.models import expressnet, preprocess, resnet
 
 Weights = Mapping[str, np.ndarray]
 Layers = list[tuple[np.ndarray, np.ndarray]]
@@ -24,14 +24,15 @@ Layers = list[tuple[np.ndarray, np.ndarray]]
 class Ops(Protocol):
     """What a runtime's graph is built with. `Any` is a value in the graph; arrays are NumPy constants, float32.
 
-    `name` says which part of the network a constant belongs to.
+    `name` says which part of the network a constant belongs to. What `mean` and `dense` give is float32, also where a
+    graph computes pictures in less.
     """
 
     def pictures(self, size: int, config: Preprocess) -> Any:
         """The graph's input, uint8 (B, H, W, 3) in RGB, resized and normalised: S x S pictures."""
 
     def conv(
-        self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, *, even: bool = False
+        self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, *, even: bool = False
     ) -> Any:
         """SAME convolution with a kernel (P, Q, D, F), padded as TensorFlow does, or alike on both sides (`even`)."""
 
@@ -47,9 +48,6 @@ class Ops(Protocol):
     def flatten(self, x: Any) -> Any:
         """Pictures to (B, H * W * D), the channels innermost."""
 
-    def wide(self, x: Any) -> Any:
-        """To float32, where the graph computes in less."""
-
     def dense(self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray) -> Any:
         """(B, D) to (B, F)."""
 
@@ -57,7 +55,7 @@ class Ops(Protocol):
         """max(x, 0)."""
 
     def add(self, x: Any, y: Any) -> Any:
-        """x + y."""
+        """x + y; y may be an array."""
 
     def concat(self, values: list[Any]) -> Any:
         """Along the last axis."""
@@ -74,9 +72,6 @@ class Ops(Protocol):
     def divide_by_sum(self, x: Any) -> Any:
         """(B, K) over its sum along K."""
 
-    def shift(self, name: str, x: Any, by: np.ndarray) -> Any:
-        """(B, E) + (E,)."""
-
     def experts(self, name: str, x: Any, layers: Layers, chosen: Any, gates: Any) -> Any:
         """(B, D) to the sum (B, F) of gates (B, K) times the answers of the chosen experts.
 
@@ -89,26 +84,23 @@ def build(ops: Ops, config: Config, weights: Weights) -> dict[str, Any]:
     images, model = ops.pictures(config.model.image_size, config.preprocess), config.model
     found: dict[str, Any] = {}
     if "resnet" in model.parts:
-        found["resnet"] = ops.wide(_resnet(ops, config, weights, images))
+        found["resnet"] = _resnet(ops, config, weights, images)
     if "cnnfe1" in model.parts:
         cnnfe1 = ops.flatten(_blocks(ops, config, weights, "cnnfe1", model.cnnfe1, images))
-        found["cnnfe1"] = ops.wide(ops.relu(ops.dense("cnnfe1/dense", cnnfe1, *_pair(weights, "cnnfe1/dense"))))
+        found["cnnfe1"] = ops.relu(ops.dense("cnnfe1/dense", cnnfe1, *_pair(weights, "cnnfe1/dense")))
     if "cnnfe2" in model.parts:
-        found["cnnfe2"] = ops.wide(ops.mean(_blocks(ops, config, weights, "cnnfe2", model.cnnfe2, images)))
+        found["cnnfe2"] = ops.mean(_blocks(ops, config, weights, "cnnfe2", model.cnnfe2, images))
     if "fuse" in model.parts:
-        joined = _side_by_side(ops, [found[name] for name in ("cnnfe2", "resnet") if name in found])
+        joined = ops.concat([found[name] for name in ("cnnfe2", "resnet") if name in found])
         found["fuse"] = ops.relu(ops.dense("fuse/dense", joined, *_pair(weights, "fuse/dense")))
     experts = {}
     for name, read in (("moe_cnn", "cnnfe1"), ("moe_expression", "fuse")):
         if name in model.parts:
             found[name], chosen = _moe(ops, config, weights, name, found[read])
             experts[artifact.chosen_by(name)] = chosen
-    features = _side_by_side(ops, [found[name] for name in expressnet.head_inputs(config)])
-    return _head(ops, weights, features) | experts
-
-
-def _side_by_side(ops: Ops, values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else ops.concat(values)
+    features = ops.concat([found[name] for name in expressnet.head_inputs(config)])
+    logits = ops.dense("head", features, *_pair(weights, "head"))
+    return {"probabilities": ops.softmax(logits), "logits": logits, "features": features} | experts
 
 
 def normalization(config: Preprocess) -> list[tuple[str, np.ndarray]]:
@@ -116,22 +108,12 @@ def normalization(config: Preprocess) -> list[tuple[str, np.ndarray]]:
 
     The channels' order is changed after it.
     """
-    byte = ("divide", np.array(255, np.float32))
-    if config.normalize == "vggface2":
-        return [("subtract", np.array(preprocess.VGGFACE2_MEAN_BGR[::-1], np.float32))]
-    mean, std = {
-        "unit": (None, None),
-        "standard": (config.mean, config.std),
-        "imagenet": preprocess.IMAGENET_RGB,
-    }[config.normalize]
-    if mean is None:
-        return [byte]
-    return [byte, ("subtract", np.array(mean, np.float32)), ("divide", np.array(std, np.float32))]
-
-
-def _head(ops: Ops, weights: Weights, features: Any) -> dict[str, Any]:
-    logits = ops.dense("head", features, *_pair(weights, "head"))
-    return {"probabilities": ops.softmax(logits), "logits": logits, "features": features}
+    mean, std = preprocess.IMAGENET_RGB if config.normalize == "imagenet" else (config.mean, config.std)
+    steps: dict[str, list[tuple[str, Any]]] = {
+        "unit": [("divide", 255)], "vggface2": [("subtract", preprocess.VGGFACE2_MEAN_BGR[::-1])],
+    }  # fmt: skip
+    found = steps.get(config.normalize, [("divide", 255), ("subtract", mean), ("divide", std)])
+    return [(what, np.array(by, np.float32)) for what, by in found]
 
 
 def _blocks(ops: Ops, config: Config, weights: Weights, branch: str, spec: Extractor, x: Any) -> Any:
@@ -155,13 +137,12 @@ def _resnet(ops: Ops, config: Config, weights: Weights, x: Any) -> Any:
     x = ops.relu(conv("resnet/conv1", x, spec.stem_stride))
     if spec.stem_pool:
         x = ops.max_pool(x, 3, padding=int(late))
-    for stage, blocks in enumerate(spec.blocks, start=2):
-        for number in range(1, blocks + 1):
-            block, stride = f"resnet/stage{stage}/block{number}", 2 if number == 1 and stage > 2 else 1
-            y = ops.relu(conv(f"{block}/reduce", x, 1 if late else stride))
-            y = ops.relu(conv(f"{block}/conv3", y, stride if late else 1))
-            y = conv(f"{block}/increase", y)
-            x = ops.relu(ops.add(y, conv(f"{block}/proj", x, stride) if number == 1 else x))
+    for stage, number, _, _ in resnet.blocks(spec):
+        block, stride = f"resnet/stage{stage}/block{number}", 2 if number == 1 and stage > 2 else 1
+        y = ops.relu(conv(f"{block}/reduce", x, 1 if late else stride))
+        y = ops.relu(conv(f"{block}/conv3", y, stride if late else 1))
+        y = conv(f"{block}/increase", y)
+        x = ops.relu(ops.add(y, conv(f"{block}/proj", x, stride) if number == 1 else x))
     return ops.mean(x)
 
 
@@ -170,7 +151,7 @@ def _moe(ops: Ops, config: Config, weights: Weights, name: str, x: Any) -> tuple
     moe = config.moe
     probabilities = ops.softmax(ops.dense(f"{name}/gate", x, *_pair(weights, f"{name}/gate")))
     bias = f"{name}/selection_bias"
-    scores = ops.shift(bias, probabilities, weights[bias]) if bias in weights else probabilities
+    scores = ops.add(probabilities, weights[bias]) if bias in weights else probabilities
     chosen = ops.top_k(scores, moe.selected)
     gates = ops.take(probabilities, chosen)
     if bias in weights:  # as in moe/router.py, the likeliest first again

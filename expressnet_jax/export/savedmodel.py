@@ -9,6 +9,7 @@ Legend: B image, H W height and width, D in, F out, E experts, K chosen.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ class _TensorFlow:
     def __init__(self, tf: Any) -> None:
         self.tf = tf
         self.images: Any = None
+        self.relu, self.softmax, self.add = tf.nn.relu, tf.nn.softmax, tf.add
+        self.mean = functools.partial(tf.reduce_mean, axis=[1, 2])
+        self.concat = functools.partial(tf.concat, axis=-1)
+        self.take = functools.partial(tf.gather, batch_dims=1)
 
     def pictures(self, size: int, config: Preprocess) -> Any:
         tf = self.tf
@@ -69,13 +74,12 @@ class _TensorFlow:
         return tf.reverse(x, [-1]) if config.color_order == "bgr" else x
 
     def conv(
-        self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray | None, stride: int = 1, *, even: bool = False
+        self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray, stride: int = 1, *, even: bool = False
     ) -> Any:
         padding: Any = "SAME"
         if even and stride > 1:
             padding = [[0, 0], *([size // 2] * 2 for size in kernel.shape[:2]), [0, 0]]
-        y = self.tf.nn.conv2d(x, kernel, stride, padding, name=name)
-        return y if bias is None else self.tf.nn.bias_add(y, bias)
+        return self.tf.nn.bias_add(self.tf.nn.conv2d(x, kernel, stride, padding, name=name), bias)
 
     def affine(self, name: str, x: Any, scale: np.ndarray, shift: np.ndarray) -> Any:
         return x * scale + shift
@@ -85,41 +89,17 @@ class _TensorFlow:
             x = self.tf.pad(x, [[0, 0], [padding] * 2, [padding] * 2, [0, 0]])
         return self.tf.nn.max_pool2d(x, window, 2, "VALID")
 
-    def mean(self, x: Any) -> Any:
-        return self.tf.reduce_mean(x, [1, 2])
-
     def flatten(self, x: Any) -> Any:
         return self.tf.reshape(x, [-1, np.prod(x.shape[1:])])
-
-    def wide(self, x: Any) -> Any:
-        return x
 
     def dense(self, name: str, x: Any, kernel: np.ndarray, bias: np.ndarray) -> Any:
         return self.tf.nn.bias_add(self.tf.matmul(x, kernel, name=name), bias)
 
-    def relu(self, x: Any) -> Any:
-        return self.tf.nn.relu(x)
-
-    def add(self, x: Any, y: Any) -> Any:
-        return x + y
-
-    def concat(self, values: list[Any]) -> Any:
-        return self.tf.concat(values, -1)
-
-    def softmax(self, x: Any) -> Any:
-        return self.tf.nn.softmax(x)
-
     def top_k(self, x: Any, k: int) -> Any:
         return self.tf.math.top_k(x, k).indices
 
-    def take(self, x: Any, chosen: Any) -> Any:
-        return self.tf.gather(x, chosen, batch_dims=1)
-
     def divide_by_sum(self, x: Any) -> Any:
         return x / self.tf.reduce_sum(x, -1, keepdims=True)
-
-    def shift(self, name: str, x: Any, by: np.ndarray) -> Any:
-        return x + by
 
     def experts(self, name: str, x: Any, layers: network.Layers, chosen: Any, gates: Any) -> Any:
         tf, rows = self.tf, x[None]  # (1, B, D)

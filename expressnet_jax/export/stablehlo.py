@@ -27,10 +27,12 @@ def write(path: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None
     model = artifact.filled(config, weights)
     cpu, other = (_Prepared(config, model, machine) for machine in ("cpu", "gpu"))
     # What both have, such as the ResNet's kernels, is in the file once.
-    shared = {name: value for name, value in cpu.arrays.items() if _equal(value, other.arrays.get(name))}
-    of_cpu, of_other = (
-        {name: value for name, value in made.arrays.items() if name not in shared} for made in (cpu, other)
-    )
+    shared = {
+        name: value
+        for name, value in cpu.arrays.items()
+        if name in other.arrays and np.array_equal(value, other.arrays[name])
+    }
+    of_cpu, of_other = ({n: v for n, v in made.arrays.items() if n not in shared} for made in (cpu, other))
 
     def call(images: jax.Array) -> Any:
         return jax.lax.platform_dependent(
@@ -61,19 +63,14 @@ class _Prepared:
             self.graph, arrays = inference.prepared(model, config)
         leaves, self.tree = jax.tree.flatten_with_path(arrays)
         self.arrays = {jax.tree_util.keystr(key): value for key, value in leaves}
-        self.names = list(self.arrays)
 
     def answer(self, images: jax.Array, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The outputs by name. One picture is traced and then mapped over all: with a free batch size, the convolutions
         could not tell how many pictures they work on at once."""
         answer = artifact.answer(self.config)
-        model = nnx.merge(self.graph, jax.tree.unflatten(self.tree, [arrays[name] for name in self.names]))
+        model = nnx.merge(self.graph, jax.tree.unflatten(self.tree, [arrays[name] for name in self.arrays]))
         with target.compiling_for(self.machine):
             return jax.vmap(lambda image: jax.tree.map(lambda value: value[0], answer(model, image[None])))(images)
-
-
-def _equal(a: jax.Array, b: jax.Array | None) -> bool:
-    return b is not None and a.shape == b.shape and bool((a == b).all())
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
-from expressnet_jax.export import artifact, safetensors_format
+from expressnet_jax.export import artifact
 from expressnet_jax.models import canonical, expressnet
 from tests.conftest import TINY
 
@@ -110,15 +110,15 @@ def test_the_backbone_has_no_experts(config):
 
 def test_bfloat16_weights_come_back_rounded(tmp_path, config, weights):
     path = tmp_path / "model.safetensors"
-    safetensors_format.write(path, weights, "bfloat16", {"classes": []})
-    found, dtype, about = safetensors_format.read(path)
+    artifact.write_weights(path, weights, "bfloat16", {"classes": []})
+    found, dtype, about = artifact.read_weights(path)
     assert dtype == "bfloat16" and about == {"classes": []}
     assert path.stat().st_size < 0.6 * sum(value.nbytes for value in weights.values()) + 30_000
     kernel = weights["cnnfe1/dense/kernel"]
     bits = np.asarray(kernel).view(np.uint32).astype(np.uint64)  # round to the nearest 16 upper bits, ties to even
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1) >> 16 << 16).astype(np.uint32).view(np.float32)
     assert np.array_equal(found["cnnfe1/dense/kernel"], rounded)
-    assert np.array_equal(safetensors_format.rounded(weights, "bfloat16")["cnnfe1/dense/kernel"], rounded)
+    assert np.array_equal(artifact.rounded(weights, "bfloat16")["cnnfe1/dense/kernel"], rounded)
 
 
 def drop(key, *path):
@@ -275,13 +275,13 @@ def mutated(rng, data):
 
 def test_ten_thousand_mutated_weight_files(tmp_path):
     path, rng = tmp_path / "x.safetensors", np.random.default_rng(0)
-    safetensors_format.write(path, {"a/b": np.ones((2, 3), np.float32), "c": np.zeros(4, np.float32)}, "float32", {})
+    artifact.write_weights(path, {"a/b": np.ones((2, 3), np.float32), "c": np.zeros(4, np.float32)}, "float32", {})
     whole, read = path.read_bytes(), 0
     for _ in range(10_000):
         path.write_bytes(mutated(rng, whole))
         try:
-            found, _, _ = safetensors_format.read(path)
-        except safetensors_format.FormatError as error:
+            found, _, _ = artifact.read_weights(path)
+        except artifact.ArtifactError as error:
             assert "\n" not in str(error)
         else:
             read += 1

@@ -149,3 +149,8 @@ def test_json_that_cannot_be_read_is_one_line_with_the_path(tmp_path: Path):
     for other in (tmp_path, tmp_path / "pipe"):  # a pipe would keep its reader waiting
         with pytest.raises(DataError, match="it is no file"):
             files.read_json(other)
+
+
+def test_the_first_few_of_some_things():
+    assert text.some([]) == "" and text.some(["a"]) == "a" and text.some("abc", 3) == "a, b, c"
+    assert text.some(list("abcd")) == "a and 3 more" and text.some(range(2000), 2, "; ") == "0; 1 and 1,998 more"

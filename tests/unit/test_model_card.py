@@ -4,7 +4,7 @@ import pytest
 
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
-from expressnet_jax.export import model_card
+from expressnet_jax.export import from_run
 from tests.conftest import TINY
 
 FIGURES = {"precision": 0.5, "recall": 0.25, "f1": 0.3333, "examples": 1000}
@@ -33,7 +33,7 @@ def card(run, **more):
         "run": run, "config": to_dict(config_files.load(TINY)), "classes": ["anger", "fear"], "dtype": "float32",
         "weights": "ema", "step": 8, "digest": "abc", "compared": {}, "quantized": {}, "real_pictures": 1, "faces": "",
     }  # fmt: skip
-    return model_card.text({**meta, **more}, {"model.onnx": 1_234_567}, ("probabilities", "logits"))
+    return from_run.card({**meta, **more}, {"model.onnx": 1_234_567}, ("probabilities", "logits"))
 
 
 def test_all_that_is_known_is_on_the_card():

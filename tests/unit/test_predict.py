@@ -18,7 +18,6 @@ from data_pipelines.synthetic import draw, sample_factors
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
 from expressnet_jax.export import artifact as artifacts
-from expressnet_jax.export import safetensors_format
 from expressnet_jax.models import canonical, expressnet, preprocess
 from expressnet_jax.predict import inputs as predict_inputs
 from expressnet_jax.predict import recognizer as predict
@@ -51,7 +50,7 @@ def write_artifact(folder, config, **more):
     """An artifact without graphs, as `expressnet export` writes it."""
     weights = canonical.to_canonical(nnx.merge(*network(config)))
     folder.mkdir(parents=True, exist_ok=True)
-    safetensors_format.write(folder / artifacts.WEIGHTS, weights, "float32", artifacts.about_weights(config))
+    artifacts.write_weights(folder / artifacts.WEIGHTS, weights, "float32", artifacts.about_weights(config))
     meta = {
         "format": 1, "config": to_dict(config), "classes": list(config.data.classes), "step": 8, "weights": "raw",
         "preprocessing": artifacts.preprocessing(config), "dtype": "float32", "digest": canonical.digest(weights),

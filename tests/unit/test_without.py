@@ -17,7 +17,7 @@ from expressnet_jax.config import ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import evaluator
-from expressnet_jax.export import artifact, compare, model_card, onnx_format, safetensors_format, trained
+from expressnet_jax.export import artifact, compare, from_run, inspection, onnx_format
 from expressnet_jax.models import canonical, choice, cost, expressnet, inference
 from expressnet_jax.plan import search, trace, traffic
 from expressnet_jax.runs import folder as run_folder
@@ -194,14 +194,14 @@ def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
         assert set(found) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, atol=1e-5 * float(np.abs(value).max()), err_msg=name)
-    facts = trained.facts(trained.Trained(c, 1, {}, "raw", weights), tmp_path, str(tmp_path))
+    facts = from_run.facts(inspection.Trained(c, 1, {}, "raw", weights), tmp_path, str(tmp_path))
     meta = {
         "run": facts, "config": to_dict(c), "classes": c.data.classes, "dtype": "float32", "weights": "raw",
         "step": 1, "digest": "0", "compared": {}, "quantized": {},
         "real_pictures": 1, "faces": None,
     }  # fmt: skip
-    assert f"ExpressNet-MoE without {without.replace(',', ', ')}\n" in model_card.text(meta, {}, artifact.outputs(c))
-    safetensors_format.write(tmp_path / "model.safetensors", weights, "float32", artifact.about_weights(c))
+    assert f"ExpressNet-MoE without {without.replace(',', ', ')}\n" in from_run.card(meta, {}, artifact.outputs(c))
+    artifact.write_weights(tmp_path / "model.safetensors", weights, "float32", artifact.about_weights(c))
     other = networks.filled(c, {name: np.zeros_like(value) for name, value in weights.items()})
     report = weight_import.apply(other, weight_import.load(tmp_path / "model.safetensors", c))
     assert not report.left and canonical.digest(canonical.to_canonical(other)) == canonical.digest(weights)
