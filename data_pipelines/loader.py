@@ -24,17 +24,9 @@ THREADS, AHEAD = 2, 4
 
 
 def training_batches(
-    split: Split,
-    batch_size: int,
-    *,
-    seed: int,
-    start: int = 0,
-    host: int = 0,
-    hosts: int = 1,
-    workers: int = 0,
-    sampling: str = "uniform",
-    also: Sequence[tuple[Split, float]] = (),
-) -> Iterator[Batch]:
+    split: Split, batch_size: int, *, seed: int, start: int = 0, host: int = 0, hosts: int = 1, workers: int = 0,
+    sampling: str = "uniform", also: Sequence[tuple[Split, float]] = (),
+) -> Iterator[Batch]:  # fmt: skip
     """This host's part of every global batch from step `start` on, without end, as `training_steps` has them.
 
     `workers` processes decode; with 0, threads do. Raises DataError for splits whose pictures differ in size.
@@ -44,15 +36,9 @@ def training_batches(
 
 
 def training_steps(
-    split: Split,
-    batch_size: int,
-    *,
-    seed: int,
-    host: int = 0,
-    hosts: int = 1,
-    sampling: str = "uniform",
+    split: Split, batch_size: int, *, seed: int, host: int = 0, hosts: int = 1, sampling: str = "uniform",
     also: Sequence[tuple[Split, float]] = (),
-) -> grain.MapDataset:
+) -> grain.MapDataset:  # fmt: skip
     """This host's part of each global batch, by the number of the step: `[s]` reads and decodes it.
 
     Batch s holds the examples s*B to (s+1)*B of a stream that depends on `seed` alone, whatever the number of hosts,
@@ -106,8 +92,8 @@ class _Sources:
             return self._splits[0].load(positions)
         which = np.searchsorted(self._starts, positions, side="right") - 1
         parts: list[Batch] = []
-        for i in range(len(self._splits)):
-            part = self._splits[i].load(positions[which == i] - self._starts[i])
+        for i, split in enumerate(self._splits):
+            part = split.load(positions[which == i] - self._starts[i])
             image = np.broadcast_to(part["image"], (*part["image"].shape[:3], self._channels))
             part |= {"image": image, "index": (part["index"] + self._records[i]).astype(np.int32)}
             parts.append({key: value for key, value in part.items() if key != "votes"})
@@ -119,15 +105,13 @@ def evaluation_batches(
     split: Split, batch_size: int, *, host: int = 0, hosts: int = 1, workers: int = 0
 ) -> Iterator[Batch]:
     """This host's part of every example once, in order; the last global batch is padded, `mask` false there."""
+
+    def load(positions: np.ndarray) -> Batch:
+        real = positions < len(split)  # those beyond the end become masked copies of the first example
+        return split.load(np.where(real, positions, 0)) | {"mask": real}
+
     padded = grain.MapDataset.range(-(-len(split) // batch_size) * batch_size)
-    batches = padded.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts]
-    return iter(_read(batches.map(lambda positions: _load_padded(split, positions)), workers))
-
-
-def _load_padded(split: Split, positions: np.ndarray) -> Batch:
-    """Positions beyond the end become masked copies of the first example."""
-    real = positions < len(split)
-    return split.load(np.where(real, positions, 0)) | {"mask": real}
+    return iter(_read(padded.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(load), workers))
 
 
 def _read(batches: grain.MapDataset, workers: int) -> grain.IterDataset:

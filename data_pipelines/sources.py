@@ -121,7 +121,7 @@ class _Folder(Source):
             relative = Path(folder).relative_to(self.path).as_posix()
             for file in files:
                 name = file if relative == "." else f"{relative}/{file}"
-                if "\\" in name or _clean(name) != name:
+                if _clean(name) != name:  # nor has a name with a backslash, which becomes a slash
                     continue
                 with contextlib.suppress(FileNotFoundError):  # a dangling link
                     status = os.stat(os.path.join(folder, file))
@@ -189,10 +189,9 @@ class _Tar(Source):
             return
         with _one_line_errors(self.path), tarfile.open(self.path) as archive:
             for name, member in self._members(archive):
-                if name not in wanted:
+                stream = archive.extractfile(member) if name in wanted else None
+                if stream is None:
                     continue
-                stream = archive.extractfile(member)
-                assert stream is not None
                 yield name, stream.read(MAX_MEMBER_BYTES + 1)
                 wanted.remove(name)
                 if not wanted:  # what follows need not be decompressed
@@ -212,23 +211,24 @@ class _Tar(Source):
 class _Zip(Source):
     """A zip; its directory is at the end, so its members can be read in any order."""
 
-    @staticmethod
-    def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        members: dict[str, zipfile.ZipInfo] = {}
-        for member in archive.infolist():
-            name = _clean(member.filename)
-            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was packed on Windows
-            if name and not member.is_dir() and kind in (0, stat.S_IFREG):
-                members.setdefault(name, member)
-        return members
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+        """The archive, and its members by name, the first of each."""
+        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
+            members: dict[str, zipfile.ZipInfo] = {}
+            for member in archive.infolist():
+                name = _clean(member.filename)
+                kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was packed on Windows
+                if name and not member.is_dir() and kind in (0, stat.S_IFREG):
+                    members.setdefault(name, member)
+            yield archive, members
 
     def names(self) -> list[str]:
-        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
-            return sorted(self._members(archive))
+        with self._opened() as (_, members):
+            return sorted(members)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
-            members = self._members(archive)
+        with self._opened() as (archive, members):
             for name in sorted(names):
                 with archive.open(members[name]) as stream:
                     data = stream.read(MAX_MEMBER_BYTES + 1)
@@ -236,9 +236,5 @@ class _Zip(Source):
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        with (
-            _one_line_errors(self.path),
-            zipfile.ZipFile(self.path) as archive,
-            archive.open(self._members(archive)[name]) as stream,
-        ):
+        with self._opened() as (archive, members), archive.open(members[name]) as stream:
             yield stream

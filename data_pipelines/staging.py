@@ -45,8 +45,8 @@ class Finished:
     """One picture as it will be stored, or why it will not be."""
 
     name: str
-    order: int
-    label: str
+    order: int = 0
+    label: str = ""
     record: bytes = b""  # serialized example
     shape: str = ""  # height x width x channels
     whole: bool = False  # a face was looked for and not found
@@ -96,10 +96,9 @@ class Stage:
                 part["bad"].append({"path": picture.name, "why": picture.bad})
                 continue
             writer.write(picture.record)
-            part["orders"].append(picture.order)
-            part["sizes"].append(len(picture.record))
-            part["labels"].append(picture.label)
-            part["shapes"].append(picture.shape)
+            values = (picture.order, len(picture.record), picture.label, picture.shape)
+            for key, value in zip(("orders", "sizes", "labels", "shapes"), values, strict=True):
+                part[key].append(value)
             if picture.whole:
                 part["whole"].append({"path": picture.name, "why": "no face found"})
         writer.close()
@@ -143,13 +142,11 @@ def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
             _clear(folder, task)
             yield folder
         except BaseException as error:
-            why = _interruption(error)
-            if why is None:
+            if (why := _interruption(error)) is None:
                 raise
             kept = sum(json.loads(part.read_text())["taken"] for part in folder.glob("parts/*/*.json"))
-            what = "nothing was kept"
-            if kept:
-                what = f"{counted(kept, 'finished picture')} kept in {folder}; the same command goes on from there"
+            finished = f"{counted(kept, 'finished picture')} kept in {folder}; the same command goes on from there"
+            what = finished if kept else "nothing was kept"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"interrupted; {what}") from None
             raise DataError(f"cannot write the data set to {root} ({why}); {what}") from error
@@ -162,13 +159,11 @@ def _clear(folder: Path, task: dict[str, Any]) -> None:
     """Leaves in `folder` only parts that belong to this task."""
     written = folder / "task.json"
     shutil.rmtree(folder / "whole", ignore_errors=True)
-    try:
-        same = json.loads(written.read_text()) == task
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        shutil.rmtree(folder / "parts", ignore_errors=True)
-        written.write_text(json.dumps(task))
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(written.read_text()) == task:
+            return
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    written.write_text(json.dumps(task))
 
 
 def _interruption(error: BaseException) -> str | None:
