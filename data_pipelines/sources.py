@@ -28,6 +28,8 @@ MAX_MEMBER_BYTES = 64 << 20
 
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+_ALLOW = "give yourself permission to read it"
+_WAYS_OUT = {errno.EACCES: _ALLOW, errno.EPERM: _ALLOW, errno.ELOOP: "remove the link, which leads back to itself"}
 _CORRUPT = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, RuntimeError, OSError)
 
 
@@ -101,11 +103,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _CORRUPT as error:
-        way_out = "if it was downloaded, get it again"
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
-            way_out = "give yourself permission to read it"
-        elif isinstance(error, OSError) and error.errno == errno.ELOOP:
-            way_out = "remove the link, which leads back to itself"
+        way_out = _WAYS_OUT.get(getattr(error, "errno", None) or 0, "if it was downloaded, get it again")
         raise DataError(f"{path}: cannot be read ({reason(error)}); {way_out}") from error
 
 

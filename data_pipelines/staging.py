@@ -13,7 +13,6 @@ import functools
 import itertools
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,6 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         lists = (self._path(part, "json") for part in itertools.count())
         self._lists = [json.loads(path.read_text()) for path in itertools.takewhile(Path.exists, lists)]
-        self.sizes = [size for part in self._lists for size in part["sizes"]]
 
     def _path(self, part: int, suffix: str) -> Path:
         return self._folder / f"part-{part:05}.{suffix}"
@@ -72,13 +70,12 @@ class Stage:
         """How many pictures of the source the parts account for, bad ones included."""
         return sum(part["taken"] for part in self._lists)
 
-    def counts(self, key: str) -> Counter[str]:
-        """How many stored pictures have each of the `labels` or `shapes`."""
-        return Counter(value for part in self._lists for value in part[key])
+    def values(self, key: str) -> list[Any]:
+        """The `orders`, `sizes` (bytes), `labels` or `shapes` of all stored pictures, or the {path, why} of some.
 
-    def names(self, key: str) -> list[dict[str, str]]:
-        """The `bad` pictures or those kept `whole` for want of a face: {path, why}."""
-        return [entry for part in self._lists for entry in part[key]]
+        Those are the `bad` pictures, which are not stored, and those kept `whole` for want of a face.
+        """
+        return [value for part in self._lists for value in part[key]]
 
     def add(self, pictures: Iterator[Finished]) -> None:
         """Writes pictures until there are no more."""
@@ -104,14 +101,12 @@ class Stage:
         writer.close()
         write_text(self._path(number, "json"), json.dumps(part))
         self._lists.append(part)
-        self.sizes += part["sizes"]
 
     def shards(self) -> list[Shard]:
         """All records by rising order, in shards of some 64 MB: functions that stream (position, record)."""
-        orders = np.array([order for part in self._lists for order in part["orders"]], np.int64)
         paths = [str(self._path(number, "array_record")) for number, part in enumerate(self._lists) if part["orders"]]
-        ranks = np.argsort(orders, kind="stable")
-        pieces = max(1, min(len(ranks), -(-sum(self.sizes) // _SHARD_BYTES)))
+        ranks = np.argsort(self.values("orders"), kind="stable")
+        pieces = max(1, min(len(ranks), -(-sum(self.values("sizes")) // _SHARD_BYTES)))
 
         def stream(numbers: np.ndarray, start: int) -> Iterator[tuple[int, bytes]]:
             with array_record_data_source.ArrayRecordDataSource(paths) as source:

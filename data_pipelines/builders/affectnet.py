@@ -73,10 +73,7 @@ class AffectNet(FaceBuilder):
     )
 
     def plan(self, source: Source) -> Plan:
-        """Recognises the layout; an official release is taken before what Kaggle has.
-
-        Raises DataError if nothing is recognised or usable, a column is missing, or a class folder is unknown.
-        """
+        """Recognises the layout; an official release is taken before what Kaggle has."""
         names = source.names()
         if found := tables.find(names, tuple(_TABLES)):
             return self._plan_older(source, names, found)

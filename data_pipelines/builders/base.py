@@ -123,7 +123,10 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         super().__init__(file_format="array_record", **kwargs)
 
     def plan(self, source: Source) -> Plan:
-        """Recognises what is at `source`. Raises DataError if nothing fits."""
+        """Recognises what is at `source`; each builder has its own.
+
+        Raises DataError if nothing is recognised or usable, or a split, class or column is missing or unknown.
+        """
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -147,19 +150,20 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         plan = self.plan(source)  # type: ignore[arg-type]  # None only where the builder needs none
         cropping = self._form.crop if self._form.recrop or not plan.aligned else None
         stages = {name: self._stage(name, split, cropping) for name, split in plan.splits.items()}
-        shapes = sum((stage.counts("shapes") for stage in stages.values()), Counter())
+        labels = {name: Counter(stage.values("labels")) for name, stage in stages.items()}
+        shapes = Counter(shape for stage in stages.values() for shape in stage.values("shapes"))
         size, shapes, notes = _common_size(shapes)
         if self._form.crop and not cropping:
             notes.append("these pictures are crops of faces already and were not cropped again; --recrop does it")
-        for name, stage in stages.items():
+        for name, counts in labels.items():
             if known := self.KNOWN_COUNTS.get(name):
-                notes += differences(name, stage.counts("labels"), known, sum(known.values()), "the complete set")
-        whole = [entry["path"] for stage in stages.values() for entry in stage.names("whole")]
+                notes += differences(name, counts, known, sum(known.values()), "the complete set")
+        whole = [entry["path"] for stage in stages.values() for entry in stage.values("whole")]
         self.info.metadata.update(
             layout=plan.layout,
             protocol=plan.protocol,
             notes=plan.notes + notes,
-            counts={name: {c: stage.counts("labels")[c] for c in self.CLASSES} for name, stage in stages.items()},
+            counts={name: {label: counts[label] for label in self.CLASSES} for name, counts in labels.items()},
             shapes=dict(shapes),
             skipped=self.skipped.entries,
             faces={"detector": cropping.text, "found": shapes.total() - len(whole), "whole": whole} if cropping else {},
@@ -177,12 +181,12 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         assert self._staging is not None
         stage = Stage(self._staging / name)
         before = len(self.skipped.entries)
-        for entry in stage.names("bad"):
+        for entry in stage.values("bad"):
             self.skipped.add(**entry)
         waiting = itertools.islice(split.pictures(), stage.taken, None)
         with progress(f"{self.name} {name}", split.expected, stage.taken) as bar:
             stage.add(self._finished(waiting, crop, bar))
-        if not stage.sizes:
+        if not stage.values("sizes"):
             why = first_of(self.skipped.entries[before:])
             raise DataError(f"split {name!r} has no usable picture among {split.expected:,}{why}")
         return stage

@@ -64,13 +64,12 @@ class Fer2013(FaceBuilder):
     WHERE_TO_GET_IT = 'ask Kaggle for "FER-2013" or for the ICML 2013 challenge in representation learning'
 
     def plan(self, source: Source) -> Plan:
-        """Recognises the layout; where several lie side by side, the most complete one is taken.
-
-        Raises DataError if nothing is recognised, or a class folder has an unknown name.
-        """
+        """Recognises the layout; of several the most complete one is taken, then the one that lies the least deep."""
         names = source.names()
         folders = ClassFolders.find(names, ("train", "test"), _label)
-        found = _find_tables(names)
+        found = [path for table in _TABLES for path in tables.find(names, (table,))]
+        if len(names) == 1 and names[0].lower().endswith(".csv"):
+            found = names  # somebody who gives one CSV file means it, whatever its name
         shown = f"{folders.root}train/ and test/" if folders else ""
         # Folders have a test split that train.csv has not. Those without any known class are hardly meant.
         choices = [*found, shown] if folders and folders.known else found
@@ -121,13 +120,6 @@ class Fer2013(FaceBuilder):
         notes += tables.absent(splits, ("train", "test") if "test" in splits else OFFICIAL)
         layout = "folders, renamed files" if "test" in splits else "folders"
         return Plan(layout, tables.protocol(splits, _PROTOCOLS), splits, notes)
-
-
-def _find_tables(names: list[str]) -> list[str]:
-    """Paths of the CSV files that may hold FER-2013, the most complete first, then the least deep."""
-    if len(names) == 1 and names[0].lower().endswith(".csv"):
-        return names  # somebody who gives one CSV file means it, whatever its name
-    return [path for table in _TABLES for path in tables.find(names, (table,))]
 
 
 def split_of_usage(usage: str) -> str:

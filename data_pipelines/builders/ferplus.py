@@ -108,10 +108,7 @@ class FerPlus(FaceBuilder):
     )
 
     def plan(self, source: Source) -> Plan:
-        """Reads all votes and finds the pictures; where they are there twice, the CSV with the pixels is taken.
-
-        Raises DataError if one of the two is missing, or the rows of the two tables do not belong together.
-        """
+        """Reads all votes and finds the pictures; where they are there twice, the CSV with the pixels is taken."""
         names = source.names()
         found = tables.find(names, (_VOTES,))
         if not found:

@@ -55,10 +55,7 @@ class Folder(FaceBuilder):
     WHERE_TO_GET_IT = "these are your own pictures, in folders named after their classes or listed in a CSV"
 
     def plan(self, source: Source) -> Plan:
-        """Recognises a table at the top, or class folders, perhaps inside another folder.
-
-        Raises DataError if there is neither, several tables fit, or a class or split is unknown.
-        """
+        """Recognises a table at the top, or class folders, perhaps inside another folder."""
         files = _Files.of(source.names())
         if files.names == [source.path.name] and source.path.name.lower().endswith(_TABLE_SUFFIXES):
             way_out = f"give the folder that holds both: --from {source.path.parent}"

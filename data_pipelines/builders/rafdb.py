@@ -49,10 +49,7 @@ class RafDb(FaceBuilder):
     )
 
     def plan(self, source: Source) -> Plan:
-        """Recognises the layout; the authors' list is taken before class folders.
-
-        Raises DataError if nothing is recognised or usable, a column is missing, or a class has an unknown number.
-        """
+        """Recognises the layout; the authors' list is taken before class folders."""
         names = source.names()
         if lists := tables.find(names, _LISTS):
             return self._plan_list(source, names, lists)
