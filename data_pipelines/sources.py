@@ -6,7 +6,6 @@ member can make the reader hold more than MAX_MEMBER_BYTES at once.
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import errno
 import hashlib
@@ -33,20 +32,22 @@ _WAYS_OUT = {errno.EACCES: _ALLOW, errno.EPERM: _ALLOW, errno.ELOOP: "remove the
 _CORRUPT = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, RuntimeError, OSError)
 
 
-class Source(abc.ABC):
-    """Named files, wherever they are."""
+class Source:
+    """Named files, wherever they are. By itself it is one file that is no archive; the others are subclasses."""
 
     def __init__(self, path: Path) -> None:
         """`path` is that of the folder, the archive or the file."""
         self.path = path
 
-    @abc.abstractmethod
     def names(self) -> list[str]:
         """Relative POSIX paths of all regular files, sorted, without the litter that operating systems leave."""
+        return [self.path.name]
 
-    @abc.abstractmethod
-    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
         """One file of any length as a binary stream."""
+        with _one_line_errors(self.path), self.path.open("rb") as stream:
+            yield stream
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """The asked-for files, each once, in the order that suits the source (an archive's own order).
@@ -86,7 +87,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
     if where.name.lower().endswith(_ARCHIVE_SUFFIXES):
         raise DataError(f"{where}: not a readable archive (damaged, cut short or misnamed); get it again")
-    return _File(where)
+    return Source(where)
 
 
 def _clean(name: str) -> str | None:
@@ -139,18 +140,6 @@ class _Folder(Source):
         with _one_line_errors(self.path):
             files = sorted((name, status.st_size, status.st_mtime_ns) for name, status in self._files())
         return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-class _File(Source):
-    """One file that is no archive."""
-
-    def names(self) -> list[str]:
-        return [self.path.name]
-
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with _one_line_errors(self.path), self.path.with_name(name).open("rb") as stream:
-            yield stream
 
 
 class _Tar(Source):

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from data_pipelines.common.text import counted
 Batch = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Some examples of one split, with their labels counted in the order of `classes`."""
 
@@ -119,10 +118,8 @@ def open_split(
     label_map = np.array(labels.positions(theirs, tuple(classes)), np.int32)
     if (label_map < 0).all():
         raise DataError(f"{name} and this network have no class in common: {', '.join(theirs)} / {', '.join(classes)}")
-    # `prepare` brings pictures to one size, but keeps grey ones grey.
-    height, width, channels = (
-        np.array([shape.split("x") for shape in builder.info.metadata["shapes"]], int).max(0).tolist()
-    )
+    shapes = np.array([shape.split("x") for shape in builder.info.metadata["shapes"]], int)
+    height, width, channels = map(int, shapes.max(0))  # `prepare` brings pictures to one size, but keeps grey ones grey
     shape = (height, width, channels)
     opened = Split(f"{name}/{split}", records, np.arange(len(records)), label_map, tuple(classes), shape, votes)
     if (label_map < 0).any():

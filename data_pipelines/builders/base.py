@@ -112,11 +112,8 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
     ) -> None:  # fmt: skip
         """Takes TFDS's own arguments (`data_dir`, `config`, `version`), and what is needed to prepare.
 
-        Args:
-            source: where the pictures are.
-            strict: whether one unusable picture is an error.
-            form: how pictures are stored.
-            staging: folder for finished pictures before they are in order.
+        That is the pictures' source, whether one unusable picture is an error (`strict`), how pictures are stored, and
+        a folder for finished pictures before they are in order (`staging`).
         """
         self._source, self._form, self._staging = source, form, staging
         self.skipped = Skipped(strict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,7 +26,6 @@ _TABLES = ("fer2013.csv", "icml_face_data.csv")
 _FOLDERS = dict(zip(OFFICIAL, ("FER2013Train", "FER2013Valid", "FER2013Test"), strict=True))
 
 _CHOICES = (*EMOTIONS, "unknown", "nf")  # what people could vote for; NF: not a face
-_VOTERS = 10
 
 _EXPECTED = (
     f"{_VOTES} beside the pictures of FER-2013, which are {', '.join(_TABLES)} or PNG files in folders "
@@ -69,7 +69,10 @@ class _Votes:
         """Takes the cells of a row. Raises BadPicture if they cannot be understood, or repeat another row's."""
         usage, image, *texts = row
         split = self.splits[number] = split_of_usage(usage)
-        numbers = [_number(text, choice) for text, choice in zip(texts, _CHOICES, strict=True)]
+        for text, choice in zip(texts, _CHOICES, strict=True):
+            if not re.fullmatch("0?[0-9]|10", text):
+                raise BadPicture(f"{choice} has {quote(text)} votes, expected a whole number from 0 to 10")
+        numbers = [int(text) for text in texts]
         before = self.images.setdefault(image.lower(), number) if image else number
         if before != number:
             raise BadPicture(f"{quote(image)} has its votes in row {before} already")
@@ -192,12 +195,6 @@ def _why_unused(image: str, winner: int | None) -> str:
     if winner is None:
         return "without a majority"
     return f"with a majority for {'unknown' if _CHOICES[winner] == 'unknown' else 'not a face'}"
-
-
-def _number(text: str, choice: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= _VOTERS):
-        raise BadPicture(f"{choice} has {quote(text)} votes, expected a whole number from 0 to {_VOTERS}")
-    return int(text)
 
 
 def _find_folders(names: list[str]) -> dict[str, dict[str, str]]:

@@ -170,9 +170,7 @@ class _Files:
         hidden = [name for name in names if "/." in f"/{name}"]
         shown = sorted(set(names).difference(hidden))
         around = posixpath.commonpath([posixpath.dirname(name) for name in shown] or [""]).split("/")
-        outer = itertools.takewhile(
-            lambda folder: folder and folder.lower() not in SPLITS and not canonical(folder), around
-        )
+        outer = itertools.takewhile(lambda part: part and part.lower() not in SPLITS and not canonical(part), around)
         prefix = "".join(f"{folder}/" for folder in outer)
         return cls(prefix, [name.removeprefix(prefix) for name in shown], hidden)
 
