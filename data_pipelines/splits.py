@@ -67,9 +67,6 @@ class Split:
         mapped[:, self.label_map[known]] = votes[:, known]
         return mapped / np.maximum(mapped.sum(axis=1, keepdims=True), 1)
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        return {key: value[0] for key, value in self.load(np.array([position])).items()}
-
     def scan(self) -> Iterator[dict[str, Any]]:
         """All records in order, their pictures still encoded."""
         return staging.read_records(self.records, self.numbers)

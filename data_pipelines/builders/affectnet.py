@@ -26,8 +26,7 @@ OFFICIAL = ("train", "validation")
 
 _TABLES = {"training.csv": "train", "validation.csv": "validation"}
 _IMAGES = "manually_annotated_images"
-_PATH, _EXPRESSION = "subdirectory_filepath", "expression"
-_HEADERLESS = {_PATH: 0, _EXPRESSION: 6}  # the columns of a table without a header
+_HEADERLESS = {"subdirectory_filepath": 0, "expression": 6}  # the columns of a table without a header
 _SETS = {"train_set": "train", "val_set": "validation"}
 _FOLDERS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 _DROPPED = {8: "none", 9: "uncertain", 10: "no face"}
@@ -172,9 +171,7 @@ class AffectNet(FaceBuilder):
         splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
         pictures = wanted["train"]
         folders = ((_folder_label(f"/{one.name}".split("/")[-2]), one.label) for one in pictures.values())
-        left = [path for path in files.values() if path not in pictures]
-        notes = tables.relabelled(table, folders)
-        notes += tables.unused(left, "picture", f" without a usable row in {table}")
+        notes = tables.beside(table, folders, [path for path in files.values() if path not in pictures])
         return Plan("Kaggle subset (labels.csv)", _SUBSET_PROTOCOL, splits, notes, aligned=True)
 
     def _plan_folders(self, source: Source, folders: ClassFolders, labels: list[str]) -> Plan:
@@ -209,8 +206,7 @@ def _after_header(rows: Iterator[Row], where: str) -> tuple[Iterable[Row], dict[
 def _read_older(columns: Mapping[str, int], dropped: Counter[int], row: Row) -> tuple[str, str, str] | None:
     """A row's picture and label; None, and counted, if it shows no emotion. Raises BadPicture."""
     path, expression = cells(row, columns)
-    code = _code(expression)
-    if code in _DROPPED:
+    if (code := _code(expression)) in _DROPPED:
         dropped[code] += 1
         return None
     return path, AFFECTNET_CODES[code], ""

@@ -139,8 +139,8 @@ class FerPlus(FaceBuilder):
             except BadPicture as error:
                 self.skipped.add(f"{votes.name} row {number}", str(error))
         if not any(votes.pictures.values()):
-            rows_seen = f"{len(votes.splits):,}"
-            raise DataError(f"{source.path}: {path} has no row with a majority for an emotion among {rows_seen}")
+            total = f"{len(votes.splits):,}"
+            raise DataError(f"{source.path}: {path} has no row with a majority for an emotion among {total}")
         return votes
 
     def _plan_table(self, source: Source, votes: _Votes, table: PixelTable, notes: list[str]) -> Plan:

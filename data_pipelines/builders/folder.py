@@ -27,8 +27,7 @@ _ORDER = ("train", "validation", "test")
 
 # What is a picture to somebody who looks at its name. Some are of a kind that is not read (GIF, HEIC, AVIF): they count
 # as pictures, so that each is skipped by name instead of vanishing among the other files.
-_READ = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_SUFFIXES = (*_READ, ".gif", ".heic", ".heif", ".avif")
+_SUFFIXES = (*tables.SUFFIXES, ".jfif", ".gif", ".heic", ".heif", ".avif")
 _TABLE_SUFFIXES = (".csv", ".tsv")
 _SEPARATORS = ",\t;"
 
@@ -121,9 +120,8 @@ class Folder(FaceBuilder):
         rows = itertools.islice(tables.read_rows(source, files.prefix + table, _SEPARATORS), 1, None)
         wanted = tables.match(self.skipped, table, enumerate(rows), read, known)
         listed = {picture.name: picture.label for inside in wanted.values() for picture in inside.values()}
-        notes = tables.relabelled(table, ((_folder_label(name), label) for name, label in listed.items()))
-        left = [name for name in files.pictures() if name not in listed]
-        notes += tables.unused(left, "picture", f" without a usable row in {table}")
+        labels = ((_folder_label(name), label) for name, label in listed.items())
+        notes = tables.beside(table, labels, [name for name in files.pictures() if name not in listed])
         if "split" not in columns:
             notes.append(f"{table} has no column split: folders train/, val/ and test/ tell the split, if any")
         way = f"write test into the column split of {table} for about a tenth of each class"

@@ -95,9 +95,8 @@ class RafDb(FaceBuilder):
         found = tables.match(self.skipped, table, rows, read, {tables.base(path): path for path in inside}).get("", {})
         # Names and order stay those of the folders: they are the same with the table and without.
         wanted = {path: dataclasses.replace(inside[path], label=row.label) for path, row in found.items()}
-        notes = tables.relabelled(table, ((inside[path].label, row.label) for path, row in found.items()))
-        left = [path for path in inside if path not in wanted]
-        return wanted, notes + tables.unused(left, "picture", f" without a usable row in {table}")
+        labels = ((inside[path].label, row.label) for path, row in found.items())
+        return wanted, tables.beside(table, labels, [path for path in inside if path not in wanted])
 
     def _plan(
         self, source: Source, layout: str, wanted: dict[str, tables.Wanted], notes: list[str], aligned: bool

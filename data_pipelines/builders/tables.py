@@ -28,7 +28,7 @@ Wanted = dict[str, Picture]
 #: A row of a table, or why it cannot be read.
 Row = list[str] | csv.Error
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 12  # column names that a message lists
 _READABLE = 80  # characters of a user's text that a message quotes
 
@@ -47,7 +47,7 @@ def base(path: str) -> str:
 
 def is_picture(name: str) -> bool:
     """Whether a file's name ends like that of a picture; what it truly holds shows when it is decoded."""
-    return name.lower().endswith(_SUFFIXES)
+    return name.lower().endswith(SUFFIXES)
 
 
 def find(names: Iterable[str], bases: Sequence[str]) -> list[str]:
@@ -215,11 +215,14 @@ def unused(names: Sequence[str], noun: str, why: str = "") -> list[str]:
     return [f"not used: {counted(len(names), noun)}{why}, for example {names[0]}"] if names else []
 
 
-def relabelled(table: str, labels: Iterable[tuple[str | None, str]]) -> list[str]:
-    """A note on the pictures whose folder means another class than their row; from all (folder's or None, row's)."""
+def beside(table: str, labels: Iterable[tuple[str | None, str]], left: Sequence[str]) -> list[str]:
+    """Notes on the pictures whose folder means another class than their row, and on those `left` without a row.
+
+    labels: for each picture with a row the class that its folder means, if any, and that of the row.
+    """
     number = sum(folder not in (None, row) for folder, row in labels)
     note = f"{counted(number, 'picture')} with another class in {table} than by the folder: {table} counts"
-    return [note] if number else []
+    return [note] * bool(number) + unused(left, "picture", f" without a usable row in {table}")
 
 
 @dataclasses.dataclass(frozen=True)
