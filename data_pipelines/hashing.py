@@ -22,6 +22,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.fft
 import scipy.sparse
 import scipy.sparse.csgraph
 from PIL import Image
@@ -59,13 +60,11 @@ def reduced(image: Image.Image) -> np.ndarray:
 
 def hashes(small: np.ndarray) -> np.ndarray:
     """The hashes, uint64 (N,), of reduced pictures, uint8 (N, SIDE, SIDE)."""
-    n, k = np.arange(SIDE), np.arange(_LOW)[:, None]
-    cosines = np.cos(np.pi * (n + 0.5) * k / SIDE).astype(np.float32)  # DCT-II; its scale does not change a sign
     rows, columns = zip(*_frequencies, strict=True)
     found = np.zeros(len(small), np.uint64)
     for start in range(0, len(small), _FITS_AT_ONCE):
         block = small[start : start + _FITS_AT_ONCE].astype(np.float32)
-        positive = (cosines @ block @ cosines.T)[:, rows, columns] > 0
+        positive = scipy.fft.dctn(block, axes=(1, 2))[:, rows, columns] > 0
         found[start : start + len(block)] = (positive * _WEIGHTS).sum(1, dtype=np.uint64)
     return found
 
@@ -73,13 +72,8 @@ def hashes(small: np.ndarray) -> np.ndarray:
 def pairs_within(queries: np.ndarray, others: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """All pairs i < j where queries[i] and others[j] differ in at most `distance` bits, each once, in blocks (i, j).
 
-    Multi-index hashing (Norouzi, Punjani and Fleet 2012): of the four 16-bit bands of such a pair, one differs in at
-    most distance // 4 bits, so it is enough to look those variants up in a table of each band.
-
-    Args:
-        queries: uint64 (N,).
-        others: uint64 (N,).
-        distance: in bits.
+    Both are uint64 (N,). Multi-index hashing (Norouzi, Punjani and Fleet 2012): of the four 16-bit bands of such a
+    pair, one differs in at most distance // 4 bits, so it is enough to look those variants up in a table of each band.
     """
     radius = distance // _BANDS
     flips = [sum(1 << b for b in bits) for k in range(radius + 1) for bits in itertools.combinations(range(16), k)]
@@ -117,12 +111,9 @@ def _expand(begin: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The part of the variance of b that is not explained by a, slightly changed: float32 (n,), 0 to 1.
 
-    b is fitted by least squares as a sum of 1, a, a's gradients, and position times gradient: brightness, contrast, a
-    shift and a scale to first order (the registration of Lucas and Kanade 1981, one step of it).
-
-    Args:
-        a: reduced pictures, (n, SIDE, SIDE), not flat.
-        b: the same, one for each of `a`.
+    a and b are reduced pictures, (n, SIDE, SIDE), none of them flat. b is fitted by least squares as a sum of 1, a, a's
+    gradients, and position times gradient: brightness, contrast, a shift and a scale to first order (the registration
+    of Lucas and Kanade 1981, one step of it).
     """
     a, b = _smooth(a), _smooth(b)
     middle = (a + b) / 2  # its gradients serve both directions
@@ -148,14 +139,11 @@ def _smooth(small: np.ndarray) -> np.ndarray:
 
 
 def near_groups(small: np.ndarray, which: np.ndarray, mirrored: bool = False) -> np.ndarray:
-    """For each picture the number of the first one of its group: int (N,); near duplicates are in one group.
+    """For each reduced picture, uint8 (N, SIDE, SIDE), the number of the first one of its group: int (N,).
 
-    A group is joined by pairs, so its ends need not be near duplicates. Flat pictures are left alone.
-
-    Args:
-        small: reduced pictures, uint8 (N, SIDE, SIDE).
-        which: bool (N,), the pictures to compare; best all different, as equal ones cost time.
-        mirrored: whether one of a pair is seen in a mirror.
+    Near duplicates are in one group; it is joined by pairs, so its ends need not be near duplicates. Flat pictures are
+    left alone, and those that are not in `which`, bool (N,); best all of these differ, as equal ones cost time.
+    With `mirrored`, one of a pair is seen in a mirror.
     """
     first = np.arange(len(small))
     blocks = np.array_split(small, 1 + len(small) // _FITS_AT_ONCE)  # std() makes float64 of what it gets

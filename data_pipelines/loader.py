@@ -8,7 +8,7 @@ people voted on the labels also {votes: float32 (b, classes)}, their shares.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -24,17 +24,9 @@ THREADS, AHEAD = 2, 4
 
 
 def training_batches(
-    split: Split,
-    batch_size: int,
-    *,
-    seed: int,
-    start: int = 0,
-    host: int = 0,
-    hosts: int = 1,
-    workers: int = 0,
-    sampling: str = "uniform",
-    also: Sequence[tuple[Split, float]] = (),
-) -> Iterator[Batch]:
+    split: Split, batch_size: int, *, seed: int, start: int = 0, host: int = 0, hosts: int = 1, workers: int = 0,
+    sampling: str = "uniform", also: Sequence[tuple[Split, float]] = (),
+) -> Iterator[Batch]:  # fmt: skip
     """This host's part of every global batch from step `start` on, without end, as `training_steps` has them.
 
     `workers` processes decode; with 0, threads do. Raises DataError for splits whose pictures differ in size.
@@ -44,15 +36,9 @@ def training_batches(
 
 
 def training_steps(
-    split: Split,
-    batch_size: int,
-    *,
-    seed: int,
-    host: int = 0,
-    hosts: int = 1,
-    sampling: str = "uniform",
+    split: Split, batch_size: int, *, seed: int, host: int = 0, hosts: int = 1, sampling: str = "uniform",
     also: Sequence[tuple[Split, float]] = (),
-) -> grain.MapDataset:
+) -> grain.MapDataset:  # fmt: skip
     """This host's part of each global batch, by the number of the step: `[s]` reads and decodes it.
 
     Batch s holds the examples s*B to (s+1)*B of a stream that depends on `seed` alone, whatever the number of hosts,
@@ -63,11 +49,11 @@ def training_steps(
     Raises DataError for splits whose pictures differ in size.
     """
     splits = [split, *(other for other, _ in also)]
-    source = _Sources(splits)
+    load = _loading(splits)
     stream = _stream(splits, [1.0, *(weight for _, weight in also)], SAMPLING[sampling], seed)
     # Batching happens on the MapDataset: after workers have split the stream, a tail would be cut once per worker.
     # Only numbers are shuffled and batched; a batch of records is then read and decoded at once.
-    return stream.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(source.load)
+    return stream.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(load)
 
 
 def _stream(splits: Sequence[Split], weights: Sequence[float], power: float, seed: int) -> grain.MapDataset:
@@ -88,46 +74,43 @@ def _stream(splits: Sequence[Split], weights: Sequence[float], power: float, see
     return grain.MapDataset.mix(streams, rates)
 
 
-class _Sources:
-    """Several splits as one, with pictures of one shape."""
+def _loading(splits: Sequence[Split]) -> Callable[[np.ndarray], Batch]:
+    """What loads positions in the concatenated splits. Raises DataError for splits whose pictures differ in size."""
+    if len(splits) == 1:
+        return splits[0].load
+    sizes = {split.name: split.shape[:2] for split in splits}
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
+        raise DataError(f"mixed data sets need pictures of one size ({said}): prepare them with the same --size")
+    starts = np.cumsum([0, *map(len, splits)])
+    records = np.cumsum([0, *(int(split.numbers.max()) + 1 for split in splits)])
+    channels = max(split.shape[2] for split in splits)
 
-    def __init__(self, splits: Sequence[Split]) -> None:
-        sizes = {split.name: split.shape[:2] for split in splits}
-        if len(set(sizes.values())) > 1:
-            said = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
-            raise DataError(f"mixed data sets need pictures of one size ({said}): prepare them with the same --size")
-        self._splits = splits
-        self._starts = np.cumsum([0, *(len(split) for split in splits)])
-        self._records = np.cumsum([0, *(int(split.numbers.max()) + 1 for split in splits)])
-        self._channels = max(split.shape[2] for split in splits)
-
-    def load(self, positions: np.ndarray) -> Batch:
-        if len(self._splits) == 1:
-            return self._splits[0].load(positions)
-        which = np.searchsorted(self._starts, positions, side="right") - 1
+    def load(positions: np.ndarray) -> Batch:
+        which = np.searchsorted(starts, positions, side="right") - 1
         parts: list[Batch] = []
-        for i in range(len(self._splits)):
-            part = self._splits[i].load(positions[which == i] - self._starts[i])
-            image = np.broadcast_to(part["image"], (*part["image"].shape[:3], self._channels))
-            part |= {"image": image, "index": (part["index"] + self._records[i]).astype(np.int32)}
+        for i, split in enumerate(splits):
+            part = split.load(positions[which == i] - starts[i])
+            image = np.broadcast_to(part["image"], (*part["image"].shape[:3], channels))
+            part |= {"image": image, "index": (part["index"] + records[i]).astype(np.int32)}
             parts.append({key: value for key, value in part.items() if key != "votes"})
         order = np.argsort(np.argsort(which, kind="stable"), kind="stable")
         return {key: np.concatenate([part[key] for part in parts])[order] for key in parts[0]}
+
+    return load
 
 
 def evaluation_batches(
     split: Split, batch_size: int, *, host: int = 0, hosts: int = 1, workers: int = 0
 ) -> Iterator[Batch]:
     """This host's part of every example once, in order; the last global batch is padded, `mask` false there."""
+
+    def load(positions: np.ndarray) -> Batch:
+        real = positions < len(split)  # those beyond the end become masked copies of the first example
+        return split.load(np.where(real, positions, 0)) | {"mask": real}
+
     padded = grain.MapDataset.range(-(-len(split) // batch_size) * batch_size)
-    batches = padded.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts]
-    return iter(_read(batches.map(lambda positions: _load_padded(split, positions)), workers))
-
-
-def _load_padded(split: Split, positions: np.ndarray) -> Batch:
-    """Positions beyond the end become masked copies of the first example."""
-    real = positions < len(split)
-    return split.load(np.where(real, positions, 0)) | {"mask": real}
+    return iter(_read(padded.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(load), workers))
 
 
 def _read(batches: grain.MapDataset, workers: int) -> grain.IterDataset:

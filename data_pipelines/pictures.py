@@ -97,8 +97,10 @@ def store(
     """
     image = decode(data, within=MAX_SIDE_FOR_FACES if crop else side or MAX_SIDE)
     lossy = image.format in ("JPEG", "MPO", "WEBP", "turned")
-    # A picture that a JPEG decoder has made smaller is not the file any more.
-    untouched = _as_stored(data) == (image.format, image.size, image.mode)
+    with Image.open(io.BytesIO(data)) as file:
+        # A picture that a JPEG decoder has made smaller is not the file any more.
+        same = (file.format, file.size, file.mode) == (image.format, image.size, image.mode)
+    untouched = same and image.format in ("JPEG", "PNG")
     face = crop(np.asarray(image.convert("RGB"))) if crop else None
     if face is not None:
         image, untouched = Image.fromarray(face), False
@@ -106,7 +108,7 @@ def store(
     if image.size != size:
         image, untouched = image.resize(size, Image.Resampling.BILINEAR), False  # Pillow's averages when it shrinks
     stored = data if untouched else encode(image, lossy)
-    return stored, (image.height, image.width, len(image.mode) if image.mode == "RGB" else 1), face is not None
+    return stored, (image.height, image.width, len(image.getbands())), face is not None
 
 
 def resized(data: bytes, size: tuple[int, int]) -> bytes:
@@ -114,14 +116,7 @@ def resized(data: bytes, size: tuple[int, int]) -> bytes:
     image = decode(data)
     if (image.height, image.width) == size:
         return data
-    lossy = image.format == "JPEG"
-    return encode(image.resize(size[::-1], Image.Resampling.BILINEAR), lossy)
-
-
-def _as_stored(data: bytes) -> tuple[str | None, tuple[int, int], str]:
-    """Format, size and mode that a file says it has, if a data set may hold such files."""
-    with Image.open(io.BytesIO(data)) as image:
-        return (image.format if image.format in ("JPEG", "PNG") else None), image.size, image.mode
+    return encode(image.resize(size[::-1], Image.Resampling.BILINEAR), lossy=image.format == "JPEG")
 
 
 def _bounded(size: tuple[int, int]) -> tuple[int, int]:

@@ -61,21 +61,25 @@ def prepare(
     import tensorflow_datasets as tfds
 
     cls, config = _find_class(name)
-    _check_source(cls, source)
+    if cls.NEEDS_SOURCE and source is None:
+        way = "say where your copy lies with --from PATH (folder, archive or file)"
+        raise UsageError(f"{cls.name}: {way}; to get one: {cls.WHERE_TO_GET_IT}")
+    if not cls.NEEDS_SOURCE and source is not None:
+        raise UsageError(f"{cls.name} is made here and reads no files; leave out --from {source}")
     form = _form(side, faces)
     root = _data_dir(data_dir)
     target = _path(cls, config, root)
     if os.path.isdir(target) and not overwrite:
         return _already_there(name, source, data_dir, strict, form)
     tfds.disable_progress_bar()  # ours counts pictures; TFDS's show its inner steps
-    task = {"source": open_source(source).fingerprint() if source else "", "form": form.describe()}
+    found = open_source(source) if source is not None else None
+    task = {"source": found.fingerprint() if found else "", "form": form.describe()}
     with _clean_after_failure(target.parent), staging.workplace(root, name, task) as folder:
-        builder = cls(
-            source=source, strict=strict, form=form, staging=folder / "parts", data_dir=folder / "whole", config=config
-        )
+        whole = folder / "whole"
+        builder = cls(source=found, strict=strict, form=form, staging=folder / "parts", data_dir=whole, config=config)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-        replace_folder(_path(cls, config, folder / "whole"), target, aside=folder / "replaced")
+        replace_folder(_path(cls, config, whole), target, aside=folder / "replaced")
     return _report(name, data_dir, already_prepared=False)
 
 
@@ -118,14 +122,12 @@ def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilde
 def describe(report: dict[str, Any]) -> str:
     """A report of `prepare` for people: a table of splits and classes, what was skipped, where the data lie."""
     state = "was already prepared from the same data, nothing to do" if report["already_prepared"] else "prepared"
-    classes = list(next(iter(report["splits"].values()))["classes"])
-    rows = [["split", "examples", *classes]]
+    rows = [["split", "examples", *next(iter(report["splits"].values()))["classes"]]]
     for split, numbers in report["splits"].items():
-        rows.append([split, f"{numbers['examples']:,}", *(f"{numbers['classes'][label]:,}" for label in classes)])
+        rows.append([split, *(f"{number:,}" for number in (numbers["examples"], *numbers["classes"].values()))])
     lines = [f"{report['name']} {state} (layout: {report['layout']})", *(f"  {line}" for line in aligned(rows))]
     skipped = report["skipped"]
-    lines.append(f"skipped: {len(skipped):,}")
-    lines += [f"  {entry['path']}: {entry['why']}" for entry in skipped[:_SHOWN]]
+    lines += [f"skipped: {len(skipped):,}", *(f"  {entry['path']}: {entry['why']}" for entry in skipped[:_SHOWN])]
     if len(skipped) > _SHOWN:
         lines.append(f"  and {len(skipped) - _SHOWN:,} more")
     if faces := report["faces"]:
@@ -142,19 +144,9 @@ def _find_class(name: str) -> tuple[type[FaceBuilder], str | None]:
     cls = builder_class(base)
     configs = [known.name for known in cls.BUILDER_CONFIGS]
     if config and config not in configs:
-        known_names = ", ".join(f"{base}/{known}" for known in configs) or base
-        raise UsageError(f"there is no data set {name!r}; known: {known_names}")
+        known = ", ".join(f"{base}/{known}" for known in configs) or base
+        raise UsageError(f"there is no data set {name!r}; known: {known}")
     return cls, config or (configs[0] if configs else None)
-
-
-def _check_source(cls: type[FaceBuilder], source: str | None) -> None:
-    if cls.NEEDS_SOURCE and source is None:
-        raise UsageError(
-            f"{cls.name}: say where your copy lies with --from PATH (folder, archive or file); "
-            f"to get one: {cls.WHERE_TO_GET_IT}"
-        )
-    if not cls.NEEDS_SOURCE and source is not None:
-        raise UsageError(f"{cls.name} is made here and reads no files; leave out --from {source}")
 
 
 def _data_dir(data_dir: str | None) -> Path:
@@ -185,22 +177,18 @@ def _already_there(name: str, source: str | None, data_dir: str | None, strict: 
     """The report on a data set that exists. Raises DataError if it is not what is asked for now."""
     report = _report(name, data_dir, already_prepared=True)
     metadata = read_info(name, data_dir).info.metadata
+    different = ""
     if source is not None and open_source(source).fingerprint() != metadata["fingerprint"]:
-        raise DataError(
-            f"{report['path']} already holds {name} prepared from {metadata['source']}, which differs from {source}; "
-            "add --overwrite to replace it, or choose another --data_dir"
-        )
-    if form.describe() != metadata["form"]:
-        raise DataError(
-            f"{report['path']} already holds {name}, stored in another form ({_form_text(metadata['form'])}; asked for "
-            f"now: {_form_text(form.describe())}); add --overwrite to replace it, or choose another --data_dir"
-        )
-    if strict and report["skipped"]:
-        first = report["skipped"][0]
-        raise DataError(
-            f"{first['path']}: {first['why']}; {report['path']} was prepared without it "
-            f"({len(report['skipped']):,} skipped), which strict forbids"
-        )
+        different = f" prepared from {metadata['source']}, which differs from {source}"
+    elif form.describe() != metadata["form"]:
+        now, then = _form_text(form.describe()), _form_text(metadata["form"])
+        different = f", stored in another form ({then}; asked for now: {now})"
+    if different:
+        way_out = "add --overwrite to replace it, or choose another --data_dir"
+        raise DataError(f"{report['path']} already holds {name}{different}; {way_out}")
+    if strict and (skipped := report["skipped"]):
+        without = f"{report['path']} was prepared without it ({len(skipped):,} skipped), which strict forbids"
+        raise DataError(f"{skipped[0]['path']}: {skipped[0]['why']}; {without}")
     return report
 
 
@@ -211,19 +199,11 @@ def _form_text(form: dict[str, Any]) -> str:
 
 def _report(name: str, data_dir: str | None, already_prepared: bool) -> dict[str, Any]:
     info = read_info(name, data_dir).info
-    metadata = info.metadata
-    return {
-        "name": name,
-        "layout": metadata["layout"],
-        "protocol": metadata["protocol"],
-        "splits": {
-            split: {"examples": info.splits[split].num_examples, "classes": counts}
-            for split, counts in metadata["counts"].items()
-        },
-        "skipped": metadata["skipped"],
-        "faces": metadata["faces"],
-        "notes": metadata["notes"],
-        "already_prepared": already_prepared,
-        "data_dir": str(_data_dir(data_dir)),
-        "path": str(info.data_dir),
+    numbers = {
+        split: {"examples": info.splits[split].num_examples, "classes": counts}
+        for split, counts in info.metadata["counts"].items()
     }
+    kept = {key: info.metadata[key] for key in ("skipped", "faces", "notes")}
+    head = {"name": name, "layout": info.metadata["layout"], "protocol": info.metadata["protocol"], "splits": numbers}
+    where = {"data_dir": str(_data_dir(data_dir)), "path": str(info.data_dir)}
+    return head | kept | {"already_prepared": already_prepared} | where

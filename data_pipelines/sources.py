@@ -6,7 +6,6 @@ member can make the reader hold more than MAX_MEMBER_BYTES at once.
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import errno
 import hashlib
@@ -28,23 +27,27 @@ MAX_MEMBER_BYTES = 64 << 20
 
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+_ALLOW = "give yourself permission to read it"
+_WAYS_OUT = {errno.EACCES: _ALLOW, errno.EPERM: _ALLOW, errno.ELOOP: "remove the link, which leads back to itself"}
 _CORRUPT = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, RuntimeError, OSError)
 
 
-class Source(abc.ABC):
-    """Named files, wherever they are."""
+class Source:
+    """Named files, wherever they are. By itself it is one file that is no archive; the others are subclasses."""
 
     def __init__(self, path: Path) -> None:
         """`path` is that of the folder, the archive or the file."""
         self.path = path
 
-    @abc.abstractmethod
     def names(self) -> list[str]:
         """Relative POSIX paths of all regular files, sorted, without the litter that operating systems leave."""
+        return [self.path.name]
 
-    @abc.abstractmethod
-    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
         """One file of any length as a binary stream."""
+        with _one_line_errors(self.path), self.path.open("rb") as stream:
+            yield stream
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """The asked-for files, each once, in the order that suits the source (an archive's own order).
@@ -84,7 +87,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
     if where.name.lower().endswith(_ARCHIVE_SUFFIXES):
         raise DataError(f"{where}: not a readable archive (damaged, cut short or misnamed); get it again")
-    return _File(where)
+    return Source(where)
 
 
 def _clean(name: str) -> str | None:
@@ -101,11 +104,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _CORRUPT as error:
-        way_out = "if it was downloaded, get it again"
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
-            way_out = "give yourself permission to read it"
-        elif isinstance(error, OSError) and error.errno == errno.ELOOP:
-            way_out = "remove the link, which leads back to itself"
+        way_out = _WAYS_OUT.get(getattr(error, "errno", None) or 0, "if it was downloaded, get it again")
         raise DataError(f"{path}: cannot be read ({reason(error)}); {way_out}") from error
 
 
@@ -121,7 +120,7 @@ class _Folder(Source):
             relative = Path(folder).relative_to(self.path).as_posix()
             for file in files:
                 name = file if relative == "." else f"{relative}/{file}"
-                if "\\" in name or _clean(name) != name:
+                if _clean(name) != name:  # nor has a name with a backslash, which becomes a slash
                     continue
                 with contextlib.suppress(FileNotFoundError):  # a dangling link
                     status = os.stat(os.path.join(folder, file))
@@ -141,18 +140,6 @@ class _Folder(Source):
         with _one_line_errors(self.path):
             files = sorted((name, status.st_size, status.st_mtime_ns) for name, status in self._files())
         return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-class _File(Source):
-    """One file that is no archive."""
-
-    def names(self) -> list[str]:
-        return [self.path.name]
-
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with _one_line_errors(self.path), self.path.with_name(name).open("rb") as stream:
-            yield stream
 
 
 class _Tar(Source):
@@ -189,10 +176,9 @@ class _Tar(Source):
             return
         with _one_line_errors(self.path), tarfile.open(self.path) as archive:
             for name, member in self._members(archive):
-                if name not in wanted:
+                stream = archive.extractfile(member) if name in wanted else None
+                if stream is None:
                     continue
-                stream = archive.extractfile(member)
-                assert stream is not None
                 yield name, stream.read(MAX_MEMBER_BYTES + 1)
                 wanted.remove(name)
                 if not wanted:  # what follows need not be decompressed
@@ -212,23 +198,24 @@ class _Tar(Source):
 class _Zip(Source):
     """A zip; its directory is at the end, so its members can be read in any order."""
 
-    @staticmethod
-    def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        members: dict[str, zipfile.ZipInfo] = {}
-        for member in archive.infolist():
-            name = _clean(member.filename)
-            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was packed on Windows
-            if name and not member.is_dir() and kind in (0, stat.S_IFREG):
-                members.setdefault(name, member)
-        return members
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+        """The archive, and its members by name, the first of each."""
+        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
+            members: dict[str, zipfile.ZipInfo] = {}
+            for member in archive.infolist():
+                name = _clean(member.filename)
+                kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was packed on Windows
+                if name and not member.is_dir() and kind in (0, stat.S_IFREG):
+                    members.setdefault(name, member)
+            yield archive, members
 
     def names(self) -> list[str]:
-        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
-            return sorted(self._members(archive))
+        with self._opened() as (_, members):
+            return sorted(members)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        with _one_line_errors(self.path), zipfile.ZipFile(self.path) as archive:
-            members = self._members(archive)
+        with self._opened() as (archive, members):
             for name in sorted(names):
                 with archive.open(members[name]) as stream:
                     data = stream.read(MAX_MEMBER_BYTES + 1)
@@ -236,9 +223,5 @@ class _Zip(Source):
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        with (
-            _one_line_errors(self.path),
-            zipfile.ZipFile(self.path) as archive,
-            archive.open(self._members(archive)[name]) as stream,
-        ):
+        with self._opened() as (archive, members), archive.open(members[name]) as stream:
             yield stream

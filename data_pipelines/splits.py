@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from data_pipelines.common.text import counted
 Batch = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Some examples of one split, with their labels counted in the order of `classes`."""
 
@@ -67,9 +66,6 @@ class Split:
         known = self.label_map >= 0
         mapped[:, self.label_map[known]] = votes[:, known]
         return mapped / np.maximum(mapped.sum(axis=1, keepdims=True), 1)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        return {key: value[0] for key, value in self.load(np.array([position])).items()}
 
     def scan(self) -> Iterator[dict[str, Any]]:
         """All records in order, their pictures still encoded."""
@@ -119,19 +115,15 @@ def open_split(
     label_map = np.array(labels.positions(theirs, tuple(classes)), np.int32)
     if (label_map < 0).all():
         raise DataError(f"{name} and this network have no class in common: {', '.join(theirs)} / {', '.join(classes)}")
-    shape = _shape(builder.info.metadata["shapes"])
+    shapes = np.array([shape.split("x") for shape in builder.info.metadata["shapes"]], int)
+    height, width, channels = map(int, shapes.max(0))  # `prepare` brings pictures to one size, but keeps grey ones grey
+    shape = (height, width, channels)
     opened = Split(f"{name}/{split}", records, np.arange(len(records)), label_map, tuple(classes), shape, votes)
     if (label_map < 0).any():
         opened = dataclasses.replace(opened, numbers=np.flatnonzero(opened.labels() >= 0))
     if not len(opened):
         raise DataError(f"split {split!r} of {name} is empty; prepare the data set again, or choose another split")
     return opened
-
-
-def _shape(shapes: dict[str, int]) -> tuple[int, int, int]:
-    """The one shape that all pictures are given: `prepare` brings them to one size, but keeps grey ones grey."""
-    height, width, channels = zip(*(map(int, shape.split("x")) for shape in shapes), strict=True)
-    return max(height), max(width), max(channels)
 
 
 def repeated(split: Split, others: Sequence[Split]) -> np.ndarray:
@@ -162,13 +154,10 @@ def clean_holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Spli
     held: list[int] = []
     for label in sorted(set(classes.values())):
         members = [digest for digest, c in classes.items() if c == label]
-        wanted = round(fraction * sum(len(groups[d]) for d in members))
-        taken: list[int] = []
+        wanted = len(held) + round(fraction * sum(len(groups[d]) for d in members))
         for i in rng.permutation(len(members)):
-            if len(taken) >= wanted:
-                break
-            taken += groups[members[i]]
-        held += taken
+            if len(held) < wanted:
+                held += groups[members[i]]
     chosen = np.zeros(len(split), bool)
     chosen[held] = True
     return _cut(split, chosen, fraction)

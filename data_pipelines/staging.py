@@ -13,7 +13,6 @@ import functools
 import itertools
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,8 @@ class Finished:
     """One picture as it will be stored, or why it will not be."""
 
     name: str
-    order: int
-    label: str
+    order: int = 0
+    label: str = ""
     record: bytes = b""  # serialized example
     shape: str = ""  # height x width x channels
     whole: bool = False  # a face was looked for and not found
@@ -62,7 +61,6 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         lists = (self._path(part, "json") for part in itertools.count())
         self._lists = [json.loads(path.read_text()) for path in itertools.takewhile(Path.exists, lists)]
-        self.sizes = [size for part in self._lists for size in part["sizes"]]
 
     def _path(self, part: int, suffix: str) -> Path:
         return self._folder / f"part-{part:05}.{suffix}"
@@ -72,13 +70,12 @@ class Stage:
         """How many pictures of the source the parts account for, bad ones included."""
         return sum(part["taken"] for part in self._lists)
 
-    def counts(self, key: str) -> Counter[str]:
-        """How many stored pictures have each of the `labels` or `shapes`."""
-        return Counter(value for part in self._lists for value in part[key])
+    def values(self, key: str) -> list[Any]:
+        """The `orders`, `sizes` (bytes), `labels` or `shapes` of all stored pictures, or the {path, why} of some.
 
-    def names(self, key: str) -> list[dict[str, str]]:
-        """The `bad` pictures or those kept `whole` for want of a face: {path, why}."""
-        return [entry for part in self._lists for entry in part[key]]
+        Those are the `bad` pictures, which are not stored, and those kept `whole` for want of a face.
+        """
+        return [value for part in self._lists for value in part[key]]
 
     def add(self, pictures: Iterator[Finished]) -> None:
         """Writes pictures until there are no more."""
@@ -96,23 +93,20 @@ class Stage:
                 part["bad"].append({"path": picture.name, "why": picture.bad})
                 continue
             writer.write(picture.record)
-            part["orders"].append(picture.order)
-            part["sizes"].append(len(picture.record))
-            part["labels"].append(picture.label)
-            part["shapes"].append(picture.shape)
+            values = (picture.order, len(picture.record), picture.label, picture.shape)
+            for key, value in zip(("orders", "sizes", "labels", "shapes"), values, strict=True):
+                part[key].append(value)
             if picture.whole:
                 part["whole"].append({"path": picture.name, "why": "no face found"})
         writer.close()
         write_text(self._path(number, "json"), json.dumps(part))
         self._lists.append(part)
-        self.sizes += part["sizes"]
 
     def shards(self) -> list[Shard]:
         """All records by rising order, in shards of some 64 MB: functions that stream (position, record)."""
-        orders = np.array([order for part in self._lists for order in part["orders"]], np.int64)
         paths = [str(self._path(number, "array_record")) for number, part in enumerate(self._lists) if part["orders"]]
-        ranks = np.argsort(orders, kind="stable")
-        pieces = max(1, min(len(ranks), -(-sum(self.sizes) // _SHARD_BYTES)))
+        ranks = np.argsort(self.values("orders"), kind="stable")
+        pieces = max(1, min(len(ranks), -(-sum(self.values("sizes")) // _SHARD_BYTES)))
 
         def stream(numbers: np.ndarray, start: int) -> Iterator[tuple[int, bytes]]:
             with array_record_data_source.ArrayRecordDataSource(paths) as source:
@@ -143,13 +137,11 @@ def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
             _clear(folder, task)
             yield folder
         except BaseException as error:
-            why = _interruption(error)
-            if why is None:
+            if (why := _interruption(error)) is None:
                 raise
             kept = sum(json.loads(part.read_text())["taken"] for part in folder.glob("parts/*/*.json"))
-            what = "nothing was kept"
-            if kept:
-                what = f"{counted(kept, 'finished picture')} kept in {folder}; the same command goes on from there"
+            finished = f"{counted(kept, 'finished picture')} kept in {folder}; the same command goes on from there"
+            what = finished if kept else "nothing was kept"
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"interrupted; {what}") from None
             raise DataError(f"cannot write the data set to {root} ({why}); {what}") from error
@@ -162,13 +154,11 @@ def _clear(folder: Path, task: dict[str, Any]) -> None:
     """Leaves in `folder` only parts that belong to this task."""
     written = folder / "task.json"
     shutil.rmtree(folder / "whole", ignore_errors=True)
-    try:
-        same = json.loads(written.read_text()) == task
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        shutil.rmtree(folder / "parts", ignore_errors=True)
-        written.write_text(json.dumps(task))
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(written.read_text()) == task:
+            return
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    written.write_text(json.dumps(task))
 
 
 def _interruption(error: BaseException) -> str | None:

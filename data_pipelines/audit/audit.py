@@ -114,7 +114,7 @@ def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:
     refused = []
     for name in _MOST_SPECIFIC_FIRST:
         with tempfile.TemporaryDirectory() as empty:  # TFDS looks there for a data set that is prepared
-            builder = builder_class(name)(source=str(source.path), data_dir=empty)
+            builder = builder_class(name)(data_dir=empty)
         try:
             return name, builder, builder.plan(source)
         except DataError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.text import nearest
 
 if TYPE_CHECKING:
     from data_pipelines.builders.base import FaceBuilder
@@ -23,10 +23,10 @@ BUILDERS = {
 
 
 def builder_class(name: str) -> type[FaceBuilder]:
-    """The builder class of a data set. Raises DataError that offers the nearest name if there is none."""
+    """The builder class of a data set. Raises UsageError that offers the nearest name if there is none."""
     if name not in BUILDERS:
-        near = difflib.get_close_matches(name.lower(), BUILDERS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"there is no data set {name!r}; {hint}known: {', '.join(BUILDERS)}")
+        raise UsageError(
+            f"there is no data set {name!r}; known: {', '.join(BUILDERS)}{nearest(name.lower(), BUILDERS)}"
+        )
     builder: type[FaceBuilder] = getattr(importlib.import_module(f"{__name__}.{name}"), BUILDERS[name])
     return builder

@@ -26,8 +26,7 @@ OFFICIAL = ("train", "validation")
 
 _TABLES = {"training.csv": "train", "validation.csv": "validation"}
 _IMAGES = "manually_annotated_images"
-_PATH, _EXPRESSION = "subdirectory_filepath", "expression"
-_HEADERLESS = {_PATH: 0, _EXPRESSION: 6}  # the columns of a table without a header
+_HEADERLESS = {"subdirectory_filepath": 0, "expression": 6}  # the columns of a table without a header
 _SETS = {"train_set": "train", "val_set": "validation"}
 _FOLDERS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 _DROPPED = {8: "none", 9: "uncertain", 10: "no face"}
@@ -72,12 +71,8 @@ class AffectNet(FaceBuilder):
         '"AffectNet Training Data"'
     )
 
-    def plan(self, source: Source | None) -> Plan:
-        """Recognises the layout; an official release is taken before what Kaggle has.
-
-        Raises DataError if nothing is recognised or usable, a column is missing, or a class folder is unknown.
-        """
-        assert source is not None
+    def plan(self, source: Source) -> Plan:
+        """Recognises the layout; an official release is taken before what Kaggle has."""
         names = source.names()
         if found := tables.find(names, tuple(_TABLES)):
             return self._plan_older(source, names, found)
@@ -106,15 +101,18 @@ class AffectNet(FaceBuilder):
                 notes.append(f"{table} was not used: there is another {split} table")
                 continue
             rows, columns = _after_header(tables.read_rows(source, table), f"{source.path}: {table}")
-            read = functools.partial(_read_older, columns, dropped, split)
-            wanted[split] = {}
-            wanted |= tables.match(self.skipped, table, rows, read, files)
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, tables.stream)
+            read = functools.partial(_read_older, columns, dropped)
+            wanted[split] = tables.match(self.skipped, table, rows, read, files).get("", {})
+        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
         if dropped:
             parts = [f"{number:,} with {code} ({_DROPPED[code]})" for code, number in sorted(dropped.items())]
             notes.append(f"left out, as they show no emotion: {', '.join(parts)}")
         for split in splits:
-            notes += _compare(split, Counter(picture.label for picture in wanted[split].values()))
+            counts = Counter(picture.label for picture in wanted[split].values())
+            classes = EMOTIONS if counts["contempt"] else SEVEN
+            known = dict.fromkeys(classes, _EACH) if split == "validation" else {}  # those of train are not published
+            whole = f"the complete set with {len(classes)} classes"
+            notes += differences(split, counts, known, _TOTALS[split][classes == EMOTIONS], whole)
         notes += tables.absent(splits, OFFICIAL)
         return Plan("official, older (CSV files)", _OFFICIAL_PROTOCOL, splits, notes, aligned=True)
 
@@ -135,9 +133,8 @@ class AffectNet(FaceBuilder):
             lonely = annotations.difference(map(_annotation, images))
             bad += [(name, "its picture is not there") for name in sorted(lonely)]
             tables.report(self.skipped, inside.rstrip("/"), wanted[split], bad)
-            number = len(wanted[split])
-            if number and number not in _TOTALS[split]:
-                seven, eight = _TOTALS[split]
+            number, (seven, eight) = len(wanted[split]), _TOTALS[split]
+            if number not in (0, seven, eight):
                 total = f"the complete set has {seven:,} with 7 classes and {eight:,} with 8"
                 notes.append(f"{split}: {counted(number, 'picture')}, {total}")
         splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, self._newer_pictures)
@@ -163,14 +160,18 @@ class AffectNet(FaceBuilder):
         """Pictures by labels.csv; the folder of a picture may be of another class than its row."""
         files = _below(names, table)
         columns, rows = tables.open_table(source, table, ("pth", "label"))
-        read = functools.partial(_read_subset, columns)
+
+        def read(row: Row) -> tuple[str, str, str]:
+            path, text = cells(row, columns)
+            if label := canonical(text):
+                return path, label, "train"
+            raise BadPicture(f"unknown class {quote(text)}")
+
         wanted = tables.match(self.skipped, table, rows, read, files)
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, tables.stream)
+        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
         pictures = wanted["train"]
         folders = ((_folder_label(f"/{one.name}".split("/")[-2]), one.label) for one in pictures.values())
-        left = [path for path in files.values() if path not in pictures]
-        notes = tables.relabelled(table, folders)
-        notes += tables.unused(left, "picture", f" without a usable row in {table}")
+        notes = tables.beside(table, folders, [path for path in files.values() if path not in pictures])
         return Plan("Kaggle subset (labels.csv)", _SUBSET_PROTOCOL, splits, notes, aligned=True)
 
     def _plan_folders(self, source: Source, folders: ClassFolders, labels: list[str]) -> Plan:
@@ -182,7 +183,7 @@ class AffectNet(FaceBuilder):
         notes = [f"numbers of folders are AffectNet's codes: {_IN_WORDS}"] if numbered else []
         notes += [f"{table} names no picture that is there and was not used" for table in labels]
         layout = f"Kaggle variant, {'numbered' if numbered else 'named'} folders"
-        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"), tables.stream)
+        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"))
         return Plan(layout, _VARIANT_PROTOCOL, splits, notes, aligned=True)
 
 
@@ -202,22 +203,13 @@ def _after_header(rows: Iterator[Row], where: str) -> tuple[Iterable[Row], dict[
     return rows, tables.columns(first, tuple(_HEADERLESS), where)
 
 
-def _read_older(columns: Mapping[str, int], dropped: Counter[int], split: str, row: Row) -> tuple[str, str, str] | None:
-    """A row's picture, label and split; None, and counted, if it shows no emotion. Raises BadPicture."""
+def _read_older(columns: Mapping[str, int], dropped: Counter[int], row: Row) -> tuple[str, str, str] | None:
+    """A row's picture and label; None, and counted, if it shows no emotion. Raises BadPicture."""
     path, expression = cells(row, columns)
-    code = _code(expression)
-    if code in _DROPPED:
+    if (code := _code(expression)) in _DROPPED:
         dropped[code] += 1
         return None
-    return path, AFFECTNET_CODES[code], split
-
-
-def _read_subset(columns: Mapping[str, int], row: Row) -> tuple[str, str, str]:
-    """A row's picture, label and split. Raises BadPicture."""
-    path, text = cells(row, columns)
-    if label := canonical(text):
-        return path, label, "train"
-    raise BadPicture(f"unknown class {quote(text)}")
+    return path, AFFECTNET_CODES[code], ""
 
 
 def _read_annotation(data: bytes) -> str:
@@ -240,14 +232,6 @@ def _code(text: str) -> int:
     if number is None or int(number[1]) >= len(AFFECTNET_CODES) + len(_DROPPED):
         raise BadPicture(f"expression {quote(text)}, expected a code from 0 to 10")
     return int(number[1])
-
-
-def _compare(split: str, counts: Counter[str]) -> list[str]:
-    """Says where the numbers of an official split differ from the published ones."""
-    classes = EMOTIONS if counts["contempt"] else SEVEN
-    known = dict.fromkeys(classes, _EACH) if split == "validation" else {}  # those of train are not published
-    whole = f"the complete set with {len(classes)} classes"
-    return differences(split, counts, known, _TOTALS[split][classes == EMOTIONS], whole)
 
 
 def _annotation(path: str) -> str:

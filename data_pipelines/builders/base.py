@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted, first_of, progress
 from data_pipelines.common.threads import ordered
 from data_pipelines.pictures import BadPicture
-from data_pipelines.sources import Source, open_source
+from data_pipelines.sources import Source
 from data_pipelines.staging import Finished, Shard, Stage
 
 if TYPE_CHECKING:
@@ -106,48 +107,35 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
     WHERE_TO_GET_IT: ClassVar[str] = ""
 
     def __init__(
-        self,
-        *,
-        source: str | None = None,
-        strict: bool = False,
-        form: Form | None = None,
-        staging: Path | None = None,
+        self, *, source: Source | None = None, strict: bool = False, form: Form = Form(), staging: Path | None = None,
         **kwargs: Any,
-    ) -> None:
-        """Takes TFDS's own arguments, and where the pictures are.
+    ) -> None:  # fmt: skip
+        """Takes TFDS's own arguments (`data_dir`, `config`, `version`), and what is needed to prepare.
 
-        Args:
-            source: a folder, an archive or a file; needed to prepare, not to read.
-            strict: whether one unusable picture is an error.
-            form: how pictures are stored.
-            staging: folder for finished pictures before they are in order; needed to prepare.
-            **kwargs: `data_dir`, `config` and `version` of TFDS.
+        That is the pictures' source, whether one unusable picture is an error (`strict`), how pictures are stored, and
+        a folder for finished pictures before they are in order (`staging`).
         """
-        self._source = source
-        self._form = form or Form()
-        self._staging = staging
+        self._source, self._form, self._staging = source, form, staging
         self.skipped = Skipped(strict)
         super().__init__(file_format="array_record", **kwargs)
 
-    def plan(self, source: Source | None) -> Plan:
-        """Recognises what is at `source` (None where NEEDS_SOURCE is False); each builder has its own.
+    def plan(self, source: Source) -> Plan:
+        """Recognises what is at `source`; each builder has its own.
 
-        Raises DataError if nothing fits.
+        Raises DataError if nothing is recognised or usable, or a split, class or column is missing or unknown.
         """
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, None)),
+            "label": tfds.features.ClassLabel(names=list(self.CLASSES)),
+            "name": tfds.features.Text(),
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=(self.__doc__ or "").strip(),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, None)),
-                    "label": tfds.features.ClassLabel(names=list(self.CLASSES)),
-                    "name": tfds.features.Text(),
-                    **self.EXTRA_FEATURES,
-                }
-            ),
+            features=tfds.features.FeaturesDict(features | self.EXTRA_FEATURES),
             supervised_keys=("image", "label"),
             metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
@@ -155,24 +143,25 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator[Any]]]]:
         del dl_manager  # nothing is ever downloaded
-        source = open_source(self._source) if self._source is not None else None
-        plan = self.plan(source)
+        source = self._source
+        plan = self.plan(source)  # type: ignore[arg-type]  # None only where the builder needs none
         cropping = self._form.crop if self._form.recrop or not plan.aligned else None
         stages = {name: self._stage(name, split, cropping) for name, split in plan.splits.items()}
-        shapes = sum((stage.counts("shapes") for stage in stages.values()), Counter())
-        size, notes = _common_size(shapes)
+        labels = {name: Counter(stage.values("labels")) for name, stage in stages.items()}
+        shapes = Counter(shape for stage in stages.values() for shape in stage.values("shapes"))
+        size, shapes, notes = _common_size(shapes)
         if self._form.crop and not cropping:
             notes.append("these pictures are crops of faces already and were not cropped again; --recrop does it")
-        for name, stage in stages.items():
+        for name, counts in labels.items():
             if known := self.KNOWN_COUNTS.get(name):
-                notes += differences(name, stage.counts("labels"), known, sum(known.values()), "the complete set")
-        whole = [entry["path"] for stage in stages.values() for entry in stage.names("whole")]
+                notes += differences(name, counts, known, sum(known.values()), "the complete set")
+        whole = [entry["path"] for stage in stages.values() for entry in stage.values("whole")]
         self.info.metadata.update(
             layout=plan.layout,
             protocol=plan.protocol,
             notes=plan.notes + notes,
-            counts={name: {c: stage.counts("labels")[c] for c in self.CLASSES} for name, stage in stages.items()},
-            shapes=_resized(shapes, size),
+            counts={name: {label: counts[label] for label in self.CLASSES} for name, counts in labels.items()},
+            shapes=dict(shapes),
             skipped=self.skipped.entries,
             faces={"detector": cropping.text, "found": shapes.total() - len(whole), "whole": whole} if cropping else {},
             form=self._form.describe(),
@@ -189,14 +178,12 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         assert self._staging is not None
         stage = Stage(self._staging / name)
         before = len(self.skipped.entries)
-        for entry in stage.names("bad"):
+        for entry in stage.values("bad"):
             self.skipped.add(**entry)
-        waiting = split.pictures()
-        for _ in range(stage.taken):
-            next(waiting, None)
+        waiting = itertools.islice(split.pictures(), stage.taken, None)
         with progress(f"{self.name} {name}", split.expected, stage.taken) as bar:
             stage.add(self._finished(waiting, crop, bar))
-        if not stage.sizes:
+        if not stage.values("sizes"):
             why = first_of(self.skipped.entries[before:])
             raise DataError(f"split {name!r} has no usable picture among {split.expected:,}{why}")
         return stage
@@ -213,7 +200,7 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         try:
             image, shape, face = pictures.store(picture.image, self._form.side, crop)
         except BadPicture as error:
-            return Finished(picture.name, picture.order, picture.label, bad=str(error))
+            return Finished(picture.name, bad=str(error))
         example = {"image": image, "label": picture.label, "name": picture.name, **picture.extra}
         record = self.info.features.serialize_example(example)
         whole = crop is not None and not face
@@ -230,14 +217,9 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
 
 
 def differences(split: str, counts: Counter[str], known: Mapping[str, int], total: int, whole: str) -> list[str]:
-    """A note where the numbers of a split's pictures differ from the published ones.
+    """A note where a split's pictures of each class differ from `whole`, which has the published numbers.
 
-    Args:
-        split: its name.
-        counts: pictures of each class.
-        known: published numbers, of the classes that have one.
-        total: the published number of all pictures.
-        whole: what has these numbers, such as "the complete set".
+    `known` has those of the classes that have one, `total` that of all pictures.
     """
     parts = [f"{label} {counts[label]:,} of {number:,}" for label, number in known.items() if counts[label] != number]
     if counts.total() == total and not parts:
@@ -246,26 +228,19 @@ def differences(split: str, counts: Counter[str], known: Mapping[str, int], tota
     return [f"{note}; different: {', '.join(parts)}" if parts else note]
 
 
-def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, list[str]]:
-    """The (height, width) that pictures of different sizes are brought to, with a note; None if they have one."""
-    sizes: Counter[tuple[int, int]] = Counter()
+def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, Counter[str], list[str]]:
+    """The (height, width) that pictures of different sizes are brought to, or None; their shapes then; a note on it."""
+    sizes: Counter[str] = Counter()  # the same without the channels
     for shape, number in shapes.items():
-        height, width, _ = map(int, shape.split("x"))
-        sizes[height, width] += number
+        sizes[shape.rpartition("x")[0]] += number
     if len(sizes) == 1:
-        return None, []
+        return None, shapes, []
     size, number = sizes.most_common(1)[0]
     if 2 * number <= sizes.total():
-        size = (COMMON_SIDE, COMMON_SIDE)
-    odd, total = sizes.total() - sizes[size], counted(sizes.total(), "picture")
-    return size, [f"{odd:,} of {total} had another size: brought to {size[0]}x{size[1]}"]
-
-
-def _resized(shapes: Counter[str], size: tuple[int, int] | None) -> dict[str, int]:
-    """The numbers of pictures of each shape once all have one size."""
-    if size is None:
-        return dict(shapes)
+        size = f"{COMMON_SIDE}x{COMMON_SIDE}"
+    note = f"{sizes.total() - sizes[size]:,} of {counted(sizes.total(), 'picture')} had another size: brought to {size}"
     after: Counter[str] = Counter()
     for shape, number in shapes.items():
-        after[f"{size[0]}x{size[1]}x{shape.split('x')[2]}"] += number
-    return dict(after)
+        after[f"{size}x{shape.rpartition('x')[2]}"] += number
+    height, width = map(int, size.split("x"))
+    return (height, width), after, [note]

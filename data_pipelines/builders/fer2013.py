@@ -39,7 +39,6 @@ _EXPECTED = (
     "on their own, inside a folder, or in a zip or tar"
 )
 
-
 #: What results may be compared with, where there is such a split; the first that is there counts.
 _PROTOCOLS = {
     "private_test": "Accuracy on private_test may be compared with published FER-2013 test results",
@@ -59,27 +58,23 @@ class Fer2013(FaceBuilder):
 
     CLASSES = SEVEN
     KNOWN_COUNTS: ClassVar[dict[str, dict[str, int]]] = {
-        "train": _TRAIN,
-        "public_test": _PUBLIC,
-        "private_test": _PRIVATE,
+        **dict(zip(OFFICIAL, (_TRAIN, _PUBLIC, _PRIVATE), strict=True)),
         "test": {label: _PUBLIC[label] + _PRIVATE[label] for label in SEVEN},
     }
     WHERE_TO_GET_IT = 'ask Kaggle for "FER-2013" or for the ICML 2013 challenge in representation learning'
 
-    def plan(self, source: Source | None) -> Plan:
-        """Recognises the layout; where several lie side by side, the most complete one is taken.
-
-        Raises DataError if nothing is recognised, or a class folder has an unknown name.
-        """
-        assert source is not None
+    def plan(self, source: Source) -> Plan:
+        """Recognises the layout; of several the most complete one is taken, then the one that lies the least deep."""
         names = source.names()
         folders = ClassFolders.find(names, ("train", "test"), _label)
-        found = _find_tables(names)
+        found = [path for table in _TABLES for path in tables.find(names, (table,))]
+        if len(names) == 1 and names[0].lower().endswith(".csv"):
+            found = names  # somebody who gives one CSV file means it, whatever its name
         shown = f"{folders.root}train/ and test/" if folders else ""
         # Folders have a test split that train.csv has not. Those without any known class are hardly meant.
         choices = [*found, shown] if folders and folders.known else found
         choices.sort(key=lambda choice: choice.endswith("train.csv"))
-        notes = [f"chose {choices[0]}; also there, not used: {', '.join(choices[1:])}"] if len(choices) > 1 else []
+        notes = tables.chose(*choices) if choices else []
         for choice in choices:
             if folders and choice == shown:
                 return self._plan_folders(source, names, folders, notes)
@@ -104,8 +99,7 @@ class Fer2013(FaceBuilder):
         return Plan(table.layout, tables.protocol(splits, _PROTOCOLS), splits, notes + tables.absent(splits, OFFICIAL))
 
     def _plan_folders(self, source: Source, names: list[str], folders: ClassFolders, notes: list[str]) -> Plan:
-        tests = [name for name in folders.files if _in_test(name)]
-        mixed = not any(_usage(name) in OFFICIAL[1:] for name in tests)
+        mixed = not any(_in_test(name) and _usage(name) in OFFICIAL[1:] for name in folders.files)
 
         def split_of(name: str) -> str | None:
             usage = _usage(name)
@@ -120,19 +114,12 @@ class Fer2013(FaceBuilder):
             return None
 
         wanted = folders.labelled(split_of, _label, _KNOWN, str(source.path))
-        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"), tables.stream)
+        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"))
         used = {folders.root + name for name in folders.files}
         notes = notes + tables.unused([name for name in names if name not in used], "other file")
         notes += tables.absent(splits, ("train", "test") if "test" in splits else OFFICIAL)
         layout = "folders, renamed files" if "test" in splits else "folders"
         return Plan(layout, tables.protocol(splits, _PROTOCOLS), splits, notes)
-
-
-def _find_tables(names: list[str]) -> list[str]:
-    """Paths of the CSV files that may hold FER-2013, the most complete first, then the least deep."""
-    if len(names) == 1 and names[0].lower().endswith(".csv"):
-        return names  # somebody who gives one CSV file means it, whatever its name
-    return [path for table in _TABLES for path in tables.find(names, (table,))]
 
 
 def split_of_usage(usage: str) -> str:
@@ -157,8 +144,8 @@ class PixelTable:
         if isinstance(heads, csv.Error):
             return None
         there = {head.strip().lower(): number for number, head in enumerate(heads)}
-        wanted: tuple[str, ...] = ("emotion", "pixels", "usage")
-        columns = {name: there[name] for name in wanted if name in there}
+        names: tuple[str, ...] = ("emotion", "pixels", "usage")
+        columns = {name: there[name] for name in names if name in there}
         if not {"emotion", "pixels"} <= columns.keys():
             return None
         layout = "train.csv"
@@ -175,9 +162,7 @@ class PixelTable:
         _, _, *usage = cells(row, self.columns)
         return split_of_usage(usage[0]) if usage else "train"  # train.csv has no Usage
 
-    def pictures(
-        self, source: Source, wanted: Collection[int], *, skipped: Skipped, where: str = ""
-    ) -> Iterator[Picture]:
+    def pictures(self, source: Source, wanted: Collection[int], skipped: Skipped, where: str = "") -> Iterator[Picture]:
         """The pictures of the rows `wanted`; one that cannot be used is `skipped`, as a row of `where`."""
         for number, row in self.rows(source):
             if number in wanted:
@@ -195,10 +180,9 @@ class PixelTable:
         if len(values) != SIDE * SIDE:
             raise BadPicture(f"{counted(len(values), 'pixel')}, expected {SIDE * SIDE:,}")
         try:
-            pixels = bytes(map(int, values))
+            image = encode(Image.frombytes("L", (SIDE, SIDE), bytes(map(int, values))))
         except ValueError:
             raise BadPicture("a pixel is no whole number from 0 to 255") from None
-        image = encode(Image.frombytes("L", (SIDE, SIDE), pixels))
         return Picture(number, f"row {number}", image, FER2013_CODES[int(emotion)])
 
 

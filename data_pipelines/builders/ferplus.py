@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -25,7 +26,6 @@ _TABLES = ("fer2013.csv", "icml_face_data.csv")
 _FOLDERS = dict(zip(OFFICIAL, ("FER2013Train", "FER2013Valid", "FER2013Test"), strict=True))
 
 _CHOICES = (*EMOTIONS, "unknown", "nf")  # what people could vote for; NF: not a face
-_VOTERS = 10
 
 _EXPECTED = (
     f"{_VOTES} beside the pictures of FER-2013, which are {', '.join(_TABLES)} or PNG files in folders "
@@ -37,9 +37,7 @@ _PROTOCOLS = {
         "Accuracy on private_test may be compared with published FER+ results for eight classes by majority vote, not "
         "with FER-2013 results, whose labels differ"
     ),
-    "public_test": (
-        "public_test is the validation part of FER+: compare only with published validation results of FER+"
-    ),
+    "public_test": "public_test is the validation part of FER+: compare only with published validation results of FER+",
 }
 
 
@@ -63,9 +61,7 @@ class _Votes:
     name: str
     splits: list[str | None] = dataclasses.field(default_factory=list)  # of every row, None where it cannot be told
     #: Split -> number of a row: its picture, named as in the column "Image name". Only those with a majority.
-    pictures: dict[str, dict[int, Picture]] = dataclasses.field(
-        default_factory=lambda: {split: {} for split in OFFICIAL}
-    )
+    pictures: dict[str, dict[int, Picture]] = dataclasses.field(default_factory=lambda: {s: {} for s in OFFICIAL})
     images: dict[str, int] = dataclasses.field(default_factory=dict)  # every Image name in lower case: its row
     unused: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)  # split: {why: number}
 
@@ -73,7 +69,10 @@ class _Votes:
         """Takes the cells of a row. Raises BadPicture if they cannot be understood, or repeat another row's."""
         usage, image, *texts = row
         split = self.splits[number] = split_of_usage(usage)
-        numbers = [_number(text, choice) for text, choice in zip(texts, _CHOICES, strict=True)]
+        for text, choice in zip(texts, _CHOICES, strict=True):
+            if not re.fullmatch("0?[0-9]|10", text):
+                raise BadPicture(f"{choice} has {quote(text)} votes, expected a whole number from 0 to 10")
+        numbers = [int(text) for text in texts]
         before = self.images.setdefault(image.lower(), number) if image else number
         if before != number:
             raise BadPicture(f"{quote(image)} has its votes in row {before} already")
@@ -111,12 +110,8 @@ class FerPlus(FaceBuilder):
         'ask Kaggle for "FER-2013" or for the ICML 2013 challenge in representation learning'
     )
 
-    def plan(self, source: Source | None) -> Plan:
-        """Reads all votes and finds the pictures; where they are there twice, the CSV with the pixels is taken.
-
-        Raises DataError if one of the two is missing, or the rows of the two tables do not belong together.
-        """
-        assert source is not None
+    def plan(self, source: Source) -> Plan:
+        """Reads all votes and finds the pictures; where they are there twice, the CSV with the pixels is taken."""
         names = source.names()
         found = tables.find(names, (_VOTES,))
         if not found:
@@ -127,8 +122,8 @@ class FerPlus(FaceBuilder):
         for path in pixel_tables:
             table = PixelTable.open(source, path)
             if table and "usage" in table.columns:
-                notes = [f"chose {path}; also there, not used: folders of PNG files"] if any(folders.values()) else []
-                return self._plan_table(source, votes, table, notes)
+                others = ["folders of PNG files"] if any(folders.values()) else []
+                return self._plan_table(source, votes, table, tables.chose(path, *others))
         if not any(folders.values()):
             heads = f" ({', '.join(pixel_tables)}: no columns emotion, pixels and Usage)" if pixel_tables else ""
             raise DataError(f"{source.path}: no pictures beside {_VOTES}{heads}; expected {_EXPECTED}")
@@ -144,9 +139,8 @@ class FerPlus(FaceBuilder):
             except BadPicture as error:
                 self.skipped.add(f"{votes.name} row {number}", str(error))
         if not any(votes.pictures.values()):
-            raise DataError(
-                f"{source.path}: {path} has no row with a majority for an emotion among {len(votes.splits):,}"
-            )
+            total = f"{len(votes.splits):,}"
+            raise DataError(f"{source.path}: {path} has no row with a majority for an emotion among {total}")
         return votes
 
     def _plan_table(self, source: Source, votes: _Votes, table: PixelTable, notes: list[str]) -> Plan:
@@ -158,22 +152,19 @@ class FerPlus(FaceBuilder):
             try:
                 split = table.split_of(row)
             except BadPicture as error:
-                for pictures_of_split in wanted.values():
-                    pictures_of_split.pop(number, None)
+                for part in wanted.values():
+                    part.pop(number, None)
                 self.skipped.add(f"{base(table.path)} row {number}", str(error))
                 continue
             if theirs not in (None, split):
-                raise DataError(
-                    f"{source.path}: row {number} is {split} in {table.path} and {theirs} in {votes.name}: {together}"
-                )
+                both = f"{split} in {table.path} and {theirs} in {votes.name}"
+                raise DataError(f"{source.path}: row {number} is {both}: {together}")
         if number + 1 != len(votes.splits):
-            raise DataError(
-                f"{source.path}: {table.path} has {counted(number + 1, 'row')} and {votes.name} "
-                f"{len(votes.splits):,}: {together}"
-            )
+            both = f"{table.path} has {counted(number + 1, 'row')} and {votes.name} {len(votes.splits):,}"
+            raise DataError(f"{source.path}: {both}: {together}")
 
         def pictures(source: Source, rows: dict[int, Picture]) -> Iterator[Picture]:
-            for found in table.pictures(source, rows, skipped=self.skipped, where=base(table.path)):
+            for found in table.pictures(source, rows, self.skipped, base(table.path)):
                 yield dataclasses.replace(rows[found.order], name=found.name, image=found.image)
 
         splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, pictures)
@@ -186,9 +177,8 @@ class FerPlus(FaceBuilder):
                 if path := files.get(picture.name.lower()):
                     wanted[split][path] = dataclasses.replace(picture, name="/".join(path.split("/")[-2:]))
                 else:
-                    why = f"no {quote(picture.name)} in {_FOLDERS[split]}/"
-                    self.skipped.add(f"{votes.name} row {number}", why)
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, tables.stream)
+                    self.skipped.add(f"{votes.name} row {number}", f"no {quote(picture.name)} in {_FOLDERS[split]}/")
+        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
         strangers = [path for files in folders.values() for file, path in files.items() if file not in votes.images]
         notes = tables.unused(strangers, "picture", f" without a row in {votes.name}")
         return _plan(f"{votes.name} with folders", splits, votes, notes)
@@ -207,18 +197,12 @@ def _why_unused(image: str, winner: int | None) -> str:
     return f"with a majority for {'unknown' if _CHOICES[winner] == 'unknown' else 'not a face'}"
 
 
-def _number(text: str, choice: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= _VOTERS):
-        raise BadPicture(f"{choice} has {quote(text)} votes, expected a whole number from 0 to {_VOTERS}")
-    return int(text)
-
-
 def _find_folders(names: list[str]) -> dict[str, dict[str, str]]:
     """Split -> {file name in lower case: path} of the PNG files in FER2013{Train,Valid,Test}."""
     found: dict[str, dict[str, str]] = {split: {} for split in OFFICIAL}
+    by_folder = {folder.lower(): found[split] for split, folder in _FOLDERS.items()}
     for name in sorted(names, key=lambda name: name.count("/")):
-        folder, _, file = f"/{name}".lower().rpartition("/")
-        for split, known in _FOLDERS.items():
-            if base(folder) == known.lower() and file.endswith(".png"):
-                found[split].setdefault(file, name)
+        folder, _, file = name.lower().rpartition("/")
+        if base(folder) in by_folder and file.endswith(".png"):
+            by_folder[base(folder)].setdefault(file, name)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
+import posixpath
 import re
 from collections.abc import Container
 
@@ -26,8 +27,7 @@ _ORDER = ("train", "validation", "test")
 
 # What is a picture to somebody who looks at its name. Some are of a kind that is not read (GIF, HEIC, AVIF): they count
 # as pictures, so that each is skipped by name instead of vanishing among the other files.
-_READ = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_SUFFIXES = (*_READ, ".gif", ".heic", ".heif", ".avif")
+_SUFFIXES = (*tables.SUFFIXES, ".jfif", ".gif", ".heic", ".heif", ".avif")
 _TABLE_SUFFIXES = (".csv", ".tsv")
 _SEPARATORS = ",\t;"
 
@@ -43,14 +43,6 @@ _EXPECTED = (
 )
 
 
-def protocol(splits: set[str]) -> str:
-    """What results on these splits may be compared with."""
-    text = "Your own data: compare only with results on the same files."
-    if "test" not in splits:
-        text += " There is no test split, so no result on them tells how well new pictures are recognised."
-    return text
-
-
 class Folder(FaceBuilder):
     """Pictures of your own, by class folders `<split>/<class>/` or `<class>/`, or by a table of path, label, split.
 
@@ -61,72 +53,89 @@ class Folder(FaceBuilder):
     CLASSES = EMOTIONS
     WHERE_TO_GET_IT = "these are your own pictures, in folders named after their classes or listed in a CSV"
 
-    def plan(self, source: Source | None) -> Plan:
-        """Recognises a table at the top, or class folders, perhaps inside another folder.
-
-        Raises DataError if there is neither, several tables fit, or a class or split is unknown.
-        """
-        assert source is not None
+    def plan(self, source: Source) -> Plan:
+        """Recognises a table at the top, or class folders, perhaps inside another folder."""
         files = _Files.of(source.names())
         if files.names == [source.path.name] and source.path.name.lower().endswith(_TABLE_SUFFIXES):
-            raise DataError(
-                f"{source.path}: a table without its pictures; give the folder that holds both: "
-                f"--from {source.path.parent}"
-            )
+            way_out = f"give the folder that holds both: --from {source.path.parent}"
+            raise DataError(f"{source.path}: a table without its pictures; {way_out}")
         found, other_tables = _find_tables(source, files)
         if len(found) > 1:
-            raise DataError(
-                f"{source.path}: {len(found)} tables list pictures: {', '.join(table.name for table in found)}; put "
-                "all rows into one with a column split, and move the others away"
-            )
+            listing = f"{len(found)} tables list pictures: {', '.join(found)}"
+            way_out = "put all rows into one with a column split, and move the others away"
+            raise DataError(f"{source.path}: {listing}; {way_out}")
         if found:
-            return self._plan_table(source, files, found[0])
-        folders = _Folders.of(files)
+            return self._plan_table(source, files, *found.popitem())
         why = "".join(f" ({reason})" for reason in other_tables[:1])
-        if not folders.pictures:
-            raise DataError(f"{source.path}: no pictures with classes recognised{why}; expected {_EXPECTED}")
         try:
-            return self._plan_folders(source, files, folders, other_tables)
+            return self._plan_folders(source, files, other_tables)
         except DataError as error:  # perhaps the table was meant
             raise DataError(f"{error}{why}") from None
 
-    def _plan_folders(self, source: Source, files: _Files, folders: _Folders, notes: list[str]) -> Plan:
+    def _plan_folders(self, source: Source, files: _Files, notes: list[str]) -> Plan:
+        """Class folders outside the split folders are the training split, unless there is one already."""
+        parts = {name: name.split("/") for name in files.pictures()}
+        inside = {name for name, path in parts.items() if len(path) > 2 and path[0].lower() in SPLITS}
+        has_train = any(SPLITS[parts[name][0].lower()] == "train" for name in inside)
         wanted: dict[str, Wanted] = {}
-        for order, (name, split, folder) in enumerate(folders.pictures):
+        aside, kinds, order = [], set(), itertools.count()
+        for name in files.names:
+            first, *rest = parts.get(name, [""])
+            if name in inside:
+                split, folder = SPLITS[first.lower()], rest[0]
+            elif rest and first.lower() not in SPLITS and not has_train:
+                split, folder = "train", first
+            else:
+                aside.append(name)
+                continue
             label = _label(folder, f"{source.path}: class folder {quote(name.rpartition('/')[0])}")
-            wanted.setdefault(split, {})[files.prefix + name] = Picture(order, name, b"", label)
+            wanted.setdefault(split, {})[files.prefix + name] = Picture(next(order), name, b"", label)
+            kinds.add("<split>/<class>" if name in inside else "<class>")
+        if not wanted:
+            raise DataError(f"{source.path}: no pictures with classes recognised; expected {_EXPECTED}")
         why = " (hidden, no picture by name, or outside the class folders)"
-        notes = notes + tables.unused(files.hidden + folders.aside, "file", why)
-        return self._plan(source, folders.layout, wanted, notes, "move about a tenth of each class to test/<class>/")
+        notes = notes + tables.unused(files.hidden + aside, "file", why)
+        layout = f"folders {' and '.join(sorted(kinds, reverse=True))}"
+        return self._plan(source, layout, wanted, notes, "move about a tenth of each class to test/<class>/")
 
-    def _plan_table(self, source: Source, files: _Files, table: _Table) -> Plan:
+    def _plan_table(self, source: Source, files: _Files, table: str, columns: dict[str, int]) -> Plan:
+        """Pictures by a table; where it has no split, the folders tell it, and else it is train."""
         known = {name: files.prefix + name for name in files.names}
         above = ("", files.prefix, f"{source.path.name}/")  # paths may begin above the table
 
         def read(numbered: tuple[int, Row]) -> tuple[str, str, str]:
             number, row = numbered
-            name, text, split = table.entry(row, known, above)
-            where = f"{source.path}: {table.name} row {number}"
-            return name, _label(text, where), _split(split, where)
+            where = f"{source.path}: {table} row {number}"
+            path, text, *told = cells(row, columns)
+            name = _resolve(path, known, above)
+            if "" in (text, *told):
+                raise BadPicture(f"{quote(path)} has no {'split' if text else 'label'}")
+            label = _label(text, where)
+            folder = name.partition("/")[0]
+            split = told[0] if told else folder if folder.lower() in SPLITS else "train"
+            if split.lower() not in SPLITS:
+                raise DataError(f"{where}: unknown split {quote(split)}; known: {', '.join(SPLITS)}")
+            return name, label, SPLITS[split.lower()]
 
-        rows = itertools.islice(tables.read_rows(source, table.path, _SEPARATORS), 1, None)
-        wanted = tables.match(self.skipped, table.name, enumerate(rows), read, known)
+        rows = itertools.islice(tables.read_rows(source, files.prefix + table, _SEPARATORS), 1, None)
+        wanted = tables.match(self.skipped, table, enumerate(rows), read, known)
         listed = {picture.name: picture.label for inside in wanted.values() for picture in inside.values()}
-        notes = tables.relabelled(table.name, ((_folder_label(name), label) for name, label in listed.items()))
-        left = [name for name in files.pictures() if name not in listed]
-        notes += tables.unused(left, "picture", f" without a usable row in {table.name}")
-        if "split" not in table.columns:
-            notes.append(f"{table.name} has no column split: folders train/, val/ and test/ tell the split, if any")
-        way = f"write test into the column split of {table.name} for about a tenth of each class"
-        return self._plan(source, f"table {table.name}", wanted, notes, way)
+        labels = ((_folder_label(name), label) for name, label in listed.items())
+        notes = tables.beside(table, labels, [name for name in files.pictures() if name not in listed])
+        if "split" not in columns:
+            notes.append(f"{table} has no column split: folders train/, val/ and test/ tell the split, if any")
+        way = f"write test into the column split of {table} for about a tenth of each class"
+        return self._plan(source, f"table {table}", wanted, notes, way)
 
     def _plan(self, source: Source, layout: str, wanted: dict[str, Wanted], notes: list[str], way: str) -> Plan:
-        splits = tables.make_splits(source, self.skipped, wanted, _ORDER, tables.stream)
+        splits = tables.make_splits(source, self.skipped, wanted, _ORDER)
+        protocol = "Your own data: compare only with results on the same files."
         if "test" not in splits:
+            protocol += " There is no test split, so no result on them tells how well new pictures are recognised."
             notes = [*notes, f"there is no test split; to have one, {way}, and prepare again"]
         if "train" in splits and "validation" not in splits:
             notes = [*notes, "there is no validation split; training holds out a part of train"]
-        return Plan(layout, protocol(set(splits)), splits, notes)
+        return Plan(layout, protocol, splits, notes)
 
 
 def _label(text: str, where: str) -> str:
@@ -135,17 +144,9 @@ def _label(text: str, where: str) -> str:
         return label
     known = f"{', '.join(EMOTIONS)}, or a usual spelling of these"
     if re.fullmatch(r"[-+]?\d+(\.\d*)?", text):
-        raise DataError(
-            f"{where}: the label {quote(text)} is a number, and numbers mean different classes in different data "
-            f"sets; write names: {known}"
-        )
+        why = "is a number, and numbers mean different classes in different data sets"
+        raise DataError(f"{where}: the label {quote(text)} {why}; write names: {known}")
     raise DataError(f"{where}: unknown class {quote(text)}; known: {known}")
-
-
-def _split(text: str, where: str) -> str:
-    if text.lower() not in SPLITS:
-        raise DataError(f"{where}: unknown split {quote(text)}; known: {', '.join(SPLITS)}")
-    return SPLITS[text.lower()]
 
 
 def _folder_label(name: str) -> str | None:
@@ -164,67 +165,16 @@ class _Files:
     @classmethod
     def of(cls, names: list[str]) -> _Files:
         """Finds the innermost folder that holds everything and is neither a split's nor a class's."""
-        hidden = [name for name in names if any(part.startswith(".") for part in name.split("/"))]
+        hidden = [name for name in names if "/." in f"/{name}"]
         shown = sorted(set(names).difference(hidden))
-        prefix = ""
-        while True:
-            heads = {name[len(prefix) :].partition("/")[:2] for name in shown}
-            folder, slash = heads.pop() if len(heads) == 1 else ("", "")
-            if not slash or folder.lower() in SPLITS or canonical(folder):
-                return cls(prefix, [name[len(prefix) :] for name in shown], hidden)
-            prefix += f"{folder}/"
+        around = posixpath.commonpath([posixpath.dirname(name) for name in shown] or [""]).split("/")
+        outer = itertools.takewhile(lambda part: part and part.lower() not in SPLITS and not canonical(part), around)
+        prefix = "".join(f"{folder}/" for folder in outer)
+        return cls(prefix, [name.removeprefix(prefix) for name in shown], hidden)
 
     def pictures(self) -> list[str]:
         """The names that end like a picture's."""
         return [name for name in self.names if name.lower().endswith(_SUFFIXES)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Folders:
-    """Pictures at <split>/<class>/ or <class>/, however deep below."""
-
-    layout: str
-    pictures: list[tuple[str, str, str]]  # name, split, class folder
-    aside: list[str]  # other files
-
-    @classmethod
-    def of(cls, files: _Files) -> _Folders:
-        """Class folders outside the split folders are the training split, unless there is one already."""
-        parts = {name: name.split("/") for name in files.pictures()}
-        inside = {name for name, path in parts.items() if len(path) > 2 and path[0].lower() in SPLITS}
-        has_train = any(SPLITS[parts[name][0].lower()] == "train" for name in inside)
-        pictures, aside = [], []
-        for name in files.names:
-            first, *rest = parts.get(name, [""])
-            if name in inside:
-                pictures.append((name, SPLITS[first.lower()], rest[0]))
-            elif rest and first.lower() not in SPLITS and not has_train:
-                pictures.append((name, "train", first))
-            else:
-                aside.append(name)
-        kinds = ["<split>/<class>"] * bool(inside) + ["<class>"] * (len(pictures) > len(inside))
-        return cls(f"folders {' and '.join(kinds)}", pictures, aside)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    """A table of pictures at the top."""
-
-    name: str  # without the folders around everything
-    path: str
-    columns: dict[str, int]  # path, label and perhaps split -> column number
-
-    def entry(self, row: Row, known: Container[str], above: tuple[str, ...]) -> tuple[str, str, str]:
-        """A row's picture (one of `known`), label and split, both as written; train where nothing tells the split.
-
-        Raises BadPicture if the row is damaged or incomplete, or names no picture that is there.
-        """
-        path, label, *split = cells(row, self.columns)
-        name = _resolve(path, known, above)
-        if "" in (label, *split):
-            raise BadPicture(f"{quote(path)} has no {'split' if label else 'label'}")
-        folder = name.partition("/")[0]
-        return name, label, split[0] if split else folder if folder.lower() in SPLITS else "train"
 
 
 def _resolve(path: str, known: Container[str], above: tuple[str, ...]) -> str:
@@ -241,12 +191,12 @@ def _resolve(path: str, known: Container[str], above: tuple[str, ...]) -> str:
     raise BadPicture(f"there is no file {quote(path)}" if path else "no path")
 
 
-def _find_tables(source: Source, files: _Files) -> tuple[list[_Table], list[str]]:
-    """The tables of pictures at the top, and for each other table a line why it is none.
+def _find_tables(source: Source, files: _Files) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """The tables of pictures at the top: {name: `_places`}, and for each other table a line why it is none.
 
     Raises DataError if a table has two columns for the same thing.
     """
-    found, others = [], []
+    found, others = {}, []
     for name in files.names:
         if "/" in name or not name.lower().endswith(_TABLE_SUFFIXES):
             continue
@@ -256,7 +206,7 @@ def _find_tables(source: Source, files: _Files) -> tuple[list[_Table], list[str]
         if missing:
             others.append(f"{name} is no table of pictures: no column for the {' and none for the '.join(missing)}")
         else:
-            found.append(_Table(name, files.prefix + name, places))
+            found[name] = places
     return found, others
 
 

@@ -27,7 +27,6 @@ _EXPECTED = (
     "test/7/, on their own, inside a folder, or in a zip or tar"
 )
 
-
 _PROTOCOL = (
     "Accuracy on test may be compared with published RAF-DB results (basic set, seven classes); choose models on a "
     "part of train"
@@ -49,12 +48,8 @@ class RafDb(FaceBuilder):
         'Kaggle for "RAF-DB"'
     )
 
-    def plan(self, source: Source | None) -> Plan:
-        """Recognises the layout; the authors' list is taken before class folders.
-
-        Raises DataError if nothing is recognised or usable, a column is missing, or a class has an unknown number.
-        """
-        assert source is not None
+    def plan(self, source: Source) -> Plan:
+        """Recognises the layout; the authors' list is taken before class folders."""
         names = source.names()
         if lists := tables.find(names, _LISTS):
             return self._plan_list(source, names, lists)
@@ -65,14 +60,14 @@ class RafDb(FaceBuilder):
     def _plan_list(self, source: Source, names: list[str], lists: list[str]) -> Plan:
         """Pictures by lines such as `train_00001.jpg 5`: all the aligned, or else all the original ones."""
         table = lists[0]
-        root = _root(table)
+        folder = f"/{table}".rpartition("/")[0].removesuffix("/EmoLabel")
+        root = f"{folder}/"[1:]  # of both EmoLabel/ and Image/
         pictures = {kind: _pictures(names, f"{root}Image/{kind}/") for kind in _KINDS}
         kind = max(_KINDS, key=lambda kind: len(pictures[kind]))
         read = functools.partial(_read_line, f"{source.path}: {table}")
         wanted = tables.match(self.skipped, table, tables.read_lines(source, table), read, pictures[kind])
-        notes = [f"chose {table}; also there, not used: {', '.join(lists[1:])}"] if lists[1:] else []
-        left = [other for other in _KINDS if other != kind and pictures[other]]
-        notes += [f"chose {root}Image/{kind}/; also there, not used: {root}Image/{other}/" for other in left]
+        left = [f"{root}Image/{other}/" for other in _KINDS if other != kind and pictures[other]]
+        notes = tables.chose(*lists) + tables.chose(f"{root}Image/{kind}/", *left)
         return self._plan(source, f"official, {kind} pictures", wanted, notes, kind == "aligned")
 
     def _plan_folders(self, source: Source, names: list[str], folders: ClassFolders) -> Plan:
@@ -100,23 +95,15 @@ class RafDb(FaceBuilder):
         found = tables.match(self.skipped, table, rows, read, {tables.base(path): path for path in inside}).get("", {})
         # Names and order stay those of the folders: they are the same with the table and without.
         wanted = {path: dataclasses.replace(inside[path], label=row.label) for path, row in found.items()}
-        notes = tables.relabelled(table, ((inside[path].label, row.label) for path, row in found.items()))
-        left = [path for path in inside if path not in wanted]
-        return wanted, notes + tables.unused(left, "picture", f" without a usable row in {table}")
+        labels = ((inside[path].label, row.label) for path, row in found.items())
+        return wanted, tables.beside(table, labels, [path for path in inside if path not in wanted])
 
     def _plan(
         self, source: Source, layout: str, wanted: dict[str, tables.Wanted], notes: list[str], aligned: bool
     ) -> Plan:
-        splits = tables.make_splits(source, self.skipped, wanted, SPLITS, tables.stream)
-        notes = notes + tables.absent(splits, SPLITS)
+        splits = tables.make_splits(source, self.skipped, wanted, SPLITS)
         protocol = tables.protocol(splits, {"test": _PROTOCOL + ("" if aligned else _NOT_ALIGNED)})
-        return Plan(layout, protocol, splits, notes, aligned)
-
-
-def _root(table: str) -> str:
-    """The folder that has both EmoLabel/ with the list and Image/; empty, or ends with a slash."""
-    folder = f"/{table}".rpartition("/")[0].removesuffix("/EmoLabel")
-    return f"{folder}/"[1:]
+        return Plan(layout, protocol, splits, notes + tables.absent(splits, SPLITS), aligned)
 
 
 def _pictures(names: list[str], folder: str) -> dict[str, str]:

@@ -37,11 +37,8 @@ class SyntheticConfig(tfds.core.BuilderConfig):  # type: ignore[misc]  # TFDS ca
 def _factor_features() -> dict[str, Any]:
     """TFDS features of all factors but the label, which has its own."""
     kinds = {float: np.float32, int: np.int64, str: tfds.features.Text()}
-    return {
-        field.name: kinds[type(field.default)]
-        for field in dataclasses.fields(Factors)
-        if field.name not in ("label", "label_id")
-    }
+    fields = {field.name: kinds[type(field.default)] for field in dataclasses.fields(Factors)}
+    return {name: kind for name, kind in fields.items() if name not in ("label", "label_id")}
 
 
 class SyntheticFaces(FaceBuilder):
@@ -55,17 +52,16 @@ class SyntheticFaces(FaceBuilder):
         SyntheticConfig(name="tiny", size=48, splits={"train": 160, "validation": 64, "test": 64}, first=8000),
     ]
 
-    def plan(self, source: Source | None) -> Plan:
+    def plan(self, source: Source) -> Plan:
         """The splits, of all configurations, are ranges of one stream of faces, so no face is in two of them."""
         del source
         splits = {}
-        start = self.builder_config.first
+        start, size = self.builder_config.first, self.builder_config.size
         for name, examples in self.builder_config.splits.items():
-            indices = range(start, start + examples)
-            splits[name] = Split(examples, functools.partial(_draw_all, indices, self.builder_config.size))
+            splits[name] = Split(examples, functools.partial(_draw_all, range(start, start + examples), size))
             start += examples
         protocol = "Drawn faces: compare only with results on the same configuration of this set, never on photographs."
-        return Plan(f"drawn, {self.builder_config.size}x{self.builder_config.size}", protocol, splits)
+        return Plan(f"drawn, {size}x{size}", protocol, splits)
 
 
 def _draw_all(indices: range, size: int) -> Iterator[Picture]:
@@ -75,19 +71,14 @@ def _draw_all(indices: range, size: int) -> Iterator[Picture]:
         return
     # Processes are spawned, not forked: the caller may hold threads (JAX, Grain), which a fork would freeze.
     spawn = multiprocessing.get_context("spawn")
-    # Ctrl-C is the parent's to answer.
-    with concurrent.futures.ProcessPoolExecutor(mp_context=spawn, initializer=_ignore_interrupts) as pool:
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    with concurrent.futures.ProcessPoolExecutor(None, spawn, signal.signal, ignore) as pool:
         yield from pool.map(draw_one, indices, chunksize=_CHUNK)
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_one(index: int, size: int) -> Picture:
     factors = sample_factors(SEED, index)
     values = factors.as_dict()
-    label = values.pop("label")
-    del values["label_id"]
+    del values["label"], values["label_id"]
     image = encode(Image.fromarray(draw(factors, size)))
-    return Picture(index, f"face {index}", image, str(label), {"factors": values})
+    return Picture(index, f"face {index}", image, factors.label, {"factors": values})

@@ -12,7 +12,7 @@ import functools
 import io
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data_pipelines.builders.base import Picture, Skipped, Split
 from data_pipelines.common.errors import DataError
@@ -28,12 +28,11 @@ Wanted = dict[str, Picture]
 #: A row of a table, or why it cannot be read.
 Row = list[str] | csv.Error
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 12  # column names that a message lists
 _READABLE = 80  # characters of a user's text that a message quotes
 
 _Line = TypeVar("_Line")
-_Pictures = TypeVar("_Pictures", bound=Collection[object])
 
 
 def quote(text: str) -> str:
@@ -48,7 +47,7 @@ def base(path: str) -> str:
 
 def is_picture(name: str) -> bool:
     """Whether a file's name ends like that of a picture; what it truly holds shows when it is decoded."""
-    return name.lower().endswith(_SUFFIXES)
+    return name.lower().endswith(SUFFIXES)
 
 
 def find(names: Iterable[str], bases: Sequence[str]) -> list[str]:
@@ -128,18 +127,14 @@ def cells(row: Row, numbers: Mapping[str, int]) -> list[str]:
 
 
 def match(
-    skipped: Skipped,
-    table: str,
-    rows: Iterable[_Line],
-    read: Callable[[_Line], tuple[str, str, str] | None],
+    skipped: Skipped, table: str, rows: Iterable[_Line], read: Callable[[_Line], tuple[str, str, str] | None],
     files: Mapping[str, str],
-) -> dict[str, Wanted]:
+) -> dict[str, Wanted]:  # fmt: skip
     """The pictures that a table's rows name, by split. Rows are counted from 0, without the header.
 
     Args:
         skipped: takes every row that cannot be used; the table, once, where that is all of them.
-        table: name of the table, for people.
-        rows: what the table has after its header.
+        rows: what the table, called `table` for people, has after its header.
         read: a row's (name of the picture, label, split), or None for a row to leave out; raises BadPicture.
         files: name of a picture as the table has it -> its path. A name that is no key of it names no picture, so
             no row can reach a file outside the source.
@@ -181,24 +176,18 @@ def stream(source: Source, wanted: Wanted) -> Iterator[Picture]:
 
 
 def make_splits(
-    source: Source,
-    skipped: Skipped,
-    wanted: Mapping[str, _Pictures],
-    order: Sequence[str],
-    pictures: Callable[[Source, _Pictures], Iterator[Picture]],
-) -> dict[str, Split]:
-    """The splits that have a picture, in `order`. Raises DataError, with the first thing skipped, if none has."""
-    splits = {
-        split: Split(len(wanted[split]), functools.partial(pictures, source, wanted[split]))
-        for split in order
-        if wanted.get(split)
-    }
-    if not splits:
-        raise DataError(
-            f"{source.path}: no usable picture{first_of(skipped.entries)}; put it right, or give what has both labels "
-            "and pictures"
-        )
-    return splits
+    source: Source, skipped: Skipped, wanted: Mapping[str, Any], order: Sequence[str],
+    pictures: Callable[[Source, Any], Iterator[Picture]] = stream,
+) -> dict[str, Split]:  # fmt: skip
+    """The splits that have a picture, in `order`; `pictures` reads those of `wanted[split]`.
+
+    Raises DataError, with the first thing skipped, if none has a picture.
+    """
+    found = {split: wanted[split] for split in order if wanted.get(split)}
+    if not found:
+        way_out = "put it right, or give what has both labels and pictures"
+        raise DataError(f"{source.path}: no usable picture{first_of(skipped.entries)}; {way_out}")
+    return {split: Split(len(part), functools.partial(pictures, source, part)) for split, part in found.items()}
 
 
 def protocol(splits: Collection[str], sentences: Mapping[str, str]) -> str:
@@ -208,6 +197,11 @@ def protocol(splits: Collection[str], sentences: Mapping[str, str]) -> str:
             rest = "; choose models on public_test" if split == "private_test" and "public_test" in splits else ""
             return f"{sentence}{rest}."
     return "There are only training pictures: no result on them may be compared with published ones."
+
+
+def chose(taken: str, *others: str) -> list[str]:
+    """A note on what lies beside what was taken."""
+    return [f"chose {taken}; also there, not used: {', '.join(others)}"] if others else []
 
 
 def absent(splits: Collection[str], official: Sequence[str]) -> list[str]:
@@ -221,12 +215,14 @@ def unused(names: Sequence[str], noun: str, why: str = "") -> list[str]:
     return [f"not used: {counted(len(names), noun)}{why}, for example {names[0]}"] if names else []
 
 
-def relabelled(table: str, labels: Iterable[tuple[str | None, str]]) -> list[str]:
-    """A note on the pictures whose folder means another class than their row; from all (folder's or None, row's)."""
-    different = sum(folder not in (None, row) for folder, row in labels)
-    if not different:
-        return []
-    return [f"{counted(different, 'picture')} with another class in {table} than by the folder: {table} counts"]
+def beside(table: str, labels: Iterable[tuple[str | None, str]], left: Sequence[str]) -> list[str]:
+    """Notes on the pictures whose folder means another class than their row, and on those `left` without a row.
+
+    labels: for each picture with a row the class that its folder means, if any, and that of the row.
+    """
+    number = sum(folder not in (None, row) for folder, row in labels)
+    note = f"{counted(number, 'picture')} with another class in {table} than by the folder: {table} counts"
+    return [note] * bool(number) + unused(left, "picture", f" without a usable row in {table}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,10 +239,7 @@ class ClassFolders:
     ) -> ClassFolders | None:
         """Those of the root with the most files in known classes; None if there are no such paths.
 
-        Args:
-            names: files of the source, sorted.
-            splits: names of split folders, in lower case.
-            label_of: class folder -> label, None for an unknown one.
+        `splits` are names of split folders in lower case, `label_of` gives a class folder's label or None.
         """
         roots: dict[str, list[str]] = {}
         votes: Counter[str] = Counter()
@@ -263,20 +256,13 @@ class ClassFolders:
     def labelled(
         self, split_of: Callable[[str], str | None], label_of: Callable[[str], str | None], known: str, where: str
     ) -> dict[str, Wanted]:
-        """The pictures by split.
+        """The pictures by split; `split_of` gives a file's split, or None to leave it out; `label_of` as in `find`.
 
-        Args:
-            split_of: file -> split, None for one to leave out.
-            label_of: class folder -> label, None for an unknown one.
-            known: the class folders there may be, in words.
-            where: the source, for messages.
-
-        Raises DataError that names the first unknown class folder.
+        Raises DataError, which begins with `where`, names the first unknown class folder and says what is `known`.
         """
         wanted: dict[str, Wanted] = {}
         for order, name in enumerate(self.files):
-            folder = name.split("/")[1]
-            label = label_of(folder)
+            label = label_of(name.split("/")[1])
             if label is None:
                 path = quote(self.root + name.rpartition("/")[0])
                 raise DataError(f"{where}: unknown class folder {path}; known: {known}")

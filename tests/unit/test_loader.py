@@ -82,8 +82,11 @@ def test_evaluation_covers_every_example_once_and_masks_the_rest(split, hosts, s
 
 def test_labels_are_mapped_by_name(data_dir, split):
     mapped = splits.open_split(NAME, "train", SEVEN[::-1], data_dir=str(data_dir))
-    theirs = {int(e["index"]): EMOTIONS[e["label"]] for e in (split[i] for i in range(len(split)))}
-    ours = {int(e["index"]): SEVEN[::-1][e["label"]] for e in (mapped[i] for i in range(len(mapped)))}
+    theirs, ours = (
+        dict(zip(batch["index"].tolist(), (part.classes[label] for label in batch["label"]), strict=True))
+        for part in (split, mapped)
+        for batch in [part.load(np.arange(len(part)))]
+    )
     assert ours == {number: name for number, name in theirs.items() if name != "contempt"}
     assert len(ours) < len(theirs)
 

@@ -203,9 +203,9 @@ def test_source_that_does_not_exist(tmp_path: Path, data: str) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("fer2103", "did you mean 'fer2013'"),
-        ("FER2013", "did you mean 'fer2013'"),
-        ("synthetic", "did you mean 'synthetic_faces'"),
+        ("fer2103", r"did you mean fer2013\?"),
+        ("FER2013", r"did you mean fer2013\?"),
+        ("synthetic", r"did you mean synthetic_faces\?"),
         ("imagenet", "known: fer2013"),
         ("synthetic_faces/huge", "known: synthetic_faces/48px, synthetic_faces/tiny"),
         ("fer2013/tiny", "known: fer2013"),
