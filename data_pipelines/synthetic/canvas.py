@@ -134,7 +134,9 @@ class Canvas:
 
     def polygon(self, points: np.ndarray, colour: Colour, lit: bool = False) -> None:
         """Fills a polygon (n, 2); `lit` for the outermost shapes, which tell the subject from the background."""
-        self._pen.polygon((points - self._origin).ravel().tolist(), fill=colour)
+        if self._clipped:
+            points = points - self._origin
+        self._pen.polygon(points.ravel().tolist(), fill=colour)
         if lit:
             self._lit_pen.polygon((points * 0.5).ravel().tolist(), fill=255)
 
@@ -159,7 +161,7 @@ class Canvas:
         mask = Image.new("L", self._clipped.size, 0)
         ImageDraw.Draw(mask).polygon((region - self._origin).ravel().tolist(), fill=255)
         self.image.paste(self._clipped, (int(self._origin[0]), int(self._origin[1])), mask)
-        self._pen, self._origin = ImageDraw.Draw(self.image), np.zeros(2)
+        self._pen, self._clipped = ImageDraw.Draw(self.image), None
 
     def lay_tones(self, region: np.ndarray, layers: tuple[tuple[str, Colour, float], ...]) -> None:
         """Lays colours through the soft layers, inside the polygon `region` (n, 2) only.

@@ -35,8 +35,7 @@ class Sketch:
     def _add(
         self, paint: Callable[..., None], points: np.ndarray, lift: Coordinate, *order: Any, widths: Coordinate = 0.0
     ) -> None:
-        lifts, widths = (np.broadcast_to(values, len(points)) for values in (lift, widths))
-        self._shapes.append((points, lifts, widths))
+        self._shapes.append((points, np.full(len(points), lift), np.full(len(points), widths)))
         self._painters.append(lambda canvas, shape: paint(canvas, shape, *order))
 
     def polygon(self, points: np.ndarray, colour: Colour, lift: Coordinate = 0.0) -> None:
@@ -72,7 +71,7 @@ class Sketch:
         one_side, other_side = points + normal, points - normal
         for paint, length, end in zip(self._painters, lengths, ends.tolist(), strict=True):
             part = slice(end - length, end)
-            is_stroke = widths[part].any()
+            is_stroke = widths[end - 1] > 0
             paint(canvas, np.concatenate((one_side[part], other_side[part][::-1])) if is_stroke else points[part])
 
 
