@@ -159,14 +159,11 @@ def audit(what: str, *, data_dir: str | None = None) -> dict[str, Any]:
 
 def describe(report: dict[str, Any]) -> str:
     """A report of `audit` for people: tables of splits, every finding with a few names, and how to see more."""
-    return "\n".join([*_head(report), *_splits(report), *_found(report), _WAY_OUT])
-
-
-def _head(report: dict[str, Any]) -> list[str]:
     path = "" if report["kind"] == "prepared" else f", read as {report['data_set']}"
     protocol = [report["protocol"]] if report["protocol"] else []
     notes = [f"note: {shown(note, LONG)}" for note in report["notes"]]
-    return [f"{shown(report['what'])}{path} (layout: {shown(report['layout'])})", *protocol, *notes]
+    head = f"{shown(report['what'])}{path} (layout: {shown(report['layout'])})"
+    return "\n".join([head, *protocol, *notes, *_splits(report), *_found(report), _WAY_OUT])
 
 
 def _splits(report: dict[str, Any]) -> list[str]:
@@ -254,9 +251,10 @@ def _scan(opened: Opened) -> findings.Scan:
                     continue
                 orders.append(picture.order)
                 names.append(picture.name)
-                row = (number, opened.classes.index(picture.label), *result.row)
+                fields, added = result
+                row = (number, opened.classes.index(picture.label), *fields)
                 rows += np.array(row, findings.ROW).tobytes()
-                sums[number] += result.sums
+                sums[number] += added
     table = np.frombuffer(rows, findings.ROW)
     by_order = np.lexsort((np.array(orders), table["split"]))  # an archive gives its pictures in an order of its own
     if (by_order != np.arange(len(table))).any():
@@ -264,7 +262,7 @@ def _scan(opened: Opened) -> findings.Scan:
     return findings.Scan(tuple(opened.splits), opened.classes, table, names, sums)
 
 
-def _measure(picture: Picture) -> findings.Measured | BadPicture:
+def _measure(picture: Picture) -> tuple[tuple[Any, ...], np.ndarray] | BadPicture:
     try:
         return findings.measure(picture.image)
     except BadPicture as error:

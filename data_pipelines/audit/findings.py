@@ -43,7 +43,7 @@ class Scan:
     classes: tuple[str, ...]
     rows: np.ndarray  # (N,) ROW
     names: list[str]
-    sums: list[np.ndarray]  # of each split: `Measured.sums` added up
+    sums: list[np.ndarray]  # of each split: what `measure` returns, added up
 
     def member(self, number: int) -> dict[str, Any]:
         """A picture as a report names it."""
@@ -51,16 +51,12 @@ class Scan:
         return {"split": self.splits[row["split"]], "label": self.classes[row["label"]], "name": self.names[number]}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One picture."""
+def measure(data: bytes) -> tuple[tuple[Any, ...], np.ndarray]:
+    """Decodes a picture and keeps what the findings need. Raises BadPicture.
 
-    row: tuple[Any, ...]  # the fields of ROW from height on
-    sums: np.ndarray  # (3, 3) int64, of each channel: number of pixels, their sum, the sum of their squares
-
-
-def measure(data: bytes) -> Measured:
-    """Decodes a picture and keeps what the findings need. Raises BadPicture."""
+    Returns the fields of ROW from height on; and (3, 3) int64, of each channel: number of pixels, their sum, the sum of
+    their squares.
+    """
     image = pictures.decode(data)
     counts = np.array(image.histogram(), np.int64).reshape(-1, 256)  # of each channel: pixels of each level
     kind = _GREY if len(counts) == 1 else _COLOUR
@@ -68,20 +64,17 @@ def measure(data: bytes) -> Measured:
         image, counts, kind = image.getchannel(0), counts[:1], _COLOURLESS
     number = image.width * image.height
     sums = counts @ _POWERS
-    deviation = max(_deviation(number, total, squares) for total, squares in sums.tolist())
-    small = hashing.reduced(image)
-    digest = hashlib.blake2b(f"{image.size} {image.mode}".encode(), digest_size=_DIGEST)
-    digest.update(image.tobytes())
-    file = hashlib.blake2b(data, digest_size=_DIGEST)
-    row = (image.height, image.width, kind, deviation, _numbers(file.digest()), _numbers(digest.digest()), small)
-    return Measured(row, np.insert(np.broadcast_to(sums, (3, 2)), 0, number, axis=1))
+    deviation = max(_deviation(number, *channel) for channel in sums.tolist())
+    file, content = _digest(data), _digest(f"{image.size} {image.mode}".encode(), image.tobytes())
+    row = (image.height, image.width, kind, deviation, file, content, hashing.reduced(image))
+    return row, np.insert(np.broadcast_to(sums, (3, 2)), 0, number, axis=1)
 
 
 def _without_colour(image: Image.Image, counts: np.ndarray) -> bool:
-    if not (counts == counts[0]).all():
+    if (counts != counts[0]).any():
         return False
     pixels = np.asarray(image)
-    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
+    return bool((pixels[..., 1:] == pixels[..., :1]).all())
 
 
 def _deviation(number: int, total: int, squares: int) -> float:
@@ -89,8 +82,11 @@ def _deviation(number: int, total: int, squares: int) -> float:
     return math.sqrt(number * squares - total * total) / number
 
 
-def _numbers(digest: bytes) -> np.ndarray:
-    return np.frombuffer(digest, np.uint64)
+def _digest(*parts: bytes) -> np.ndarray:
+    found = hashlib.blake2b(digest_size=_DIGEST)
+    for part in parts:
+        found.update(part)
+    return np.frombuffer(found.digest(), np.uint64)
 
 
 def statistics(scan: Scan, splits: tuple[str, ...]) -> dict[str, Any]:
@@ -118,11 +114,10 @@ def statistics(scan: Scan, splits: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _mean_and_deviation(sums: list[int]) -> dict[str, float | None]:
-    number, total, squares = sums
+    number, total, _ = sums
     if not number:
         return {"mean": None, "deviation": None}
-    deviation = _deviation(number, total, squares) / 255
-    return {"mean": round(total / number / 255, 6), "deviation": round(deviation, 6)}
+    return {"mean": round(total / number / 255, 6), "deviation": round(_deviation(*sums) / 255, 6)}
 
 
 def duplicates(scan: Scan) -> dict[str, Any]:
@@ -192,19 +187,16 @@ def _summary(scan: Scan, group: np.ndarray, content: np.ndarray) -> dict[str, An
 
 def _group(scan: Scan, members: np.ndarray) -> dict[str, Any]:
     """A group as a report lists it: one picture of each split and label first, so that differences are seen at once."""
-    before: Counter[tuple[int, int]] = Counter()
-    turns = []
-    for number in members.tolist():
-        kind = (int(scan.rows["split"][number]), int(scan.rows["label"][number]))
+    splits, labels = scan.rows["split"][members].tolist(), scan.rows["label"][members].tolist()
+    turns, before = [], Counter[tuple[int, int]]()
+    for number, kind in zip(members.tolist(), zip(splits, labels, strict=True), strict=True):
         turns.append((before[kind], number))
         before[kind] += 1
-    named = [scan.member(number) for _, number in sorted(turns)[:MEMBERS]]
-    splits, labels = (np.bincount(scan.rows[key][members]) for key in ("split", "label"))
     return {
         "size": len(members),
-        "splits": {scan.splits[place]: int(splits[place]) for place in np.flatnonzero(splits)},
-        "labels": {scan.classes[place]: int(labels[place]) for place in np.flatnonzero(labels)},
-        "pictures": named,
+        "splits": {scan.splits[place]: number for place, number in sorted(Counter(splits).items())},
+        "labels": {scan.classes[place]: number for place, number in sorted(Counter(labels).items())},
+        "pictures": [scan.member(number) for _, number in sorted(turns)[:MEMBERS]],
     }
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm.auto import tqdm
 
 from data_pipelines import hashing, pictures
 from data_pipelines.audit import audit
@@ -23,13 +22,14 @@ from data_pipelines.common import pages
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import replacing
 from data_pipelines.common.pages import Cell, Grid
-from data_pipelines.common.text import counted
+from data_pipelines.common.text import counted, progress
 
 GROUPS = 12  # of each kind of group, so that the page stays at a few MB
 IN_GROUP = 6
 SINGLES = 24  # of each finding in single pictures
 _SIDE = 96  # pixels of the pictures on the page
 
+_MOMENTS = (("mean", "mean"), ("standard deviation", "deviation"))
 _Key = tuple[str, str]  # split and name of a picture
 #: (in several splits, with several labels) -> heading.
 _PARTS = {
@@ -50,21 +50,32 @@ def write(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
         raise DataError(f"{where}: is no file; give --html the name of a file")
     try:
         with replacing(where) as part, part.open("w", encoding="ascii", newline="\n") as stream:
-            stream.write(_page(report, _thumbnails(report)))
+            stream.write(_page(report))
     except OSError as error:
         raise DataError(f"{where}: cannot be written ({error.strerror or error}); give --html another place") from error
 
 
-def _examples(report: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any]], int]]:
-    """(finding, heading, examples to show, number of all such) of everything that was found."""
-    for key in audit.DUPLICATES:
-        for part, heading in _PARTS.items():
-            groups = [one for one in report[key]["listed"] if part == (len(one["splits"]) > 1, len(one["labels"]) > 1)]
+def _sections(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the page says of each finding that there is: in each part a heading, examples, and how many there are."""
+    for key, (title, relation) in audit.DUPLICATES.items():
+        kind, parts = report[key], []
+        for several, heading in _PARTS.items():
+            groups = [one for one in kind["listed"] if several == (len(one["splits"]) > 1, len(one["labels"]) > 1)]
             if groups:
-                yield key, heading, _spread(groups, GROUPS), len(groups)
-    for key in audit.SINGLES:
-        if report[key]["total"]:
-            yield key, "", _spread(report[key]["listed"], SINGLES), report[key]["total"]
+                parts.append({"heading": heading, "examples": _spread(groups, GROUPS), "total": len(groups)})
+        if parts:
+            yield {
+                "key": key,
+                "title": title.capitalize(),
+                "total": kind["pictures"],
+                "leaks": audit.leaks(kind, relation),
+                "parts": parts,
+            }
+    for key, title in audit.SINGLES.items():
+        total = report[key]["total"]
+        if total:
+            part = {"heading": "", "examples": _spread(report[key]["listed"], SINGLES), "total": total}
+            yield {"key": key, "title": title.capitalize(), "total": total, "leaks": [], "parts": [part]}
 
 
 def _spread(items: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
@@ -73,27 +84,28 @@ def _spread(items: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
     return [items[place * len(items) // number] for place in range(number)]
 
 
-def _thumbnails(report: dict[str, Any]) -> dict[_Key, str]:
+def _thumbnails(report: dict[str, Any], sections: list[dict[str, Any]]) -> dict[_Key, str]:
     """The examples' pictures as data: URIs, from a second look at the data set, which ends as soon as it has them."""
     waiting: dict[str, set[str]] = {split: set() for split in report["splits"]}
-    for key, _, examples, _ in _examples(report):
-        for example in examples if key != "unusable" else []:
-            for one in example["pictures"][:IN_GROUP] if key in audit.DUPLICATES else [example]:
-                waiting[one["split"]].add(one["name"])
+    parts = (part for section in sections if section["key"] != "unusable" for part in section["parts"])
+    for example in itertools.chain.from_iterable(part["examples"] for part in parts):
+        for one in example["pictures"][:IN_GROUP] if "pictures" in example else [example]:
+            waiting[one["split"]].add(one["name"])
     opened = audit.open_pictures(report["what"], report["data_dir"])
     found: dict[_Key, str] = {}
     for split, total in opened.splits.items():
         names = waiting.get(split)
         if not names:
             continue
-        stream = opened.stream(split)
-        for picture in tqdm(stream, f"page {split}", total, unit=" pictures", file=sys.stderr, disable=None):
-            if picture.name in names:
-                with contextlib.suppress(pictures.BadPicture):  # it has changed since
-                    found[split, picture.name] = _thumbnail(picture.image)
-                names.remove(picture.name)
-                if not names:
-                    break
+        with progress(f"page {split}", total) as bar:
+            for picture in opened.stream(split):
+                bar.update()
+                if picture.name in names:
+                    with contextlib.suppress(pictures.BadPicture):  # it has changed since
+                        found[split, picture.name] = _thumbnail(picture.image)
+                    names.remove(picture.name)
+                    if not names:
+                        break
     return found
 
 
@@ -105,42 +117,38 @@ def _thumbnail(data: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _page(report: dict[str, Any], thumbnails: dict[_Key, str]) -> str:
+def _page(report: dict[str, Any]) -> str:
+    sections = list(_sections(report))
     templates = pages.environment(Path(__file__).parent / "templates")
     templates.filters |= {"detail": audit.detail, "counted": counted}
     return pages.render(
         templates.get_template("audit.html.j2"),
         title=f"Audit of {report['what']}",
         report=report,
-        found=_found(report),
+        found=_found(report, sections),
         classes=_classes(report),
         pixels=_pixels(report),
         sizes=audit.sizes(report),
-        sections=list(_sections(report)),
-        thumbnails=thumbnails,
+        sections=sections,
+        thumbnails=_thumbnails(report, sections),
         in_group=IN_GROUP,
         side=hashing.SIDE,
     )
 
 
-def _title(key: str) -> str:
-    words = audit.DUPLICATES[key][0] if key in audit.DUPLICATES else audit.SINGLES[key]
-    return words.capitalize()
-
-
-def _count(report: dict[str, Any], key: str) -> int:
-    return report[key]["pictures" if key in audit.DUPLICATES else "total"]
-
-
-def _found(report: dict[str, Any]) -> Grid:
+def _found(report: dict[str, Any], sections: list[dict[str, Any]]) -> Grid:
+    """Every finding, with a link to its section where there is one."""
+    linked = {section["key"] for section in sections}
     rows = []
-    for key in (*audit.DUPLICATES, *audit.SINGLES):
-        kind, count = report[key], _count(report, key)
-        groups = [None] * 3
+    for key, title in ({key: title for key, (title, _) in audit.DUPLICATES.items()} | audit.SINGLES).items():
+        kind = report[key]
+        counts = [kind["total"], None, None, None]
         if key in audit.DUPLICATES:
-            groups = [kind["total"], kind["conflicting"], sum(leak["pictures"] for leak in kind["leaks"])]
-        name = Cell({"id": key, "name": _title(key)}, "link") if count else Cell(_title(key))
-        rows.append([name, *(Cell(value, "count") for value in (count, *groups))])
+            leaks = sum(leak["pictures"] for leak in kind["leaks"])
+            counts = [kind["pictures"], kind["total"], kind["conflicting"], leaks]
+        name = title.capitalize()
+        head = Cell({"id": key, "name": name}, "link") if key in linked else Cell(name)
+        rows.append([head, *(Cell(count, "count") for count in counts)])
     return Grid(["finding", "pictures", "groups", "labels differ", "across splits"], rows)
 
 
@@ -162,29 +170,14 @@ def _classes(report: dict[str, Any]) -> Grid:
 def _pixels(report: dict[str, Any]) -> Grid:
     parts = {**report["splits"], "all": report["all"]}
     names = ("red", "green", "blue") if len(report["all"]["channels"]) == 3 else ()
-
-    def row(title: str, form: str, value: Callable[[dict[str, Any]], Any]) -> list[Cell]:
-        return [Cell(title), *(Cell(value(part), form) for part in parts.values())]
-
     rows = [
-        row("pictures in grey", "count", lambda part: part["grey"] + part["colour_without_colour"]),
-        row("pictures in colour", "count", lambda part: part["colour"]),
-        row("mean", "pixel", lambda part: part["mean"]),
-        row("standard deviation", "pixel", lambda part: part["deviation"]),
+        ("pictures in grey", "count", [part["grey"] + part["colour_without_colour"] for part in parts.values()]),
+        ("pictures in colour", "count", [part["colour"] for part in parts.values()]),
     ]
+    rows += [(title, "pixel", [part[key] for part in parts.values()]) for title, key in _MOMENTS]
     for place, name in enumerate(names):
-        for title, key in (("mean", "mean"), ("standard deviation", "deviation")):
-            # A split without colour has one channel, which stands for three.
-            channels = [part["channels"][min(place, len(part["channels"]) - 1)] for part in parts.values()]
-            rows.append([Cell(f"{title}, {name}"), *(Cell(channel[key], "pixel") for channel in channels)])
-    return Grid(["pixels, 0 to 1", *parts], rows)
-
-
-def _sections(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Of each finding that there is: what the page says of it."""
-    for key in (*audit.DUPLICATES, *audit.SINGLES):
-        found = [example for example in _examples(report) if example[0] == key]
-        parts = [{"heading": heading, "examples": examples, "total": total} for _, heading, examples, total in found]
-        leaks = audit.leaks(report[key], audit.DUPLICATES[key][1]) if key in audit.DUPLICATES else []
-        if parts:
-            yield {"key": key, "title": _title(key), "total": _count(report, key), "leaks": leaks, "parts": parts}
+        # A split without colour has one channel, which stands for three.
+        channels = [part["channels"][min(place, len(part["channels"]) - 1)] for part in parts.values()]
+        rows += [(f"{title}, {name}", "pixel", [channel[key] for channel in channels]) for title, key in _MOMENTS]
+    cells = [[Cell(title), *(Cell(value, form) for value in values)] for title, form, values in rows]
+    return Grid(["pixels, 0 to 1", *parts], cells)

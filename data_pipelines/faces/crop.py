@@ -42,8 +42,7 @@ class FaceCrop:
         Raises UsageError where the detector cannot be made.
         """
         self._detector = detectors.create(detector, model)
-        self._align = align
-        self._side = side
+        self._align, self._side = align, side
         #: Everything that decides what is cut out, in one line.
         self.text = f"{detector}, {'eyes level' if align else 'published margins'}, {side} px"
 
@@ -52,8 +51,7 @@ class FaceCrop:
         found = self._detector.detect(rgb)
         if not found:
             return None
-        height, width, _ = rgb.shape
-        face = best(found, width, height)
+        face = best(found, rgb.shape[1], rgb.shape[0])
         return (align if self._align else crop)(rgb, face, self._side)
 
 
@@ -136,18 +134,16 @@ def align(rgb: np.ndarray, face: Face, side: int) -> np.ndarray:
         *(step.real * across, -step.imag * across, origin.real * across),
         *(step.imag * down, step.real * down, origin.imag * down),
     )
-    turned = picture.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(turned)
+    return np.asarray(picture.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
 def _region(origin: complex, step: complex, side: int, width: int, height: int) -> tuple[int, int, int, int] | None:
     """The upright part of the picture that holds all of the result, and what smoothing needs around it."""
-    corners = [origin + step * complex(x, y) for x in (0, side) for y in (0, side)]
+    corners = origin + step * np.array((0, side, side * 1j, side * (1 + 1j)))
     around = 2 * max(abs(step), 1.0)
-    left = max(int(min(corner.real for corner in corners) - around), 0)
-    top = max(int(min(corner.imag for corner in corners) - around), 0)
-    right = min(int(max(corner.real for corner in corners) + around) + 1, width)
-    bottom = min(int(max(corner.imag for corner in corners) + around) + 1, height)
+    left, top = (max(int(part.min() - around), 0) for part in (corners.real, corners.imag))
+    right = min(int(corners.real.max() + around) + 1, width)
+    bottom = min(int(corners.imag.max() + around) + 1, height)
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
@@ -163,20 +159,9 @@ def best(faces: Sequence[Face], width: int, height: int) -> Face:
         width: of the picture, pixels.
         height: of the picture, pixels.
     """
-    weights = [_area_inside(face, width, height) * face.score for face in faces]
-    enough = AS_GOOD * max(weights)
-    candidates = [face for face, weight in zip(faces, weights, strict=True) if weight >= enough]
-    return min(candidates, key=lambda face: _distance(face, width, height))
-
-
-def _area_inside(face: Face, width: int, height: int) -> float:
-    x, y, box_width, box_height = face.box
-    across = min(x + box_width, width) - max(x, 0)
-    down = min(y + box_height, height) - max(y, 0)
-    return max(across, 0) * max(down, 0)
-
-
-def _distance(face: Face, width: int, height: int) -> float:
-    """From the middle of the face to the middle of the picture, pixels."""
-    x, y, box_width, box_height = face.box
-    return abs(complex(x + box_width / 2 - width / 2, y + box_height / 2 - height / 2))
+    x, y, widths, heights = np.array([face.box for face in faces]).T
+    across = np.minimum(x + widths, width) - np.maximum(x, 0)
+    down = np.minimum(y + heights, height) - np.maximum(y, 0)
+    weights = np.maximum(across, 0) * np.maximum(down, 0) * [face.score for face in faces]
+    distances = np.hypot(x + widths / 2 - width / 2, y + heights / 2 - height / 2)
+    return faces[int(np.where(weights >= AS_GOOD * weights.max(), distances, np.inf).argmin())]

@@ -5,8 +5,7 @@ facial action units as in EMFACS; identity, skin tone, pose, light and occlusion
 network can be trained in minutes without any data set, and its robustness measured along each factor.
 """
 
-from data_pipelines.synthetic.action_units import EMFACS, EMOTIONS
 from data_pipelines.synthetic.drawing import draw
-from data_pipelines.synthetic.factors import Factors, sample_factors
+from data_pipelines.synthetic.factors import EMFACS, EMOTIONS, Factors, sample_factors
 
 __all__ = ["EMFACS", "EMOTIONS", "Factors", "draw", "sample_factors"]

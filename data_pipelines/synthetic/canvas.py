@@ -1,12 +1,20 @@
-"""A supersampled painter, and the curves that it fills: splines, ellipses, tapered strokes."""
+"""Colours, the curves that are filled (splines, ellipses, tapered strokes), and a supersampled painter.
+
+Source of the ten skin tones: the Monk Skin Tone Scale, Ellis Monk, 2022, https://skintone.google (published values).
+"""
 
 import functools
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from data_pipelines.synthetic.factors import Factors
+
 Colour = tuple[int, int, int]
 TONES = ("blush", "shadow", "light")
+MONK_TONES = (
+    "#f6ede4", "#f3e7db", "#f7ead0", "#eadaba", "#d7bd96", "#a07e56", "#825c43", "#604134", "#3a312a", "#292420",
+)  # fmt: skip
 
 
 def parse_colour(text: str) -> Colour:
@@ -27,6 +35,31 @@ def scale_colour(colour: Colour, gain: float) -> Colour:
     return r, g, b
 
 
+class Palette:
+    """RGB colours of one face in flat light; `fold` is for creases, `line` for what is nearly black on any skin."""
+
+    def __init__(self, factors: Factors):
+        darkness = (factors.skin_tone - 1) / 9
+        # A camera exposes for the face: the darkest tones are lifted and the lightest held back, or neither would show
+        # its relief in eight bits. The order of the tones stays.
+        skin = scale_colour(parse_colour(MONK_TONES[factors.skin_tone - 1]), 0.91 + 0.9 * darkness**4)
+        # The published swatches are flat; blood under the skin warms a face that is seen in light.
+        self.skin = skin = mix(skin, (214, 134, 84), 0.14)
+        self.shade = mix(scale_colour(skin, 0.56), (92, 38, 24), 0.22 * (1 - darkness))
+        self.light = mix(skin, (255, 244, 232), 0.55 - 0.28 * darkness)
+        self.fold = mix(scale_colour(skin, 0.48), (70, 26, 18), 0.3 * (1 - darkness))
+        self.line = mix(scale_colour(skin, 0.22), (16, 9, 8), 0.6)
+        self.blush = mix(skin, (222, 84, 74), 0.5)
+        self.lip_lower = mix(scale_colour(skin, 0.94 + 0.4 * darkness), (178, 62, 66), 0.42 - 0.1 * darkness)
+        self.lip_upper = scale_colour(self.lip_lower, 0.8)
+        self.lip_light = mix(self.lip_lower, (255, 236, 228), 0.38)
+        self.hair = parse_colour(factors.hair_colour)
+        self.brow = mix(mix(self.hair, (20, 14, 10), 0.55), self.line, 0.35 + 0.4 * darkness)
+        self.hair_light = mix(self.hair, (255, 240, 215), 0.2)
+        self.hair_dark = scale_colour(self.hair, 0.6)
+        self.iris = parse_colour(factors.iris_colour)
+
+
 @functools.cache
 def _spline_basis(controls: int, samples: int) -> np.ndarray:
     """(samples, controls) weights of a Catmull-Rom spline through `controls` points, end points doubled."""
@@ -35,11 +68,9 @@ def _spline_basis(controls: int, samples: int) -> np.ndarray:
         segment = min(int(position), controls - 2)
         t = position - segment
         weights = (
-            -0.5 * t + t**2 - 0.5 * t**3,
-            1 - 2.5 * t**2 + 1.5 * t**3,
-            0.5 * t + 2 * t**2 - 1.5 * t**3,
-            -0.5 * t**2 + 0.5 * t**3,
-        )
+            -0.5 * t + t**2 - 0.5 * t**3, 1 - 2.5 * t**2 + 1.5 * t**3,
+            0.5 * t + 2 * t**2 - 1.5 * t**3, -0.5 * t**2 + 0.5 * t**3,
+        )  # fmt: skip
         for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
             basis[row, min(max(segment + offset, 0), controls - 1)] += weight
     return basis
@@ -47,7 +78,6 @@ def _spline_basis(controls: int, samples: int) -> np.ndarray:
 
 def spline(controls: np.ndarray, samples: int = 16) -> np.ndarray:
     """A smooth curve through the control points: (controls, d) to (samples, d)."""
-    controls = np.asarray(controls, dtype=np.float64)
     return _spline_basis(len(controls), samples) @ controls
 
 
@@ -94,27 +124,44 @@ class Canvas:
     def __init__(self, side: int, background: Colour):
         self.side = side
         self.image = Image.new("RGB", (side, side), background)
-        self.pen = ImageDraw.Draw(self.image)
+        self._pen, self._origin = ImageDraw.Draw(self.image), np.zeros(2)
+        self._clipped: Image.Image | None = None  # what is painted on instead, its top left pixel at the origin
         # Where the lamp's light falls: all but the background. Half the resolution is enough for a smooth tone.
         self.lit = Image.new("L", (side // 2, side // 2), 0)
         self._lit_pen = ImageDraw.Draw(self.lit)
-        self._tones = {name: Image.new("L", (side // 2, side // 2), 0) for name in TONES}
+        self._tones = {name: self.lit.copy() for name in TONES}
         self._tone_pens = {name: ImageDraw.Draw(tone) for name, tone in self._tones.items()}
 
     def polygon(self, points: np.ndarray, colour: Colour, lit: bool = False) -> None:
         """Fills a polygon (n, 2); `lit` for the outermost shapes, which tell the subject from the background."""
-        self.pen.polygon(points.ravel().tolist(), fill=colour)
+        if self._clipped:
+            points = points - self._origin
+        self._pen.polygon(points.ravel().tolist(), fill=colour)
         if lit:
             self._lit_pen.polygon((points * 0.5).ravel().tolist(), fill=255)
 
     def stroke(self, points: np.ndarray, width: float, colour: Colour, profile: np.ndarray | None = None) -> None:
         """A line along (n, 2), `width` pixels at its thickest, thinning to both ends unless a profile is given."""
-        profile = taper(len(points)) if profile is None else profile
-        self.polygon(ribbon(points, width * profile), colour)
+        self.polygon(ribbon(points, width * (taper(len(points)) if profile is None else profile)), colour)
 
-    def tone(self, name: str, points: np.ndarray, amount: float) -> None:
+    def tone(self, points: np.ndarray, name: str, amount: float) -> None:
         """Adds a polygon to a soft layer, one of TONES; `amount` in [0, 1] replaces what is there."""
         self._tone_pens[name].polygon((points * 0.5).ravel().tolist(), fill=int(min(amount, 1.0) * 255))
+
+    def begin_clip(self, region: np.ndarray) -> None:
+        """Until `end_clip`, polygons and strokes go to a copy of the bounding box of `region` (n, 2)."""
+        self._origin = np.floor(region.min(axis=0)).astype(int) - 1
+        high = np.ceil(region.max(axis=0)).astype(int) + 2
+        self._clipped = self.image.crop((*self._origin.tolist(), *high.tolist()))
+        self._pen = ImageDraw.Draw(self._clipped)
+
+    def end_clip(self, region: np.ndarray) -> None:
+        """Puts the copy on the picture, through the shape of the same `region`."""
+        assert self._clipped is not None
+        mask = Image.new("L", self._clipped.size, 0)
+        ImageDraw.Draw(mask).polygon((region - self._origin).ravel().tolist(), fill=255)
+        self.image.paste(self._clipped, (int(self._origin[0]), int(self._origin[1])), mask)
+        self._pen, self._clipped = ImageDraw.Draw(self.image), None
 
     def lay_tones(self, region: np.ndarray, layers: tuple[tuple[str, Colour, float], ...]) -> None:
         """Lays colours through the soft layers, inside the polygon `region` (n, 2) only.
@@ -134,25 +181,3 @@ class Canvas:
             soft = soft.filter(ImageFilter.BoxBlur(radius * 0.5)).filter(ImageFilter.BoxBlur(radius * 0.4))
             soft = ImageChops.multiply(soft.resize(size, Image.Resampling.BILINEAR), inside)
             self.image.paste(colour, (2 * left, 2 * top), soft)
-
-
-class Clip:
-    """Paints on a copy of the bounding box of `region`; `close` pastes it back through the region's own shape."""
-
-    def __init__(self, canvas: Canvas, region: np.ndarray):
-        low = np.floor(region.min(axis=0)).astype(int) - 1
-        high = np.ceil(region.max(axis=0)).astype(int) + 2
-        self._canvas, self._region, self._low = canvas, region - low, low
-        self._box = (*low.tolist(), *high.tolist())
-        self._patch = canvas.image.crop(self._box)
-        self._pen = ImageDraw.Draw(self._patch)
-
-    def polygon(self, points: np.ndarray, colour: Colour) -> None:
-        """Fills a polygon (n, 2), in the canvas's coordinates."""
-        self._pen.polygon((points - self._low).ravel().tolist(), fill=colour)
-
-    def close(self) -> None:
-        """Puts what was painted on the canvas."""
-        mask = Image.new("L", self._patch.size, 0)
-        ImageDraw.Draw(mask).polygon(self._region.ravel().tolist(), fill=255)
-        self._canvas.image.paste(self._patch, self._box[:2], mask)

@@ -3,13 +3,10 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from data_pipelines.synthetic import coverings, features, hair, mouth
-from data_pipelines.synthetic.canvas import Canvas, parse_colour
-from data_pipelines.synthetic.expression import eye_shape, mouth_shape, side_units
+from data_pipelines.synthetic import features, surroundings
+from data_pipelines.synthetic.canvas import Canvas, Palette, parse_colour
 from data_pipelines.synthetic.factors import Factors
-from data_pipelines.synthetic.head import Head
-from data_pipelines.synthetic.palette import Palette, palette_of
-from data_pipelines.synthetic.sketch import Sketch
+from data_pipelines.synthetic.head import Head, eye_shape, mouth_shape, side_units
 
 _SIDES = (-1, 1)
 
@@ -30,54 +27,50 @@ def draw(factors: Factors, size: int) -> np.ndarray:
     side = size * oversampling
     canvas = Canvas(side, parse_colour(factors.background))
     head = Head(factors, side)
-    _paint(canvas, head, palette_of(factors), factors)
-    picture = canvas.image.reduce(oversampling)
-    pixels = np.asarray(picture, dtype=np.float32)
+    _paint(canvas, head, Palette(factors), factors)
+    pixels = np.asarray(canvas.image.reduce(oversampling), dtype=np.float32)
     coverage = np.asarray(canvas.lit.reduce(oversampling // 2), dtype=np.float32) / 255
-    pixels = _light(pixels, coverage, head, factors, 1 / oversampling)
-    return _camera(pixels, factors)
+    return _camera(_light(pixels, coverage, head, factors, 1 / oversampling), factors)
 
 
 def _paint(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -> None:
     """All layers, from the back to the front."""
     outline = head.silhouette()
-    hair.paint_back(canvas, head, colours, factors)
+    surroundings.paint_back(canvas, head, colours, factors)
     for side in _SIDES:
-        hair.paint_ear(canvas, head, colours, side)
+        surroundings.paint_ear(canvas, head, colours, side)
     canvas.polygon(outline, colours.skin, lit=True)
     units = {side: side_units(factors, side) for side in _SIDES}
     mean = {unit: 0.5 * (units[-1][unit] + units[1][unit]) for unit in units[1]}
     eyes = {side: eye_shape(factors, units[side], side) for side in _SIDES}
     lips = mouth_shape(factors, units[-1], units[1], mean)
-    relief = Sketch()
-    mouth.sketch_stubble(relief, factors)
+    relief = features.Sketch()
+    features.sketch_stubble(relief, factors)
     for side in _SIDES:
         features.sketch_socket(relief, units[side], eyes[side], side)
     features.sketch_nose_relief(relief, factors)
-    mouth.sketch_chin(relief, lips, mean)
+    features.sketch_chin(relief, lips, mean)
     relief.paint(canvas, head)
     soft = 0.045 * head.unit
     tones = (("blush", colours.blush, 2 * soft), ("shadow", colours.shade, soft), ("light", colours.light, soft))
     canvas.lay_tones(outline, tones)
-    face = Sketch()
+    face = features.Sketch()
     for side in _SIDES:
         features.sketch_furrows(face, colours, factors, units[side], side)
-        mouth.sketch_mouth_lines(face, colours, lips, units[side], side)
+        features.sketch_mouth_lines(face, colours, lips, units[side], side)
     features.sketch_nose(face, colours, factors, mean[9])
-    mouth.sketch_mouth(face, colours, lips, mean)
+    features.sketch_mouth(face, colours, lips, mean)
     for side in _SIDES:
         features.sketch_eye(face, colours, eyes[side], units[side])
         features.sketch_brow(face, colours, factors, units[side], side)
     face.paint(canvas, head)
-    hair.paint_hair(canvas, head, colours, factors)
-    if hair.ears_show(factors) and abs(head.yaw) > 0.05:
-        hair.paint_ear(canvas, head, colours, -1 if head.yaw > 0 else 1)
+    surroundings.paint_hair(canvas, head, colours, factors)
     if factors.glasses != "none":
-        coverings.paint_glasses(canvas, head, factors)
+        surroundings.paint_glasses(canvas, head, factors)
     if factors.covering == "mask":
-        coverings.paint_mask(canvas, head, factors)
+        surroundings.paint_mask(canvas, head, factors)
     elif factors.covering != "none":
-        coverings.paint_hand(canvas, head, colours, factors)
+        surroundings.paint_hand(canvas, head, colours, factors)
 
 
 def _light(pixels: np.ndarray, coverage: np.ndarray, head: Head, factors: Factors, ratio: float) -> np.ndarray:

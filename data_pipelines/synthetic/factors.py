@@ -1,11 +1,48 @@
-"""The parameters of a synthetic face, and how they are sampled."""
+"""The parameters of a synthetic face, and how they are sampled: facial action units by emotion, all else apart from it.
+
+Source of the units: P. Ekman, W. V. Friesen, J. C. Hager, "Facial Action Coding System: Investigator's Guide" (2002),
+and EMFACS (W. V. Friesen, P. Ekman, 1983), the table of combinations that signal an emotion. Intensity A..E of FACS
+becomes a number between 0 (absent) and 1 (E, maximal).
+"""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.synthetic.action_units import EMOTIONS, sample_action_units
+# EMFACS. Contempt is R12A + R14A: one side only, which is why 12 and 14 are kept per side.
+EMFACS: dict[str, tuple[int, ...]] = {
+    "anger": (4, 5, 7, 23),
+    "contempt": (12, 14),
+    "disgust": (9, 15, 16),
+    "fear": (1, 2, 4, 5, 7, 20, 26),
+    "happiness": (6, 12),
+    "neutral": (),
+    "sadness": (1, 4, 15),
+    "surprise": (1, 2, 5, 26),
+}
+EMOTIONS = tuple(EMFACS)
+
+# What the units do: 1 and 2 raise the inner and the outer brow, 4 lowers it; 5 raises the upper lid, 6 the cheek, 7
+# tightens the lids; 9 wrinkles the nose; 12 pulls the lip corners up, 14 dimples them, 15 pulls them down; 16 lowers
+# the lower lip, 17 raises the chin; 20 stretches the lips, 23 tightens them, 25 parts them; 26 drops the jaw.
+
+# Units whose two sides are stored apart. `right` and `left` are the person's own, as in FACS: `right` appears on the
+# left of the picture.
+SIDED = (12, 14)
+
+# Intensity range by emotion and unit; any other takes the default. The exceptions are EMFACS's own letters (surprise
+# 5B: slight), or are for legibility (contempt's 12A and 14A are traces, which 48 pixels cannot show).
+_DEFAULT_RANGE = (0.6, 1.0)
+_RANGES: dict[str, dict[int, tuple[float, float]]] = {
+    "anger": {4: (0.75, 1.0), 5: (0.3, 0.7)},
+    "contempt": {12: (0.8, 1.0), 14: (0.75, 1.0)},
+    "disgust": {9: (0.75, 1.0), 15: (0.4, 0.8)},
+    "fear": {1: (0.75, 1.0), 4: (0.4, 0.7), 5: (0.7, 1.0), 7: (0.2, 0.5), 20: (0.75, 1.0), 26: (0.2, 0.5)},
+    "happiness": {6: (0.7, 1.0), 12: (0.7, 1.0)},
+    "sadness": {4: (0.4, 0.7)},
+    "surprise": {5: (0.4, 0.7), 26: (0.65, 1.0)},
+}
 
 HAIR_STYLES = ("short", "parted", "fringe", "curly", "long", "bob", "buzz", "bald")
 _HAIR_STYLE_ODDS = (0.24, 0.16, 0.1, 0.14, 0.14, 0.12, 0.06, 0.04)
@@ -17,7 +54,18 @@ COVERINGS = ("none", "mask", "hand_mouth", "hand_cheek")
 # What hides the mouth is rare: it takes the evidence away, and bounds what any classifier can reach.
 COVERING_ODDS = (0.938, 0.012, 0.01, 0.04)
 GLASSES_ODDS = (0.85, 0.08, 0.07)
-MAX_YAW, MAX_PITCH, MAX_ROLL = 30.0, 12.0, 12.0
+# Standard deviations of ratios to the average face.
+_PROPORTIONS = {
+    "face_width": 0.04, "face_height": 0.03, "jaw": 0.06, "eye_spacing": 0.035, "eye_size": 0.05, "nose_width": 0.1,
+    "nose_length": 0.05, "mouth_width": 0.05, "lip_thickness": 0.12, "brow_thickness": 0.14,
+}  # fmt: skip
+# Standard deviations and limits, in degrees.
+_TURNS = {"yaw": (12, 30.0), "pitch": (5, 12.0), "roll": (5, 12.0)}
+# Ranges.
+_VIEW = {
+    "gaze": (-0.6, 0.6), "shift_x": (-0.03, 0.03), "shift_y": (-0.03, 0.03), "scale": (0.93, 1.07),
+    "light_azimuth": (-75, 75), "light_elevation": (-5, 60), "light_strength": (0.05, 0.55), "brightness": (0.8, 1.15),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,17 +146,32 @@ def sample_factors(seed: int, index: int) -> Factors:
     Labels are exactly balanced: each run of eight indices starting at a multiple of 8 holds every emotion once, in
     an order of its own.
     """
-    classes = len(EMOTIONS)
-    block, place = divmod(index, classes)
-    order = np.random.default_rng((seed, block, 1)).permutation(classes)
-    label_id = int(order[place])
-    rng = np.random.default_rng((seed, index))
-    values: dict[str, Any] = {"label": EMOTIONS[label_id], "label_id": label_id}
-    values |= sample_action_units(EMOTIONS[label_id], rng)
-    values |= _sample_identity(rng)
-    values |= _sample_view(rng)
-    values |= _sample_nuisances(rng)
-    return Factors(**values)
+    block, place = divmod(index, len(EMOTIONS))
+    label_id = int(np.random.default_rng((seed, block, 1)).permutation(len(EMOTIONS))[place])
+    label, rng = EMOTIONS[label_id], np.random.default_rng((seed, index))
+    values = sample_action_units(label, rng) | _sample_identity(rng) | _sample_view(rng) | _sample_nuisances(rng)
+    return Factors(label, label_id, **values)
+
+
+def sample_action_units(emotion: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Intensities in [0, 1] of the units that a face of one emotion shows, by the names of Factors' fields.
+
+    The EMFACS units of the emotion are always present. Variants that the guide lists are drawn on top: lips parted
+    (25) in a smile, and the raised chin (17) in place of 16 in disgust or beside 15 in sadness.
+    """
+    units = {unit: float(rng.uniform(*_RANGES.get(emotion, {}).get(unit, _DEFAULT_RANGE))) for unit in EMFACS[emotion]}
+    variant, strength = rng.random(), float(rng.uniform(0.5, 1.0))
+    if emotion == "happiness" and variant < 0.75:
+        units[25] = strength
+    elif emotion == "disgust" and variant < 0.35:
+        del units[16]
+        units[17] = strength
+    elif emotion == "sadness" and variant < 0.3:
+        units[17] = 0.6 * strength
+    sides = ["_right", "_left"]
+    if emotion == "contempt":
+        sides = sides[:1] if rng.random() < 0.5 else sides[1:]
+    return {f"au{unit}{side}": value for unit, value in units.items() for side in (sides if unit in SIDED else [""])}
 
 
 def _spread(rng: np.random.Generator, sigma: float, centre: float = 1.0) -> float:
@@ -127,58 +190,37 @@ def _colour(rng: np.random.Generator, low: int, high: int) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _sample_identity(rng: np.random.Generator) -> dict[str, float | int | str]:
+def _sample_identity(rng: np.random.Generator) -> dict[str, Any]:
     skin_tone = int(rng.integers(1, 11))
     hair_colour, iris_colour = _choice(rng, HAIR_COLOURS, _HAIR_COLOUR_ODDS), _choice(rng, IRIS_COLOURS)
     if skin_tone >= 7 and rng.random() < 0.9:
         # Light eyes and fair hair are rare with dark skin.
         hair_colour, iris_colour = HAIR_COLOURS[int(rng.integers(0, 2))], IRIS_COLOURS[int(rng.integers(0, 2))]
     return {
+        "skin_tone": skin_tone,
+        "hair_colour": hair_colour,
+        "iris_colour": iris_colour,
         "asymmetry": _spread(rng, 0.05, 0.0),
-        "face_width": _spread(rng, 0.04),
-        "face_height": _spread(rng, 0.03),
-        "jaw": _spread(rng, 0.06),
-        "eye_spacing": _spread(rng, 0.035),
-        "eye_size": _spread(rng, 0.05),
-        "nose_width": _spread(rng, 0.1),
-        "nose_length": _spread(rng, 0.05),
-        "mouth_width": _spread(rng, 0.05),
-        "lip_thickness": _spread(rng, 0.12),
-        "brow_thickness": _spread(rng, 0.14),
+        **{name: _spread(rng, sigma) for name, sigma in _PROPORTIONS.items()},
         "resting_mouth": _spread(rng, 0.004, 0.0),
         "age": float(rng.beta(1.2, 3.0)),
         "stubble": float(rng.uniform(0.2, 0.8)) if rng.random() < 0.15 else 0.0,
         "hair_style": _choice(rng, HAIR_STYLES, _HAIR_STYLE_ODDS),
-        "hair_colour": hair_colour,
-        "iris_colour": iris_colour,
-        "skin_tone": skin_tone,
         "clothes": _colour(rng, 40, 200),
     }
 
 
-def _sample_view(rng: np.random.Generator) -> dict[str, float | int | str]:
-    return {
-        "yaw": float(np.clip(rng.normal(0, 12), -MAX_YAW, MAX_YAW)),
-        "pitch": float(np.clip(rng.normal(0, 5), -MAX_PITCH, MAX_PITCH)),
-        "roll": float(np.clip(rng.normal(0, 5), -MAX_ROLL, MAX_ROLL)),
-        "gaze": float(rng.uniform(-0.6, 0.6)),
-        "shift_x": float(rng.uniform(-0.03, 0.03)),
-        "shift_y": float(rng.uniform(-0.03, 0.03)),
-        "scale": float(rng.uniform(0.93, 1.07)),
-        "light_azimuth": float(rng.uniform(-75, 75)),
-        "light_elevation": float(rng.uniform(-5, 60)),
-        "light_strength": float(rng.uniform(0.05, 0.55)),
-        "brightness": float(rng.uniform(0.8, 1.15)),
-    }
+def _sample_view(rng: np.random.Generator) -> dict[str, float]:
+    turns = {name: float(np.clip(rng.normal(0, sigma), -most, most)) for name, (sigma, most) in _TURNS.items()}
+    return turns | {name: float(rng.uniform(*limits)) for name, limits in _VIEW.items()}
 
 
-def _sample_nuisances(rng: np.random.Generator) -> dict[str, float | int | str]:
-    covering = _choice(rng, COVERINGS, COVERING_ODDS)
+def _sample_nuisances(rng: np.random.Generator) -> dict[str, Any]:
     return {
+        "covering": _choice(rng, COVERINGS, COVERING_ODDS),
         "background": _colour(rng, 30, 225),
         "background_slope": float(rng.uniform(-0.25, 0.25)),
         "glasses": _choice(rng, GLASSES, GLASSES_ODDS),
-        "covering": covering,
         "covering_colour": _choice(rng, ("#9cc3d8", "#eef0f0", "#2a2c30", "#b9d5c2")),
         "blur": float(rng.uniform(0.2, 0.7)) if rng.random() < 0.4 else 0.0,
         "noise": float(rng.uniform(0.0, 5.0)),

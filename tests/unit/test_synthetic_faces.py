@@ -14,7 +14,7 @@ import pytest
 
 from data_pipelines.labels import EMOTIONS as CANONICAL
 from data_pipelines.synthetic import EMFACS, EMOTIONS, Factors, draw, sample_factors
-from data_pipelines.synthetic.action_units import sample_action_units
+from data_pipelines.synthetic.factors import sample_action_units
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PLAIN = Factors()
