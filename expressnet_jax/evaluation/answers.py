@@ -19,7 +19,6 @@ from data_pipelines.common.text import one_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import evaluator, metrics
-from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs.state import State
 
@@ -65,8 +64,7 @@ def collect(config: Config, step: Any, state: State, split: Split, mesh: jax.sha
     Raises DataError where they are not as many as the split has examples, or not finite.
     """
     parts = []
-    batches = evaluator.batches(config, split, mesh)
-    for batch in distributed.progress(batches, split.name, evaluator.steps(config, split)):
+    for batch in evaluator.batches(config, split, mesh):
         rows = jax.device_get(step(state, batch))
         real = rows.pop("mask")
         parts.append(jax.tree.map(lambda column, real=real: np.asarray(column)[real], rows))

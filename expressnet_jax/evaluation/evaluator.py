@@ -83,7 +83,7 @@ def evaluate(config: Config, count: Any, state: states.State, split: Split, mesh
     """
     classes = len(split.classes)
     confusion, loss = np.zeros((classes, classes), np.int64), 0.0
-    for batch in distributed.progress(batches(config, split, mesh), split.name, steps(config, split)):
+    for batch in batches(config, split, mesh):
         of_batch, loss_of_batch = count(state, batch, split.known)
         confusion += np.asarray(of_batch)
         loss += float(loss_of_batch)
@@ -101,14 +101,13 @@ def summarize(confusion: np.ndarray, split: Split) -> dict[str, Any]:
     return metrics.summarize(confusion[np.ix_(shared, shared)], [split.classes[i] for i in shared])
 
 
-def batches(config: Config, split: Split, mesh: jax.sharding.Mesh) -> Iterator[Batch]:
-    """Every example of a split once, on the devices; each process brings its part, and the last batch is padded."""
+def batches(config: Config, split: Split, mesh: jax.sharding.Mesh, how: str = "") -> Iterator[Batch]:
+    """Every example of a split once, on the devices, with a progress bar that names the split and `how`.
+
+    Each process brings its part, and the last batch is padded.
+    """
     ours = loader.evaluation_batches(
         split, config.batch_size, host=jax.process_index(), hosts=jax.process_count(), workers=config.data.workers
     )
-    return (meshes.to_device(mesh, batch) for batch in ours)
-
-
-def steps(config: Config, split: Split) -> int:
-    """How many batches a split makes."""
-    return -(-len(split) // config.batch_size)
+    for batch in distributed.progress(ours, f"{split.name}{how}", -(-len(split) // config.batch_size)):
+        yield meshes.to_device(mesh, batch)

@@ -1,6 +1,6 @@
 """What each expert answers for, over a whole split.
 
-`train.experts` records the routers of an interval of training: sums over batches, with noise and dropout, while the
+`train.progress` records the routers of an interval of training: sums over batches, with noise and dropout, while the
 weights move. Here every example of a split is routed once, by the weights that would be exported, so that examples
 can be named, first choices compared with the true class, and runs with each other.
 

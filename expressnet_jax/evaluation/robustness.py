@@ -12,7 +12,6 @@ from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import corruptions, evaluator
 from expressnet_jax.evaluation.corruptions import STRENGTHS
-from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs.state import State
 
@@ -30,7 +29,15 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
     "relative", which is that divided by the accuracy at strength 0 (0 where that is 0)}.
     Raises DataError where the number of examples counted is not the split's.
     """
-    counts = _confusions(config, state, split, mesh)
+    # One program for the network, and one for all strengths of a corruption.
+    count = evaluator.counter(config, mesh)
+    corrupt = jax.jit(corruptions.stored, static_argnums=0, out_shardings=meshes.batch_sharding(mesh))
+    kinds = [("", 0), *((name, strength) for name in corruptions.CORRUPTIONS for strength in STRENGTHS[1:])]
+    counts = {kind: np.zeros(2 * (len(split.classes),), np.int64) for kind in kinds}
+    for batch in evaluator.batches(config, split, mesh, ", corrupted"):  # each is read once, for all kinds
+        for name, strength in kinds:
+            images = corrupt(name, batch["image"], batch["index"], strength) if name else batch["image"]
+            counts[name, strength] += np.asarray(count(state, batch | {"image": images}, split.known)[0])
     found = {kind: evaluator.summarize(confusion, split) for kind, confusion in counts.items()}
     table = {
         name: {key: [found[name if s else "", s][key] for s in STRENGTHS] for key in ("accuracy", "macro_f1")}
@@ -71,23 +78,3 @@ def describe(result: dict[str, Any]) -> str:
         lines.append(f"{name:16}{cells}{100 * np.mean(accuracy[1:]):>17.1f}  {what}")
     lines.append(f"mean {100 * result['mean_accuracy']:.1f} %, {result['relative']:.3f} of the accuracy at strength 0")
     return "\n".join(lines)
-
-
-def _confusions(
-    config: Config, state: State, split: Split, mesh: jax.sharding.Mesh
-) -> dict[tuple[str, int], np.ndarray]:
-    """The confusion matrix under each (corruption, strength), and under ("", 0) that of the pictures as they are."""
-    # One program for the network, and one for all strengths of a corruption.
-    count = evaluator.counter(config, mesh)
-    corrupt = jax.jit(corruptions.stored, static_argnums=0, out_shardings=meshes.batch_sharding(mesh))
-    kinds = [("", 0), *((name, strength) for name in corruptions.CORRUPTIONS for strength in STRENGTHS[1:])]
-    classes = len(split.classes)
-    counts = {kind: np.zeros((classes, classes), np.int64) for kind in kinds}
-    # Each batch is read once, for all kinds.
-    each = ((batch, *kind) for batch in evaluator.batches(config, split, mesh) for kind in kinds)
-    total = evaluator.steps(config, split) * len(kinds)
-    for batch, name, strength in distributed.progress(each, f"{split.name}, corrupted", total):
-        images = corrupt(name, batch["image"], batch["index"], strength) if name else batch["image"]
-        confusion, _ = count(state, batch | {"image": images}, split.known)
-        counts[name, strength] += np.asarray(confusion)
-    return counts
