@@ -62,16 +62,9 @@ def reliability(confidence: ArrayLike, right: ArrayLike) -> list[dict[str, Any]]
     place = np.searchsorted(edges[1:-1], values, side="left")  # (N,): 0 ... 14
     count = np.bincount(place, minlength=BINS)
     sums = np.bincount(place, values, BINS), np.bincount(place, correct, BINS)
-    return [
-        {
-            "low": float(edges[m]),
-            "high": float(edges[m + 1]),
-            "count": int(count[m]),
-            "confidence": float(sums[0][m] / count[m]) if count[m] else None,
-            "accuracy": float(sums[1][m] / count[m]) if count[m] else None,
-        }
-        for m in range(BINS)
-    ]
+    means = [[float(s / n) if n else None for s, n in zip(of_bins, count, strict=True)] for of_bins in sums]
+    columns = zip(edges[:-1].tolist(), edges[1:].tolist(), count.tolist(), *means, strict=True)
+    return [dict(zip(("low", "high", "count", "confidence", "accuracy"), row, strict=True)) for row in columns]
 
 
 def expected_error(bins: list[dict[str, Any]]) -> float:

@@ -14,7 +14,7 @@ from scipy import special, stats
 from data_pipelines.common.text import counted
 from expressnet_jax.evaluation import calibration, metrics, statistics
 from expressnet_jax.evaluation.answers import Answers, log_softmax
-from expressnet_jax.evaluation.metrics import percent
+from expressnet_jax.evaluation.metrics import interval, percent
 
 
 def of(
@@ -60,7 +60,13 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
 
 def describe(depth: dict[str, Any]) -> str:
     """What `of` found as plain text, a line or two for each part that there is."""
-    lines = [*_calibration_lines(depth["calibration"]), _flip_line(depth["flip"])]
+    flip = depth["flip"]
+    lines = [
+        *_calibration_lines(depth["calibration"]),
+        f"with mirror image    accuracy {percent(flip['accuracy'])} {interval(flip['interval'])}, "
+        f"{100 * flip['difference']:+.2f} points, McNemar p = {flip['mcnemar_p']:.2g}; "
+        f"macro F1 {percent(flip['macro_f1'])}",
+    ]
     if found := depth["duplicates"]:
         lines.append(
             f"duplicates           {counted(found['leaked'], 'example')} in the training data too: accuracy "
@@ -161,13 +167,3 @@ def _calibration_lines(found: dict[str, Any]) -> list[str]:
         note = f"  (fitted on {found['fitted_on']}{'; a bound, as none between is best' if at_bound else ''})"
         lines.append(line(f"at temperature {temperature:.3g}", found["after"]) + note)
     return lines
-
-
-def _flip_line(found: dict[str, Any]) -> str:
-    low, high = found["interval"]
-    return (
-        f"with mirror image    accuracy {percent(found['accuracy'])} "
-        f"(95 % interval {percent(low)} to {percent(high)}), "
-        f"{100 * found['difference']:+.2f} points, McNemar p = {found['mcnemar_p']:.2g}; "
-        f"macro F1 {percent(found['macro_f1'])}"
-    )

@@ -25,7 +25,6 @@ from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore, state
-from expressnet_jax.runs.records import read_records
 
 _SHOWN = 40  # pictures of predictions.png
 _SALIENT = 8  # pictures of saliency.png
@@ -220,6 +219,6 @@ def _draw(folder: Path, found: _Found) -> None:
 
 def curves(workdir: Path) -> None:
     """Draws the training and validation curves of a run to curves.png, the experts' shares to experts.png."""
-    records = read_records(workdir)
+    records = run_folder.read_records(workdir)
     curve_figures.training_figure(records, workdir / "curves.png")
     curve_figures.experts_figure(records, workdir / "experts.png")

@@ -33,7 +33,7 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
     count = evaluator.counter(config, mesh)
     corrupt = jax.jit(corruptions.stored, static_argnums=0, out_shardings=meshes.batch_sharding(mesh))
     kinds = [("", 0), *((name, strength) for name in corruptions.CORRUPTIONS for strength in STRENGTHS[1:])]
-    counts = {kind: np.zeros(2 * (len(split.classes),), np.int64) for kind in kinds}
+    counts = {kind: np.zeros((len(split.classes), len(split.classes)), np.int64) for kind in kinds}
     for batch in evaluator.batches(config, split, mesh, ", corrupted"):  # each is read once, for all kinds
         for name, strength in kinds:
             images = corrupt(name, batch["image"], batch["index"], strength) if name else batch["image"]
@@ -69,12 +69,10 @@ def describe(result: dict[str, Any]) -> str:
     """A result of `measure` as plain text: accuracy in per cent, a line for each corruption."""
     lines = [
         f"accuracy on corrupted pictures, {counted(result['examples'], 'example')}, in % (strength 0: as they are)",
-        "".join([f"{'':16}", *(f"{strength:>7}" for strength in result["strengths"]), "   mean of 1 to 5"]),
+        f"{'':16}{''.join(f'{strength:>7}' for strength in result['strengths'])}   mean of 1 to 5",
     ]
     for name, row in result["corruptions"].items():
-        accuracy = row["accuracy"]
-        cells = "".join(f"{100 * value:>7.1f}" for value in accuracy)
-        what = corruptions.CORRUPTIONS[name].description
-        lines.append(f"{name:16}{cells}{100 * np.mean(accuracy[1:]):>17.1f}  {what}")
+        cells, mean = "".join(f"{100 * value:>7.1f}" for value in row["accuracy"]), np.mean(row["accuracy"][1:])
+        lines.append(f"{name:16}{cells}{100 * mean:>17.1f}  {corruptions.CORRUPTIONS[name].description}")
     lines.append(f"mean {100 * result['mean_accuracy']:.1f} %, {result['relative']:.3f} of the accuracy at strength 0")
     return "\n".join(lines)

@@ -29,12 +29,8 @@ def schedule(config: Config, clock: Clock) -> optax.Schedule:
             return top * spec.decay ** (jnp.floor(step / per_epoch) + 1)
 
         return (lambda step: jnp.minimum(step / warmup, 1.0) * decayed_rate(step)) if warmup else decayed_rate
-    rest = max(clock.total_steps - warmup, 1)
-    after = (
-        optax.cosine_decay_schedule(top, rest, alpha=spec.final)
-        if spec.name == "cosine"
-        else optax.constant_schedule(top)
-    )
+    cosine = optax.cosine_decay_schedule(top, max(clock.total_steps - warmup, 1), alpha=spec.final)
+    after = cosine if spec.name == "cosine" else optax.constant_schedule(top)
     return optax.join_schedules([optax.linear_schedule(0.0, top, warmup), after], [warmup]) if warmup else after
 
 

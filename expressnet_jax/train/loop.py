@@ -31,7 +31,7 @@ from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 from expressnet_jax.runs import state as states
-from expressnet_jax.runs.records import MetricsWriter
+from expressnet_jax.runs.folder import MetricsWriter
 from expressnet_jax.train import step as steps
 from expressnet_jax.train.progress import Interval, Progress
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals

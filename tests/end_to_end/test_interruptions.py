@@ -7,7 +7,7 @@ import pytest
 
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import files as config_files
-from expressnet_jax.runs.records import read_records
+from expressnet_jax.runs.folder import read_records
 from expressnet_jax.train import loop
 from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
 from tests.conftest import TINY
