@@ -81,9 +81,8 @@ def apply(name: str, images: jax.Array, index: jax.Array, strength: int | jax.Ar
     if isinstance(strength, int) and strength not in STRENGTHS:
         raise ValueError(f"strength {strength}; it goes from 0 to {STRENGTHS[-1]}")
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)  # (B,)
-    level = jnp.asarray(strength)
-    changed = CORRUPTIONS[name].change(images, keys, level)
-    return jnp.where(level > 0, jnp.clip(changed, 0, 255), images)
+    changed = CORRUPTIONS[name].change(images, keys, jnp.asarray(strength))
+    return jnp.where(strength > 0, jnp.clip(changed, 0, 255), images)
 
 
 def stored(name: str, images: jax.Array, index: jax.Array, strength: int | jax.Array) -> jax.Array:
@@ -122,8 +121,7 @@ def _pose(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.Array:
     def turn(image: jax.Array, yaw: jax.Array, pitch: jax.Array) -> jax.Array:
         u, v = plane_points(x, y, yaw, pitch)  # (H, W) each
         at = [v * side + h / 2 - 0.5, u * side + w / 2 - 0.5]
-        read = jax.vmap(lambda channel: jax.scipy.ndimage.map_coordinates(channel, at, 1, mode="nearest"), -1, -1)
-        return read(image)
+        return jax.vmap(lambda c: jax.scipy.ndimage.map_coordinates(c, at, 1, mode="nearest"), -1, -1)(image)
 
     return jax.vmap(turn)(images, yaw, pitch)
 
@@ -144,9 +142,7 @@ def _occlusion(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.A
 
 def _share(s: int, low: jax.Array, high: jax.Array) -> jax.Array:
     """(B, S): how much of each of S pixels lies between `low` and `high` (B,), which are parts of the side."""
-    edge = jnp.arange(s + 1) / s
-    inside = jnp.clip(edge, low[:, None], high[:, None])  # (B, S + 1)
-    return s * jnp.diff(inside)
+    return s * jnp.diff(jnp.clip(jnp.arange(s + 1) / s, low[:, None], high[:, None]))
 
 
 def _light(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.Array:
@@ -160,9 +156,8 @@ def _light(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.Array
     return 255 * (images / 255) ** jnp.asarray(GAMMA)[strength] * light[..., None]
 
 
-def _blur(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.Array:
+def _blur(images: jax.Array, _: jax.Array, strength: jax.Array) -> jax.Array:
     """A Gaussian, which is cut off at 4 sigma; beyond the edges they are repeated."""
-    del keys
     side = min(images.shape[1:3])
 
     def smoothed(s: int, level: int) -> np.ndarray:
@@ -178,9 +173,8 @@ def _noise(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.Array
     return images + 255 * jnp.asarray(deviations, jnp.float32)[strength] * noise
 
 
-def _low_resolution(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.Array:
+def _low_resolution(images: jax.Array, _: jax.Array, strength: jax.Array) -> jax.Array:
     """Made smaller by the mean over areas, then larger again, bilinearly: as a face far from the camera."""
-    del keys
     side = min(images.shape[1:3])
 
     def there_and_back(s: int, level: int) -> np.ndarray:
@@ -190,9 +184,8 @@ def _low_resolution(images: jax.Array, keys: jax.Array, strength: jax.Array) -> 
     return _along_axes(images, strength, there_and_back)
 
 
-def _jpeg(images: jax.Array, keys: jax.Array, strength: jax.Array) -> jax.Array:
+def _jpeg(images: jax.Array, _: jax.Array, strength: jax.Array) -> jax.Array:
     """What JPEG keeps, without its subsampling of colour (so 4:4:4): quantised 8 x 8 cosine transforms."""
-    del keys
     tables = np.stack([quantization_tables(q) for q in (100, *jpeg_qualities(min(images.shape[1:3])))])
     grey = images.shape[-1] == 1
     turn = np.eye(1) if grey else _YCC

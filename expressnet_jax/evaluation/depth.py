@@ -39,9 +39,8 @@ def of(
     """
     if (fitted is None) != (fitted_on is None):
         raise ValueError("answers to fit a temperature on and the name of their split go together")
-    if fitted is not None and all(
-        np.array_equal(getattr(fitted, column), getattr(answers, column)) for column in ("index", "label", "logits")
-    ):
+    same = ("index", "label", "logits")
+    if fitted is not None and all(np.array_equal(getattr(fitted, key), getattr(answers, key)) for key in same):
         raise ValueError(f"the temperature cannot be fitted on the {len(answers.label)} examples that it is judged by")
     return {
         "calibration": _calibration(answers, fitted, fitted_on),

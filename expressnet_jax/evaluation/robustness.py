@@ -10,7 +10,7 @@ import numpy as np
 from data_pipelines.common.text import counted
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
-from expressnet_jax.evaluation import corruptions, evaluator
+from expressnet_jax.evaluation import answers, corruptions
 from expressnet_jax.evaluation.corruptions import STRENGTHS
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs.state import State
@@ -30,15 +30,15 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
     Raises DataError where the number of examples counted is not the split's.
     """
     # One program for the network, and one for all strengths of a corruption.
-    count = evaluator.counter(config, mesh)
+    count = answers.counter(config, mesh)
     corrupt = jax.jit(corruptions.stored, static_argnums=0, out_shardings=meshes.batch_sharding(mesh))
     kinds = [("", 0), *((name, strength) for name in corruptions.CORRUPTIONS for strength in STRENGTHS[1:])]
     counts = {kind: np.zeros((len(split.classes), len(split.classes)), np.int64) for kind in kinds}
-    for batch in evaluator.batches(config, split, mesh, ", corrupted"):  # each is read once, for all kinds
+    for batch in answers.batches(config, split, mesh, ", corrupted"):  # each is read once, for all kinds
         for name, strength in kinds:
             images = corrupt(name, batch["image"], batch["index"], strength) if name else batch["image"]
             counts[name, strength] += np.asarray(count(state, batch | {"image": images}, split.known)[0])
-    found = {kind: evaluator.summarize(confusion, split) for kind, confusion in counts.items()}
+    found = {kind: answers.tally(confusion, split) for kind, confusion in counts.items()}
     table = {
         name: {key: [found[name if s else "", s][key] for s in STRENGTHS] for key in ("accuracy", "macro_f1")}
         for name in corruptions.CORRUPTIONS

@@ -15,7 +15,7 @@ from flax import nnx
 
 from expressnet_jax.config import Config
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.evaluation import evaluator
+from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.moe import router
 from expressnet_jax.parallel import mesh as meshes
@@ -34,7 +34,7 @@ class Programs(NamedTuple):
     optimizer: optax.GradientTransformation
     step: Any  # jitted (state, sums, batch) -> (state, sums); state and sums are donated
     zero_sums: Any  # jitted () -> the sums before an interval
-    count: Any  # of `evaluator.counter`, for the validation
+    count: Any  # of `answering.counter`, for the validation
 
 
 def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
@@ -48,7 +48,7 @@ def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
         optimizer,
         jax.jit(step, donate_argnums=(0, 1), out_shardings=shardings),
         jax.jit(lambda: zero_sums(config), out_shardings=everywhere),
-        evaluator.counter(config, mesh),
+        answering.counter(config, mesh),
     )
 
 
