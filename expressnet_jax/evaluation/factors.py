@@ -63,9 +63,13 @@ def by_factor(split: Split, index: np.ndarray, right: np.ndarray) -> dict[str, R
         raise ValueError(f"index of shape {index.shape} and right of shape {right.shape}: both must be (N,)")
     if not len(index) or "factors" not in split.records[int(index[0])]:
         return None
-    columns = _columns(split, index)
-    rows = {name: _rows(columns[name], right.astype(bool), bins) for name, bins in FACTORS.items()}
-    return {f"|{name}|" if (bins := FACTORS[name]) and bins.unsigned else name: found for name, found in rows.items()}
+    drawn: list[dict[str, Any]] = []
+    for start in range(0, len(index), _AT_ONCE):
+        drawn += [r["factors"] for r in split.records.__getitems__(index[start : start + _AT_ONCE].tolist())]
+    return {
+        f"|{name}|" if bins and bins.unsigned else name: _rows(np.array([d[name] for d in drawn]), right, bins)
+        for name, bins in FACTORS.items()
+    }
 
 
 def spread(rows: Rows) -> dict[str, Any]:
@@ -111,14 +115,6 @@ def describe(found: dict[str, Rows]) -> str:
         "gap between the best and the worst group, and p: how often groups are so far apart by luck "
         f"(of {len(gaps)} factors one in 20 falls below 0.05)", *gaps,
     ])  # fmt: skip
-
-
-def _columns(split: Split, index: np.ndarray) -> dict[str, np.ndarray]:
-    """(N,) values of each of FACTORS."""
-    found: list[dict[str, Any]] = []
-    for start in range(0, len(index), _AT_ONCE):
-        found += [r["factors"] for r in split.records.__getitems__(index[start : start + _AT_ONCE].tolist())]
-    return {name: np.array([factors[name] for factors in found]) for name in FACTORS}
 
 
 def _rows(values: np.ndarray, right: np.ndarray, bins: _Bins | None) -> Rows:

@@ -247,7 +247,12 @@ def _low_resolution(images: jax.Array, _: jax.Array, strength: jax.Array) -> jax
 
     def there_and_back(s: int, level: int) -> np.ndarray:
         n = max(round(s * min(PIXELS[level], side) / side), 1)
-        return _bilinear_matrix(n, s) @ _area_matrix(s, n)
+        # (N, S): means over N equal parts of S pixels, a pixel at a border counting in parts.
+        edges = np.arange(n + 1)[:, None] * s / n
+        smaller = np.diff(np.clip(np.arange(s + 1), edges[:-1], edges[1:])) * n / s
+        # (S, N): N pixels read at S places between their centres; beyond the outer ones, those.
+        at = np.clip((np.arange(s) + 0.5) * n / s - 0.5, 0, n - 1)[:, None]
+        return np.maximum(1 - np.abs(at - np.arange(n)), 0) @ smaller
 
     return _along_axes(images, strength, there_and_back)
 
@@ -260,16 +265,16 @@ def _jpeg(images: jax.Array, _: jax.Array, strength: jax.Array) -> jax.Array:
     chosen = jnp.asarray(tables, jnp.float32)[strength][np.array([0] if grey else [0, 1, 1])]  # (C, 8, 8)
     # The offset of 128 in Cb and Cr, and the one that the transform takes from all three, leave Y alone with one.
     shift = np.array([128.0] if grey else [128.0, 0.0, 0.0], np.float32)
-    planes = jnp.round(_colours(images, turn) - shift)
+    colours = "bhwc,dc->bhwd"  # each pixel's channels by a matrix
+    planes = jnp.round(_product(colours, images, turn) - shift)
     kept = jnp.clip(jnp.round(_quantised(planes, chosen)), -128, 127)
-    return _colours(kept + shift, np.linalg.inv(turn))
+    return _product(colours, kept + shift, np.linalg.inv(turn))
 
 
 def jpeg_qualities(side: int) -> tuple[int, ...]:
     """libjpeg's quality at the strengths 1 to 5, for pictures of this shorter side in pixels."""
     small, large = ([_table_scale(q) for q in qualities] for qualities in (QUALITY_32, QUALITY_224))
-    scales = _for_side(small, large, side)
-    return tuple(max(round(5000 / s if s > 100 else (200 - s) / 2), 1) for s in scales)
+    return tuple(max(round(5000 / s if s > 100 else (200 - s) / 2), 1) for s in _for_side(small, large, side))
 
 
 def quantization_tables(quality: int) -> np.ndarray:
@@ -309,27 +314,9 @@ def _along_axes(images: jax.Array, strength: jax.Array, matrix: Callable[[int, i
     return _product("bhwc,ih,jw->bijc", images, down, across)
 
 
-def _area_matrix(s: int, n: int) -> np.ndarray:
-    """(N, S): means over N equal parts of S pixels, a pixel at a border counting in parts."""
-    edges = np.arange(n + 1)[:, None] * s / n
-    overlap = np.diff(np.clip(np.arange(s + 1), edges[:-1], edges[1:]))
-    return overlap * n / s
-
-
-def _bilinear_matrix(n: int, s: int) -> np.ndarray:
-    """(S, N): N pixels read at S places between their centres; beyond the outer ones, those."""
-    at = np.clip((np.arange(s) + 0.5) * n / s - 0.5, 0, n - 1)[:, None]
-    return np.maximum(1 - np.abs(at - np.arange(n)), 0)
-
-
 def _for_side(at_32: Sequence[float], at_224: Sequence[float], side: int) -> np.ndarray:
     """Values for pictures of `side` pixels: a power of the side through those for 32 and for 224."""
     return np.array(at_32) * (np.array(at_224) / at_32) ** (np.log(side / 32) / np.log(224 / 32))
-
-
-def _colours(images: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """(B, H, W, C) with each pixel's channels multiplied by a (C, C) matrix."""
-    return _product("bhwc,dc->bhwd", images, matrix)
 
 
 def _product(axes: str, *factors: jax.Array | np.ndarray) -> jax.Array:

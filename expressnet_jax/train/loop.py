@@ -79,7 +79,8 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
             if distributed.is_first():
                 run_folder.write_parameters(workdir, run.state.params)
                 if start < clock.total_steps:
-                    run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
+                    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract))
+                    run_folder.check_space(workdir, size * (config.keep + 2))
         with MetricsWriter(workdir, start, run.early.evaluated_step) as writer:
             reason = run.loop(start, writer, signals)
         manager.wait()
@@ -119,14 +120,9 @@ class Run:
         self.early = EarlyStop(config.early_stop.patience)
         self.seconds, self.began = 0.0, time.monotonic()  # of training so far, restarts included
 
-    def state_bytes(self) -> int:
-        """Size of one checkpoint's arrays."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.abstract))
-
     def start(self) -> int:
         """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
-        step = self.manager.latest_step()
-        if step is None:
+        if (step := self.manager.latest_step()) is None:
             self.state = states.init(self.config, self.programs.optimizer, self.mesh)
             model, lines = restore.initial_model(self.config)
             if model is not None:
