@@ -201,8 +201,7 @@ def _duplicates(answers: Answers, leaked: NDArray[np.bool_]) -> dict[str, Any]:
         "leaked": int(leaked.sum()),
         "accuracy": float(right.mean()),
         "accuracy_leaked": float(right[leaked].mean()) if leaked.any() else None,
-        "accuracy_without": without["accuracy"] if without else None,
-        "macro_f1_without": without["macro_f1"] if without else None,
+        **{f"{key}_without": without and without[key] for key in ("accuracy", "macro_f1")},
     }
 
 

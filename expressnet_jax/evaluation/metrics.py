@@ -43,17 +43,15 @@ def summarize(confusion: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
     examples, correct = int(counts.sum()), int(right.sum())
     each = {"precision": (right, guesses), "recall": (right, truths), "f1": (2 * right, truths + guesses)}
     ratios = {key: part / np.maximum(whole, 1) for key, (part, whole) in each.items()}
+    per_class = {
+        name: {**{key: float(values[i]) for key, values in ratios.items()}, "examples": int(truths[i])}
+        for i, name in enumerate(classes)
+    }
     return {
         **{key: float(value) for key, value in headline(counts).items()},
         "accuracy_interval": list(wilson_interval(correct, examples)),
-        "examples": examples,
-        "classes": list(classes),
-        "confusion": counts.tolist(),
-        "per_class": {
-            name: {**{key: float(values[i]) for key, values in ratios.items()}, "examples": int(truths[i])}
-            for i, name in enumerate(classes)
-        },
-    }
+        "examples": examples, "classes": list(classes), "confusion": counts.tolist(), "per_class": per_class,
+    }  # fmt: skip
 
 
 def headline(confusions: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
