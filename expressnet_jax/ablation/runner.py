@@ -29,7 +29,7 @@ from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.runs import data as datas
 from expressnet_jax.train import loop
-from expressnet_jax.train.stop import Interrupted
+from expressnet_jax.train.loop import Interrupted
 
 _STOPPED = (75, 130)  # exit codes of a training that was told to stop
 

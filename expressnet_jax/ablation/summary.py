@@ -14,7 +14,7 @@ from data_pipelines.common.text import counted
 from expressnet_jax.ablation.outcome import Outcome, counts
 from expressnet_jax.ablation.study import Study
 from expressnet_jax.evaluation import answers as answering
-from expressnet_jax.evaluation import calibration, experts, statistics
+from expressnet_jax.evaluation import depth, experts, statistics
 from expressnet_jax.evaluation.answers import Answers
 
 ALPHA = 0.05  # of all comparisons of a study together
@@ -71,7 +71,7 @@ def _arm(study: Study, name: str, runs: list[dict[str, Any]], seeds: Seeds) -> d
         shared = answers[0].shared
         predictions = np.stack([np.searchsorted(shared, one.predicted) for one in answers])  # (S, N)
         metrics |= statistics.mean_intervals(predictions, np.searchsorted(shared, answers[0].label), len(shared))
-        errors = [calibration.scores(one.logits, one.label)["ece"] for one in answers]
+        errors = [depth.scores(one.logits, one.label)["ece"] for one in answers]
         std = float(np.std(errors, ddof=1)) if len(errors) > 1 else None
         metrics["ece"] = {"values": errors, "mean": float(np.mean(errors)), "std": std, "interval": None, "over": None}
     speeds = [run["training"]["images_per_second"] for run in mine if run["training"] and run["state"] == "done"]

@@ -32,7 +32,7 @@ from expressnet_jax.models import choice, cost, expressnet, inference, large_con
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import machines, trace
 from expressnet_jax.runs import state as states
-from expressnet_jax.train import program
+from expressnet_jax.train import step as steps
 
 _CONV = ("inference", "training")  # what a convolution is timed for
 
@@ -52,7 +52,7 @@ def step(config: Config, *, only: str = "", against: Peer | None = None, repeats
     """The training step: preprocessing, augmentation, network, gradients, optimizer. `only` is "" or "backbone"."""
     config = _only(config, only)
     mesh = meshes.create(config)
-    made = program.create(config, trace.clock(config), mesh)
+    made = steps.programs(config, trace.clock(config), mesh)
     with jax.set_mesh(mesh):
         batch = meshes.to_device(mesh, _pictures(config))
         state, sums = states.init(config, made.optimizer, mesh), made.zero_sums()

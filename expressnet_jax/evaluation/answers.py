@@ -1,28 +1,37 @@
-"""Everything that a network answers on a split, picture by picture: what every figure of an evaluation is made from.
+"""What a network answers to a split: the one step of which every figure of an evaluation is made, and its answers kept.
 
-Legend: N examples of the split, C classes, E experts, K selected.
+Legend: N examples of the split, B of them in a batch, C classes, E experts, K selected.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 from scipy import special
 
+from data_pipelines import loader
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import replacing
 from data_pipelines.common.text import one_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
-from expressnet_jax.evaluation import evaluator, metrics
+from expressnet_jax.evaluation import metrics
+from expressnet_jax.models import preprocess
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.runs import state as states
 from expressnet_jax.runs.state import State
 
+Batch = dict[str, jax.Array]
+Rows = dict[str, Any]
 Routing = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -54,20 +63,101 @@ class Answers:
         return np.flatnonzero(np.isfinite(self.logits).any(0))
 
 
+def step(config: Config, *, mirrored: bool = False) -> Callable[[State, Batch], Rows]:
+    """Makes `step(state, batch) -> rows`: what the weights that would be exported answer to each example of a batch.
+
+    The rows are `index`, `label`, `mask` and, where the batch has them, `votes`, as they came; `logits` (B, C) float32;
+    `routing`, for each layer its probabilities (B, E) and the chosen experts (B, K); and with `mirrored` also
+    `flipped` (B, C), the logits of the mirrored picture.
+    """
+    graph = states.graph(config)
+
+    def answer(state: State, batch: Batch) -> Rows:
+        images = preprocess.preprocess(batch["image"], config.model.image_size, config.preprocess)
+        model = nnx.merge(graph, *states.weights(state))
+        output = model(images, batch["mask"])
+        rows: Rows = {key: batch[key] for key in ("index", "label", "mask", "votes") if key in batch}
+        routing = {layer: (found.probabilities, found.chosen) for layer, found in output.routing.items()}
+        rows |= {"logits": output.logits, "routing": routing}
+        return rows | ({"flipped": model(images[:, :, ::-1], batch["mask"]).logits} if mirrored else {})
+
+    return answer
+
+
+def counter(config: Config, mesh: jax.sharding.Mesh) -> Any:
+    """The jitted `(state, batch, known) -> (confusion (C, C) int32, true classes in rows; loss ())`: what a batch adds
+    to a validation, padding aside. It is whole on every device; `evaluate` wants it.
+
+    `known` (C,) bool says which classes the data set has: the others are never predicted. The loss is the sum of the
+    cross-entropies with smoothed labels, over all classes, as in training.
+    """
+    answer = step(config)
+
+    def count(state: State, batch: Batch, known: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows = answer(state, batch)
+        logits, label, mask = rows["logits"], rows["label"], rows["mask"]
+        classes = logits.shape[-1]
+        targets = optax.smooth_labels(jax.nn.one_hot(label, classes), config.label_smoothing)
+        losses = optax.softmax_cross_entropy(logits, targets)
+        guesses = jnp.where(known, logits, -jnp.inf).argmax(-1)
+        # Each pair of true and predicted class has its own counter; padding goes to one more, cut off below.
+        pairs = jnp.where(mask, label * classes + guesses, classes * classes)
+        confusion = jnp.zeros(classes * classes + 1, jnp.int32).at[pairs].add(1)[:-1]
+        return confusion.reshape(classes, classes), (losses * mask).sum()
+
+    return jax.jit(count, out_shardings=meshes.replicated(mesh))
+
+
+def evaluate(config: Config, count: Any, state: State, split: Split, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """`tally` of a whole split, with `split`, its name, and `loss`, the mean of what `counter` sums up.
+
+    `count` is of `counter`. Raises DataError like `tally`.
+    """
+    classes = len(split.classes)
+    confusion, loss = np.zeros((classes, classes), np.int64), 0.0
+    for batch in batches(config, split, mesh):
+        of_batch, loss_of_batch = count(state, batch, split.known)
+        confusion += np.asarray(of_batch)
+        loss += float(loss_of_batch)
+    return {"split": split.name, "loss": loss / len(split), **tally(confusion, split)}
+
+
+def tally(confusion: np.ndarray, split: Split) -> dict[str, Any]:
+    """`metrics.summarize` of counts (C, C) over a split, of the classes that it and the network share.
+
+    Raises DataError where not every example of the split was counted.
+    """
+    if confusion.sum() != len(split):
+        raise DataError(f"evaluated {confusion.sum()} of the {len(split)} examples of {split.name}")
+    shared = np.flatnonzero(split.known)
+    return metrics.summarize(confusion[np.ix_(shared, shared)], [split.classes[i] for i in shared])
+
+
+def batches(config: Config, split: Split, mesh: jax.sharding.Mesh, how: str = "") -> Iterator[Batch]:
+    """Every example of a split once, on the devices, with a progress bar that names the split and `how`.
+
+    Each process brings its part, and the last batch is padded.
+    """
+    ours = loader.evaluation_batches(
+        split, config.batch_size, host=jax.process_index(), hosts=jax.process_count(), workers=config.data.workers
+    )
+    for batch in distributed.progress(ours, f"{split.name}{how}", -(-len(split) // config.batch_size)):
+        yield meshes.to_device(mesh, batch)
+
+
 def program(config: Config, mesh: jax.sharding.Mesh) -> Any:
     """The jitted `(state, batch) -> rows` of pictures and mirror images, whole on every device; `collect` wants it."""
-    return jax.jit(evaluator.step(config, mirrored=True), out_shardings=meshes.replicated(mesh))
+    return jax.jit(step(config, mirrored=True), out_shardings=meshes.replicated(mesh))
 
 
-def collect(config: Config, step: Any, state: State, split: Split, mesh: jax.sharding.Mesh) -> Answers:
+def collect(config: Config, answer: Any, state: State, split: Split, mesh: jax.sharding.Mesh) -> Answers:
     """The answers of a network to every example of a split; every process gets them all.
 
     Raises DataError where they are not as many as the split has examples, or not finite.
     """
     parts = []
-    batches = evaluator.batches(config, split, mesh)
-    for batch in distributed.progress(batches, split.name, evaluator.steps(config, split)):
-        rows = jax.device_get(step(state, batch))
+    for batch in batches(config, split, mesh):
+        rows = jax.device_get(answer(state, batch))
         real = rows.pop("mask")
         parts.append(jax.tree.map(lambda column, real=real: np.asarray(column)[real], rows))
     whole = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)

@@ -1,20 +1,25 @@
 """What a network's answers on a split tell beyond accuracy: their confidence, their steadiness, whom they agree with.
 
-Legend: N examples, C classes.
+Whether a confidence can be believed is told by calibration errors, proper scores, and the one temperature that mends
+it. Everything is computed in float64. Legend: N examples, C classes.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from data_pipelines.common.text import counted
-from expressnet_jax.evaluation import calibration, metrics, statistics
+from expressnet_jax.evaluation import metrics, statistics
 from expressnet_jax.evaluation.answers import Answers, log_softmax
-from expressnet_jax.evaluation.metrics import percent
+from expressnet_jax.evaluation.metrics import interval, percent
+
+BINS = 15  # as in Guo et al. 2017; the error depends on it, so it is not a setting
+LOWEST, HIGHEST = 0.01, 100.0  # the temperatures between which one is looked for
 
 
 def of(
@@ -22,7 +27,7 @@ def of(
 ) -> dict[str, Any]:
     """{calibration, flip, duplicates, votes} of a network's answers, ready for JSON.
 
-    calibration     `calibration.scores` before and after the temperature that suits `fitted` best (None: before only)
+    calibration     `scores` before and after the temperature that suits `fitted` best (None: before only)
     flip            the figures of the mean of the probabilities for a picture and its mirror image; `difference` of
                     its accuracy to the picture's alone, with the exact McNemar p-value
     duplicates      the accuracy of the `leaked` examples and without them; None where that is not known
@@ -35,13 +40,12 @@ def of(
         leaked: (N,) bool, true for an example whose picture is in the training data too.
 
     Raises ValueError: `fitted` is the evaluated split or has no name, `leaked` of another length, or answers that
-    `calibration.scores` refuses.
+    `scores` refuses.
     """
     if (fitted is None) != (fitted_on is None):
         raise ValueError("answers to fit a temperature on and the name of their split go together")
-    if fitted is not None and all(
-        np.array_equal(getattr(fitted, column), getattr(answers, column)) for column in ("index", "label", "logits")
-    ):
+    same = ("index", "label", "logits")
+    if fitted is not None and all(np.array_equal(getattr(fitted, key), getattr(answers, key)) for key in same):
         raise ValueError(f"the temperature cannot be fitted on the {len(answers.label)} examples that it is judged by")
     return {
         "calibration": _calibration(answers, fitted, fitted_on),
@@ -49,6 +53,89 @@ def of(
         "duplicates": None if leaked is None else _duplicates(answers, np.asarray(leaked, bool)),
         "votes": None if answers.votes is None else _votes(answers.logits, answers.votes),
     }
+
+
+def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
+    """(N, C) softmax of `logits` / `temperature`; 0 where the logit is -inf."""
+    return special.softmax(np.asarray(logits, np.float64) / temperature, axis=-1)
+
+
+def scores(logits: ArrayLike, label: ArrayLike, temperature: float = 1.0) -> dict[str, Any]:
+    """The calibration of answers at a temperature, ready for JSON.
+
+    ece     expected calibration error, a fraction: the mean over the examples of |accuracy - confidence| of their bin
+            (Guo et al. 2017, arXiv 1706.04599, eq. 3)
+    nll     negative log-likelihood, the mean of -log p(true class), in nats
+    brier   the mean of sum_c (p_c - [c is true])^2, between 0 and 2 (Brier 1950)
+    bins    of `reliability`, for a diagram
+
+    Args:
+        logits: (N, C), -inf for classes that are never predicted.
+        label: (N,) true classes.
+
+    Raises ValueError: no examples, logits that are not numbers, labels outside the classes or of a class with -inf.
+    """
+    values, truth = _checked(logits, label)
+    p = probabilities(values, temperature)
+    # The answer is read off the logits: two that differ may have probabilities that do not.
+    bins = reliability(p.max(axis=1), values.argmax(axis=1) == truth)
+    target = np.arange(p.shape[1]) == truth[:, None]  # (N, C)
+    return {
+        "ece": expected_error(bins),
+        "nll": abs(float(log_softmax(values / temperature)[target].mean())),
+        "brier": float(((p - target) ** 2).sum(axis=1).mean()),
+        "bins": bins,
+    }
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike) -> list[dict[str, Any]]:
+    """15 bins of equal width for a reliability diagram (Guo et al. 2017, section 2): {low, high, count, confidence,
+    accuracy}, the latter two means over the bin's examples, None where it has none.
+
+    A bin holds what is above `low` and not above `high`. `confidence` (N,) in (0, 1], `right` (N,) bool.
+    """
+    values, correct = np.asarray(confidence, np.float64), np.asarray(right, bool)
+    edges = np.arange(BINS + 1) / BINS
+    place = np.searchsorted(edges[1:-1], values, side="left")  # (N,): 0 ... 14
+    count = np.bincount(place, minlength=BINS)
+    sums = np.bincount(place, values, BINS), np.bincount(place, correct, BINS)
+    means = [[float(s / n) if n else None for s, n in zip(of_bins, count, strict=True)] for of_bins in sums]
+    columns = zip(edges[:-1].tolist(), edges[1:].tolist(), count.tolist(), *means, strict=True)
+    return [dict(zip(("low", "high", "count", "confidence", "accuracy"), row, strict=True)) for row in columns]
+
+
+def expected_error(bins: list[dict[str, Any]]) -> float:
+    """The expected calibration error of the bins of `reliability`; 0 without examples."""
+    filled = [b for b in bins if b["count"]]
+    gaps = sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in filled)
+    return float(gaps / max(sum(b["count"] for b in filled), 1))
+
+
+def fit_temperature(logits: ArrayLike, label: ArrayLike) -> float:
+    """The temperature T at which softmax(logits / T) has the smallest negative log-likelihood (Guo et al. 2017, 4.2).
+
+    The likelihood is convex in 1 / T, so its slope has one root, which Brent's method finds. Where it has none between
+    the bounds, the answer is a bound: `LOWEST` where all examples are right (sharper is always better), `HIGHEST`
+    where the answers are no better than chance (flatter is always better). 1 where no temperature changes anything.
+
+    Raises ValueError like `scores`.
+    """
+    values, truth = _checked(logits, label)
+    shifted = values - values.max(axis=1, keepdims=True)
+    finite = np.where(np.isfinite(shifted), shifted, 0.0)  # 0 times -inf would be NaN
+    own = np.take_along_axis(finite, truth[:, None], axis=1).mean()
+
+    def slope(log_inverse: float) -> float:
+        """Of the mean negative log-likelihood, by 1 / T, at T = exp(-log_inverse)."""
+        return float((probabilities(shifted, math.exp(-log_inverse)) * finite).sum(axis=1).mean() - own)
+
+    low, high = -math.log(HIGHEST), -math.log(LOWEST)
+    falls_at_first, rises_at_last = slope(low) < 0, slope(high) > 0
+    if not rises_at_last:
+        return LOWEST if falls_at_first else 1.0
+    if not falls_at_first:
+        return HIGHEST
+    return math.exp(-optimize.brentq(slope, low, high, xtol=1e-12))
 
 
 def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
@@ -60,7 +147,13 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
 
 def describe(depth: dict[str, Any]) -> str:
     """What `of` found as plain text, a line or two for each part that there is."""
-    lines = [*_calibration_lines(depth["calibration"]), _flip_line(depth["flip"])]
+    flip = depth["flip"]
+    lines = [
+        *_calibration_lines(depth["calibration"]),
+        f"with mirror image    accuracy {percent(flip['accuracy'])} {interval(flip['interval'])}, "
+        f"{100 * flip['difference']:+.2f} points, McNemar p = {flip['mcnemar_p']:.2g}; "
+        f"macro F1 {percent(flip['macro_f1'])}",
+    ]
     if found := depth["duplicates"]:
         lines.append(
             f"duplicates           {counted(found['leaked'], 'example')} in the training data too: accuracy "
@@ -78,17 +171,17 @@ def describe(depth: dict[str, Any]) -> str:
 
 
 def _calibration(answers: Answers, fitted: Answers | None, fitted_on: str | None) -> dict[str, Any]:
-    temperature = None if fitted is None else calibration.fit_temperature(fitted.logits, fitted.label)
+    temperature = None if fitted is None else fit_temperature(fitted.logits, fitted.label)
     return {
         "temperature": temperature,
         "fitted_on": fitted_on,
-        "before": calibration.scores(answers.logits, answers.label),
-        "after": None if temperature is None else calibration.scores(answers.logits, answers.label, temperature),
+        "before": scores(answers.logits, answers.label),
+        "after": None if temperature is None else scores(answers.logits, answers.label, temperature),
     }
 
 
 def _flip(answers: Answers) -> dict[str, Any]:
-    both = (calibration.probabilities(answers.logits) + calibration.probabilities(answers.flipped)) / 2
+    both = (probabilities(answers.logits) + probabilities(answers.flipped)) / 2
     together = both.argmax(axis=1)  # (N,)
     summary = _summary(answers, together)
     return {
@@ -108,8 +201,7 @@ def _duplicates(answers: Answers, leaked: NDArray[np.bool_]) -> dict[str, Any]:
         "leaked": int(leaked.sum()),
         "accuracy": float(right.mean()),
         "accuracy_leaked": float(right[leaked].mean()) if leaked.any() else None,
-        "accuracy_without": without["accuracy"] if without else None,
-        "macro_f1_without": without["macro_f1"] if without else None,
+        **{f"{key}_without": without and without[key] for key in ("accuracy", "macro_f1")},
     }
 
 
@@ -123,7 +215,7 @@ def _votes(logits: NDArray[np.float32], votes: NDArray[np.float32]) -> dict[str,
         return None
     shares = votes[voted].astype(np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
-    p, log_p = calibration.probabilities(logits[voted]), log_softmax(logits[voted])
+    p, log_p = probabilities(logits[voted]), log_softmax(logits[voted])
     if (impossible := ((shares > 0) & np.isneginf(log_p)).any(axis=1)).any():
         raise ValueError(f"{impossible.sum()} of {len(shares)} examples have votes for a class that is never predicted")
     majority = shares == shares.max(axis=1, keepdims=True)  # (N, C)
@@ -157,17 +249,22 @@ def _calibration_lines(found: dict[str, Any]) -> list[str]:
 
     lines, temperature = [line("calibration", found["before"])], found["temperature"]
     if temperature is not None:
-        at_bound = temperature in (calibration.LOWEST, calibration.HIGHEST)
+        at_bound = temperature in (LOWEST, HIGHEST)
         note = f"  (fitted on {found['fitted_on']}{'; a bound, as none between is best' if at_bound else ''})"
         lines.append(line(f"at temperature {temperature:.3g}", found["after"]) + note)
     return lines
 
 
-def _flip_line(found: dict[str, Any]) -> str:
-    low, high = found["interval"]
-    return (
-        f"with mirror image    accuracy {percent(found['accuracy'])} "
-        f"(95 % interval {percent(low)} to {percent(high)}), "
-        f"{100 * found['difference']:+.2f} points, McNemar p = {found['mcnemar_p']:.2g}; "
-        f"macro F1 {percent(found['macro_f1'])}"
-    )
+def _checked(logits: ArrayLike, label: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    values, truth = np.asarray(logits, np.float64), np.asarray(label, np.int64)
+    if values.ndim != 2 or 0 in values.shape or truth.shape != values.shape[:1]:
+        raise ValueError(f"logits of shape {values.shape} and labels of shape {truth.shape}: need (N, C) and (N,)")
+    wrong = np.isnan(values).any(axis=1) | ~np.isfinite(values.max(axis=1))
+    if wrong.any():
+        raise ValueError(f"the logits of {wrong.sum()} of {len(wrong)} examples are not numbers")
+    if truth.min() < 0 or truth.max() >= values.shape[1]:
+        raise ValueError(f"labels from {truth.min()} to {truth.max()}, but {values.shape[1]} classes")
+    impossible = np.isneginf(np.take_along_axis(values, truth[:, None], axis=1)).sum()
+    if impossible:
+        raise ValueError(f"{impossible} of {len(truth)} examples are of a class that is never predicted")
+    return values, truth

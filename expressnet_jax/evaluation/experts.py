@@ -1,6 +1,6 @@
 """What each expert answers for, over a whole split.
 
-`train.experts` records the routers of an interval of training: sums over batches, with noise and dropout, while the
+`train.progress` records the routers of an interval of training: sums over batches, with noise and dropout, while the
 weights move. Here every example of a split is routed once, by the weights that would be exported, so that examples
 can be named, first choices compared with the true class, and runs with each other.
 
@@ -117,30 +117,24 @@ def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -
         "mutual_information": information,
         "mutual_information_by_chance": expected_information(first),
         "normalized_mutual_information": information / class_entropy if class_entropy else None,
-        "surest": [_surest(answers.index, label, p[:, i], chosen[:, 0] == i, surest) for i in range(e)],
+        "surest": [_surest(answers, label, layer, expert, surest) for expert in range(e)],
     }
 
 
-def _surest(
-    index: NDArray[np.int32],
-    label: NDArray[np.intp],
-    probability: NDArray[np.float64],
-    mine: NDArray[np.bool_],
-    count: int,
-) -> list[dict[str, Any]]:
-    places = np.flatnonzero(mine)
-    order = np.lexsort((index[places], -probability[places]))[:count]
-    return [
-        {"index": int(index[i]), "label": int(label[i]), "probability": float(probability[i])} for i in places[order]
-    ]
+def _surest(answers: Answers, label: NDArray[np.intp], layer: str, expert: int, count: int) -> list[dict[str, Any]]:
+    probabilities, chosen = answers.routing[layer]
+    mine = np.flatnonzero(chosen[:, 0] == expert)
+    mine = mine[np.lexsort((answers.index[mine], -probabilities[mine, expert]))][:count]
+    columns = answers.index[mine], label[mine], probabilities[mine, expert].astype(np.float64)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [dict(zip(("index", "label", "probability"), row, strict=True)) for row in rows]
 
 
 def _adjusted(counts: NDArray[np.int64]) -> float | None:
     expected = expected_information(counts)
     room = (_entropy(counts.sum(axis=0)) + _entropy(counts.sum(axis=1))) / 2 - expected
-    if room < 1e-12:  # both divisions put all examples together, or all apart: any shuffle is the same
-        return None
-    return (mutual_information(counts) - expected) / room
+    # Without room both divisions put all examples together, or all apart: any shuffle is the same.
+    return (mutual_information(counts) - expected) / room if room >= 1e-12 else None
 
 
 def _counts(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int] | None = None) -> NDArray[np.int64]:

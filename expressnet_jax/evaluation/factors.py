@@ -8,6 +8,7 @@ Legend: N examples, G groups of one factor, R random permutations.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,9 +63,13 @@ def by_factor(split: Split, index: np.ndarray, right: np.ndarray) -> dict[str, R
         raise ValueError(f"index of shape {index.shape} and right of shape {right.shape}: both must be (N,)")
     if not len(index) or "factors" not in split.records[int(index[0])]:
         return None
-    columns = _columns(split, index)
-    rows = {name: _rows(columns[name], right.astype(bool), bins) for name, bins in FACTORS.items()}
-    return {f"|{name}|" if (bins := FACTORS[name]) and bins.unsigned else name: found for name, found in rows.items()}
+    drawn: list[dict[str, Any]] = []
+    for start in range(0, len(index), _AT_ONCE):
+        drawn += [r["factors"] for r in split.records.__getitems__(index[start : start + _AT_ONCE].tolist())]
+    return {
+        f"|{name}|" if bins and bins.unsigned else name: _rows(np.array([d[name] for d in drawn]), right, bins)
+        for name, bins in FACTORS.items()
+    }
 
 
 def spread(rows: Rows) -> dict[str, Any]:
@@ -98,59 +103,36 @@ def describe(found: dict[str, Rows]) -> str:
     gaps = []
     for name, rows in found.items():
         for i, row in enumerate(rows):
-            low, high = row["interval"]
+            accuracy, (low, high) = f"{100 * row['accuracy']:.1f} %", row["interval"]
             between = f"{100 * low:.1f} to {100 * high:.1f}"
-            table.append(
-                ["" if i else name, row["value"], f"{100 * row['accuracy']:.1f} %", between, f"{row['examples']:,}"]
-            )
+            table.append(["" if i else name, row["value"], accuracy, between, f"{row['examples']:,}"])
         if len(rows) > 1:
             apart = spread(rows)
-            gaps.append(
-                f"{name}: {100 * apart['gap']:.1f} points between {apart['best']} and {apart['worst']}, "
-                f"p = {apart['p_value']:.2g}"
-            )
-    title = (
+            points = f"{100 * apart['gap']:.1f} points between {apart['best']} and {apart['worst']}"
+            gaps.append(f"{name}: {points}, p = {apart['p_value']:.2g}")
+    return "\n".join([
+        "by what the faces were drawn with", *aligned(table), "",
         "gap between the best and the worst group, and p: how often groups are so far apart by luck "
-        f"(of {len(gaps)} factors one in 20 falls below 0.05)"
-    )
-    return "\n".join(["by what the faces were drawn with", *aligned(table), "", title, *gaps])
-
-
-def _columns(split: Split, index: np.ndarray) -> dict[str, np.ndarray]:
-    """(N,) values of each of FACTORS."""
-    found: list[dict[str, Any]] = []
-    for start in range(0, len(index), _AT_ONCE):
-        records = split.records.__getitems__([int(number) for number in index[start : start + _AT_ONCE]])
-        found += [record["factors"] for record in records]
-    return {name: np.array([factors[name] for factors in found]) for name in FACTORS}
+        f"(of {len(gaps)} factors one in 20 falls below 0.05)", *gaps,
+    ])  # fmt: skip
 
 
 def _rows(values: np.ndarray, right: np.ndarray, bins: _Bins | None) -> Rows:
-    names, groups = _grouped(values) if bins is None else _binned(values, bins)
+    """One row for each different value, or each bin, that has examples; the outermost bins take what lies beyond."""
+    if bins is None:
+        different, groups = np.unique(values, return_inverse=True)
+        names = [v.decode() if isinstance(v, bytes) else str(v) for v in different]
+    else:
+        names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(bins.edges)]
+        places = np.searchsorted(bins.edges, np.abs(values) if bins.unsigned else values, side="right")
+        groups = np.clip(places - 1, 0, len(names) - 1)
     rows = []
-    for group, name in enumerate(names):
-        inside = right[groups == group]
-        if not len(inside):
-            continue
-        correct = int(inside.sum())
-        rows.append({
-            "value": name, "examples": len(inside), "accuracy": correct / len(inside),
-            "interval": list(metrics.wilson_interval(correct, len(inside))),
-        })  # fmt: skip
+    for group, count in enumerate(np.bincount(groups, minlength=len(names)).tolist()):
+        if count:
+            correct = int(right[groups == group].sum())
+            between = list(metrics.wilson_interval(correct, count))
+            rows.append({"value": names[group], "examples": count, "accuracy": correct / count, "interval": between})
     return rows
-
-
-def _grouped(values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Names of the different values, in order, and (N,) which one each has."""
-    different, groups = np.unique(values, return_inverse=True)
-    return [v.decode() if isinstance(v, bytes) else str(v) for v in different], groups
-
-
-def _binned(values: np.ndarray, bins: _Bins) -> tuple[list[str], np.ndarray]:
-    """Names of the bins and (N,) which one each value lies in; values beyond the edges count in the outermost ones."""
-    names = [f"{low:g} to {high:g}" for low, high in zip(bins.edges[:-1], bins.edges[1:], strict=True)]
-    sizes = np.abs(values) if bins.unsigned else values
-    return names, np.clip(np.searchsorted(bins.edges, sizes, side="right") - 1, 0, len(names) - 1)
 
 
 def _chi_squared(correct: np.ndarray, sizes: np.ndarray) -> np.ndarray:

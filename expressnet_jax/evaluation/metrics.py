@@ -43,17 +43,15 @@ def summarize(confusion: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
     examples, correct = int(counts.sum()), int(right.sum())
     each = {"precision": (right, guesses), "recall": (right, truths), "f1": (2 * right, truths + guesses)}
     ratios = {key: part / np.maximum(whole, 1) for key, (part, whole) in each.items()}
+    per_class = {
+        name: {**{key: float(values[i]) for key, values in ratios.items()}, "examples": int(truths[i])}
+        for i, name in enumerate(classes)
+    }
     return {
         **{key: float(value) for key, value in headline(counts).items()},
         "accuracy_interval": list(wilson_interval(correct, examples)),
-        "examples": examples,
-        "classes": list(classes),
-        "confusion": counts.tolist(),
-        "per_class": {
-            name: {**{key: float(values[i]) for key, values in ratios.items()}, "examples": int(truths[i])}
-            for i, name in enumerate(classes)
-        },
-    }
+        "examples": examples, "classes": list(classes), "confusion": counts.tolist(), "per_class": per_class,
+    }  # fmt: skip
 
 
 def headline(confusions: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
@@ -88,16 +86,29 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
+def interval(bounds: Sequence[float]) -> str:
+    """(0.5, 0.6) as "(95 % interval 50.00 % to 60.00 %)"."""
+    return "(95 % interval {} to {})".format(*map(percent, bounds))
+
+
 def describe(summary: dict[str, Any]) -> str:
     """A summary as plain text: the headline figures, a line for each class, and the confusion matrix."""
-    low, high = summary["accuracy_interval"]
-    headline = [
-        f"accuracy             {percent(summary['accuracy']):>8}  (95 % interval {percent(low)} to {percent(high)})",
+    classes = [["class", "precision", "recall", "F1", "examples"]]
+    confusion = [["true \\ predicted", *(shorten(name, 9) for name in summary["classes"]), "examples"]]
+    for (name, values), counts in zip(summary["per_class"].items(), summary["confusion"], strict=True):
+        total = sum(counts)
+        # 0 of 0 counts as 0 in the means above, but in a table it would read as a failure.
+        recall = percent(values["recall"] if total else None)
+        classes.append([name, percent(values["precision"]), recall, percent(values["f1"]), f"{total:,}"])
+        shares = [f"{100 * count / total:.1f}" if count else "." if total else "-" for count in counts]
+        confusion.append([name, *shares, f"{total:,}"])
+    lines = [
+        f"accuracy             {percent(summary['accuracy']):>8}  {interval(summary['accuracy_interval'])}",
         f"mean class accuracy  {percent(summary['mean_class_accuracy']):>8}",
         f"macro F1             {percent(summary['macro_f1']):>8}",
-        f"examples             {summary['examples']:,}",
-    ]
-    lines = [*headline, "", *_class_table(summary), "", *_confusion_table(summary)]
+        f"examples             {summary['examples']:,}", "", *aligned(classes), "",
+        "confusion, in % of the examples of each true class (. is none)", *aligned(confusion),
+    ]  # fmt: skip
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -118,21 +129,3 @@ def _checked(confusion: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
         row, column = np.argwhere(counts < 0)[0]
         raise ValueError(f"confusion[{row}, {column}] is {counts[row, column]}: counts cannot be negative")
     return counts.astype(np.int64)
-
-
-def _class_table(summary: dict[str, Any]) -> list[str]:
-    rows = [["class", "precision", "recall", "F1", "examples"]]
-    for name, values in summary["per_class"].items():
-        # 0 of 0 counts as 0 in the means above, but in a table it would read as a failure.
-        recall = percent(values["recall"]) if values["examples"] else "-"
-        rows.append([name, percent(values["precision"]), recall, percent(values["f1"]), f"{values['examples']:,}"])
-    return aligned(rows)
-
-
-def _confusion_table(summary: dict[str, Any]) -> list[str]:
-    rows = [["true \\ predicted", *(shorten(name, 9) for name in summary["classes"]), "examples"]]
-    for name, counts in zip(summary["classes"], summary["confusion"], strict=True):
-        total = sum(counts)
-        cells = [f"{100 * count / total:.1f}" if count else "." for count in counts] if total else ["-"] * len(counts)
-        rows.append([name, *cells, f"{total:,}"])
-    return ["confusion, in % of the examples of each true class (. is none)", *aligned(rows)]

@@ -25,7 +25,6 @@ from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore, state
-from expressnet_jax.runs.records import read_records
 
 _SHOWN = 40  # pictures of predictions.png
 _SALIENT = 8  # pictures of saliency.png
@@ -45,14 +44,9 @@ class _Found(NamedTuple):
 
 
 def evaluate_run(
-    workdir: Path,
-    *,
-    data: str | None = None,
-    split: str | None = None,
-    data_dir: str | None = None,
-    robust: bool = False,
-    salient: bool = False,
-) -> tuple[dict[str, Any], str]:
+    workdir: Path, *, data: str | None = None, split: str | None = None, data_dir: str | None = None,
+    robust: bool = False, salient: bool = False,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Evaluates the best checkpoint of a run on one split; by default the test split of its config.
 
     `split` may be "held_out" or "validation" for the examples that the run itself held out. `robust` adds accuracy
@@ -66,7 +60,10 @@ def evaluate_run(
     config = meshes.even_batch(config, mesh)
     name, asked = data or config.data.name, split or config.data.test_split
     with distributed.together():
-        own = _own(config, data_dir)
+        try:
+            own: datas.TrainingData | None = datas.open_data(config, data_dir)
+        except DataError:  # the data that the run was trained on is not on this machine
+            own = None
         examples = datas.open_for_evaluation(config, name, asked, data_dir, own)
     own = own if distributed.all_agree(own is not None) else None
     restored, at = restore.restore_best(config, workdir, mesh)
@@ -77,7 +74,9 @@ def evaluate_run(
     summary = {"workdir": str(workdir), "step": at, "asked": asked_of_own, **found.summary}
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
     summary |= _kept(folder, summary)
-    text = f"{examples.name}, checkpoint of step {at} of {workdir}{_left_out(examples)}\n\n{_describe(summary)}"
+    lacking = ", ".join(name for name, known in zip(examples.classes, examples.known, strict=True) if not known)
+    note = f"\nonly the classes that both have; not in this data set: {lacking}" if lacking else ""
+    text = f"{examples.name}, checkpoint of step {at} of {workdir}{note}\n\n{_describe(summary)}"
     distributed.barrier("read what is kept")
     if distributed.is_first():
         _write(folder, found._replace(summary=summary), text)
@@ -85,24 +84,10 @@ def evaluate_run(
     return summary, f"{text}\n\nwritten to {folder}{more}"
 
 
-def _own(config: Config, data_dir: str | None) -> datas.TrainingData | None:
-    """The data that the run was trained and validated on; None where they are not on this machine."""
-    try:
-        return datas.open_data(config, data_dir)
-    except DataError:
-        return None
-
-
 def _evaluate(
-    config: Config,
-    restored: state.State,
-    examples: Split,
-    own: datas.TrainingData | None,
-    mesh: jax.sharding.Mesh,
-    *,
-    robust: bool,
-    salient: bool,
-) -> _Found:
+    config: Config, restored: state.State, examples: Split, own: datas.TrainingData | None, mesh: jax.sharding.Mesh,
+    *, robust: bool, salient: bool,
+) -> _Found:  # fmt: skip
     step = answering.program(config, mesh)
     found = answering.collect(config, step, restored, examples, mesh)
     other, chosen_on = (None, None) if own is None else _validated(own.validation, examples)
@@ -115,13 +100,12 @@ def _evaluate(
         "experts": experts.of(found),
         "factors": factors.by_factor(examples, found.index, found.right),
         "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
-        "saliency": None,
     }
-    if not salient:
-        return _Found(summary, found, examples, None)
-    shown = _spread(len(examples), _SALIENT)
-    maps = saliency.maps(config, restored, examples.load(shown)["image"], found.predicted[shown], found.index[shown])
-    summary["saliency"] = {"shares": saliency.shares(maps), "examples": len(shown)}
+    maps, shown = None, _spread(len(examples), _SALIENT)
+    if salient:
+        images = examples.load(shown)["image"]
+        maps = saliency.maps(config, restored, images, found.predicted[shown], found.index[shown])
+    summary["saliency"] = maps and {"shares": saliency.shares(maps), "examples": len(shown)}
     return _Found(summary, found, examples, maps)
 
 
@@ -147,11 +131,6 @@ def _leaked(examples: Split, own: datas.TrainingData | None) -> np.ndarray | Non
 def _spread(n: int, count: int) -> np.ndarray:
     """At most `count` positions, spread evenly over n."""
     return np.linspace(0, n - 1, min(count, n)).astype(int)
-
-
-def _left_out(examples: Split) -> str:
-    names = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
-    return f"\nonly the classes that both have; not in this data set: {', '.join(names)}" if names else ""
 
 
 def _kept(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
@@ -220,6 +199,6 @@ def _draw(folder: Path, found: _Found) -> None:
 
 def curves(workdir: Path) -> None:
     """Draws the training and validation curves of a run to curves.png, the experts' shares to experts.png."""
-    records = read_records(workdir)
+    records = run_folder.read_records(workdir)
     curve_figures.training_figure(records, workdir / "curves.png")
     curve_figures.experts_figure(records, workdir / "experts.png")

@@ -78,9 +78,8 @@ def compare(arm: ArrayLike, baseline: ArrayLike, comparisons: int = 1, alpha: fl
     difference, seeds, examples = float(each.mean()), min(len(ours), len(theirs)), each.size
     if seeds < 2:
         return {"difference": difference, "interval": None, "p_value": None, "verdict": "not enough runs"}
-    variance, freedom = _total(
-        float(each.var(ddof=1)) / examples + 2 / examples**2, examples, [ours.mean(axis=1), theirs.mean(axis=1)]
-    )
+    over_examples = float(each.var(ddof=1)) / examples + 2 / examples**2
+    variance, freedom = _total(over_examples, examples, [ours.mean(axis=1), theirs.mean(axis=1)])
     centre, error = difference * examples / (examples + 2), math.sqrt(variance)
     half = float(stats.t.isf(alpha / comparisons / 2, freedom)) * error
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)

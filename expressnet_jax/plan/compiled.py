@@ -19,7 +19,7 @@ from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import hlo, trace
 from expressnet_jax.plan.machines import Machine
 from expressnet_jax.runs import state as states
-from expressnet_jax.train import program
+from expressnet_jax.train import step as steps
 
 #: Fields of a training state, as parts of a device's memory.
 PARTS = {
@@ -74,7 +74,7 @@ def devices(machine: Machine) -> Sequence[jax.Device]:
 def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled | Refused:
     """Compiles the training step of a config for these devices. Raises ConfigError where the config does not fit."""
     mesh = meshes.create(config, at)
-    made = program.create(config, trace.clock(config), mesh)
+    made = steps.programs(config, trace.clock(config), mesh)
 
     def placed(tree: Any, sharding: Any) -> Any:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
@@ -127,7 +127,7 @@ def _refused(message: str, seconds: float) -> Refused:
 def held(config: Config, data: int, expert: int) -> dict[str, int]:
     """Bytes on one device of all that a step is given, by part: from shapes and shardings, without any layout."""
     mesh = trace.abstract_mesh(data, expert)
-    made = program.create(config, trace.clock(config), mesh)
+    made = steps.programs(config, trace.clock(config), mesh)
     state = states.abstract(config, made.optimizer, mesh)
     parts = {name: sum(map(_on_one, jax.tree.leaves(getattr(state, field)))) for field, name in PARTS.items()}
     batch = jax.tree.leaves(trace.batch(config))

@@ -21,7 +21,7 @@ from expressnet_jax.config import PRESETS, Config, ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.report import paper, picture_files
-from expressnet_jax.runs.records import read_records
+from expressnet_jax.runs.folder import read_records
 
 _PICTURED = 3  # runs whose pictures are on the page: of many, they would make it too large to load
 _PARTS = 2000  # blocks and layers of experts of a network whose size is counted: each takes its time

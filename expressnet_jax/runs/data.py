@@ -38,10 +38,8 @@ def open_data(config: Config, data_dir: str | None) -> TrainingData:
         validation = splits.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
     else:  # the same examples whatever the run's seed is, so that seeds can be compared
         train, validation = _HOLDOUTS[data.holdout](train, data.validation_fraction, seed=data.holdout_seed)
-    also = [
-        (splits.open_split(name, "train", data.classes, data_dir=data_dir), weight) for name, weight in data.further
-    ]
-    found = TrainingData(train, also, validation)
+    further = ((splits.open_split(name, "train", data.classes, data_dir=data_dir), w) for name, w in data.further)
+    found = TrainingData(train, list(further), validation)
     if found.examples < config.batch_size:
         few = f"{train.name} has {counted(found.examples, 'example')}"
         raise DataError(f"{few}, fewer than batch_size={config.batch_size}; use a smaller batch")

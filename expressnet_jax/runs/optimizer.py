@@ -29,12 +29,8 @@ def schedule(config: Config, clock: Clock) -> optax.Schedule:
             return top * spec.decay ** (jnp.floor(step / per_epoch) + 1)
 
         return (lambda step: jnp.minimum(step / warmup, 1.0) * decayed_rate(step)) if warmup else decayed_rate
-    rest = max(clock.total_steps - warmup, 1)
-    after = (
-        optax.cosine_decay_schedule(top, rest, alpha=spec.final)
-        if spec.name == "cosine"
-        else optax.constant_schedule(top)
-    )
+    cosine = optax.cosine_decay_schedule(top, max(clock.total_steps - warmup, 1), alpha=spec.final)
+    after = cosine if spec.name == "cosine" else optax.constant_schedule(top)
     return optax.join_schedules([optax.linear_schedule(0.0, top, warmup), after], [warmup]) if warmup else after
 
 
@@ -59,26 +55,19 @@ def create(config: Config, clock: Clock) -> optax.GradientTransformation:
         case "adamw":
             update = optax.adamw(rate, spec.b1, spec.b2, spec.eps, **decay)
         case "lamb":
-            update = _lamb(config, rate)
+            # You et al. 2020, algorithm 2: Adam's step plus decay, scaled to its array's norm times the rate.
+            # For kernels only, as in the authors' own code; optax.lamb gives biases the ratio too, and those that
+            # begin at 0, and a rate that does, then stay near 0. The stacked kernels of a layer are one array.
+            update = optax.chain(
+                optax.scale_by_adam(spec.b1, spec.b2, spec.eps),
+                optax.add_decayed_weights(spec.weight_decay, decayed),
+                optax.masked(optax.scale_by_trust_ratio(), decayed),
+                optax.scale_by_learning_rate(rate),
+            )
         case _:
             momentum = optax.sgd(rate, momentum=spec.b1, nesterov=True)
             update = optax.chain(optax.add_decayed_weights(spec.weight_decay, decayed), momentum)
     return optax.chain(optax.clip_by_global_norm(spec.clip_norm), update) if spec.clip_norm else update
-
-
-def _lamb(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """LAMB (You et al. 2020, algorithm 2): Adam's step plus decay, scaled to its array's norm times the rate.
-
-    For kernels only, as in the authors' own code; optax.lamb gives biases the ratio too, and those that begin at 0,
-    and a rate that does, then stay near 0. The stacked kernels of a layer's experts are one array.
-    """
-    spec = config.optimizer
-    return optax.chain(
-        optax.scale_by_adam(spec.b1, spec.b2, spec.eps),
-        optax.add_decayed_weights(spec.weight_decay, decayed),
-        optax.masked(optax.scale_by_trust_ratio(), decayed),
-        optax.scale_by_learning_rate(rate),
-    )
 
 
 def decayed(params: Any) -> Any:

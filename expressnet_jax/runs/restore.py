@@ -81,13 +81,11 @@ def _imported(config: Config) -> list[Imported]:
 
 def from_model(model: nnx.Module, state: states.State) -> states.State:
     """`state` with the weights of a network, each where it lies in `state`."""
-    made = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
-    placed = jax.tree.map(
-        lambda new, old: jax.device_put(np.asarray(new), old.sharding), made, [state.params, state.batch_stats]
-    )
-    params, stats = placed
-    ema = {"params": params, "batch_stats": stats} if state.ema else {}
-    return state._replace(params=params, batch_stats=stats, ema=jax.tree.map(jnp.copy, ema))
+    made = {"params": nnx.Param, "batch_stats": nnx.BatchStat}
+    new = {key: nnx.to_pure_dict(nnx.state(model, kind)) for key, kind in made.items()}
+    old = {key: getattr(state, key) for key in made}
+    placed = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), new, old)
+    return state._replace(**placed, ema=jax.tree.map(jnp.copy, placed) if state.ema else {})
 
 
 def model_from_run(config: Config) -> nnx.Module:
@@ -129,9 +127,8 @@ def grown(
     result = dict(named)
     for e in range(before, after):
         prefix = f"{layer}/expert{e % before}/"
-        copies = {name: value for name, value in named.items() if name.startswith(prefix)}
-        copies = {name.replace(prefix, f"{layer}/expert{e}/"): value for name, value in copies.items()}
-        result |= {name: _perturbed(value, perturbation, rng) for name, value in copies.items()}
+        for name in [name for name in named if name.startswith(prefix)]:
+            result[name.replace(prefix, f"{layer}/expert{e}/")] = _perturbed(named[name], perturbation, rng)
     source = np.arange(after) % before
     for name in (f"{layer}/gate/kernel", f"{layer}/gate/bias", f"{layer}/selection_bias"):
         if name in named:

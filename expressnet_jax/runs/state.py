@@ -35,25 +35,20 @@ def weights(state: State) -> tuple[Tree, Tree]:
 
 def graph(config: Config) -> Any:
     """The network without its arrays: `nnx.merge(graph, params, batch_stats)` is the network."""
-    made = nnx.split(nnx.eval_shape(lambda: expressnet.create(config)), nnx.Param, nnx.BatchStat)
-    return made[0]
+    return nnx.split(nnx.eval_shape(lambda: expressnet.create(config)), nnx.Param, nnx.BatchStat)[0]
 
 
 def init(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
     """A new state, each array made where it will lie; the same values on every mesh."""
     create = jax.jit(lambda: _create(config, optimizer))
-    sharding = shardings(config, optimizer, mesh)
-    return jax.jit(create, out_shardings=sharding)()
+    return jax.jit(create, out_shardings=shardings(config, optimizer, mesh))()
 
 
 def abstract(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
     """Shapes, dtypes and shardings of the state on this mesh: what a checkpoint is restored into."""
     shapes = jax.eval_shape(lambda: _create(config, optimizer))
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        meshes.state_sharding(mesh, shapes, shard_optimizer=config.mesh.shard_optimizer),
-    )
+    lie = meshes.state_sharding(mesh, shapes, shard_optimizer=config.mesh.shard_optimizer)
+    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, lie)
 
 
 def shardings(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:

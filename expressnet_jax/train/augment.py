@@ -41,9 +41,9 @@ def augment(
     if config == Augment():
         return images, labels_one_hot
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)  # (B,)
-    draws = _uniforms(keys)
-    images = _geometry(images, draws, config)
-    images = _colour(images, draws, config)
+    values = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _UNIFORMS), (len(_DRAWS),)))(keys)
+    draws = {name: values[:, i] for i, name in enumerate(_DRAWS)}
+    images = _colour(_geometry(images, draws, config), draws, config)
     if config.erase:
         images = _erase(images, draws, keys, config.erase)
     if config.mixup:
@@ -95,12 +95,6 @@ def _warp_one(image: jax.Array, matrix: jax.Array) -> jax.Array:
     return (a * (1 - fx) + b * fx) * (1 - fy) + (c * (1 - fx) + d * fx) * fy
 
 
-def _uniforms(keys: jax.Array) -> Draws:
-    draw = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _UNIFORMS), (len(_DRAWS),)))
-    values = draw(keys)  # (B, K)
-    return {name: values[:, i] for i, name in enumerate(_DRAWS)}
-
-
 def _symmetric(u: jax.Array) -> jax.Array:
     """Uniform in [0, 1) -> uniform in [-1, 1)."""
     return 2 * u - 1
@@ -116,24 +110,18 @@ def _geometry(images: jax.Array, draws: Draws, config: Augment) -> jax.Array:
 
 def _colour(images: jax.Array, draws: Draws, config: Augment) -> jax.Array:
     """Brightness, then contrast about the picture's mean, then saturation about its grey; clipped once, at the end."""
-    factor = {
-        name: _per_image(1 + getattr(config, name) * _symmetric(draws[name]))
-        for name in ("brightness", "contrast", "saturation")
-        if getattr(config, name)
-    }
-    if images.shape[-1] == 1:
-        factor.pop("saturation", None)
-    if not factor:
-        return images
-    if "brightness" in factor:
-        images = images * factor["brightness"]
-    if "contrast" in factor:
-        mean = images.mean((1, 2, 3), keepdims=True)  # (B, 1, 1, 1)
-        images = mean + (images - mean) * factor["contrast"]
-    if "saturation" in factor:
-        grey = (images * LUMA).sum(-1, keepdims=True)  # (B, S, S, 1)
-        images = grey + (images - grey) * factor["saturation"]
-    return jnp.clip(images, 0, 255)
+
+    def factor(name: str) -> jax.Array:
+        return _per_image(1 + getattr(config, name) * _symmetric(draws[name]))
+
+    changed = images * factor("brightness") if config.brightness else images
+    if config.contrast:
+        mean = changed.mean((1, 2, 3), keepdims=True)  # (B, 1, 1, 1)
+        changed = mean + (changed - mean) * factor("contrast")
+    if config.saturation and images.shape[-1] == 3:
+        grey = (changed * LUMA).sum(-1, keepdims=True)  # (B, S, S, 1)
+        changed = grey + (changed - grey) * factor("saturation")
+    return images if changed is images else jnp.clip(changed, 0, 255)
 
 
 def _erase(images: jax.Array, draws: Draws, keys: jax.Array, probability: float) -> jax.Array:

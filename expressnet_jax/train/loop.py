@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import counted, span
-from data_pipelines.splits import Split
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.evaluation import evaluator
+from expressnet_jax.evaluation import answers
 from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import distributed
@@ -31,17 +34,25 @@ from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 from expressnet_jax.runs import state as states
-from expressnet_jax.runs.records import MetricsWriter
-from expressnet_jax.train import program
+from expressnet_jax.runs.folder import MetricsWriter
 from expressnet_jax.train import step as steps
 from expressnet_jax.train.progress import Interval, Progress
-from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
 
 _VALIDATION = ("accuracy", "mean_class_accuracy", "macro_f1", "loss")  # what is kept of a validation
+_EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 class TrainingError(Failure):
     """A run that cannot go on; the message is one line."""
+
+
+class Interrupted(Failure):
+    """The run was asked to stop, and did so with its state saved. `exit_code` is 75 for SIGTERM, 130 for SIGINT."""
+
+    def __init__(self, number: int, where: str) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} with everything saved at {where}; the same command goes on from there")
+        self.exit_code = _EXIT_CODES[signal.Signals(number)]
 
 
 def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict[str, Any]:
@@ -62,15 +73,16 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
         held.enter_context(run_folder.held(workdir, config))
         manager = held.enter_context(Manager(workdir / "checkpoints", keep=config.keep))
         held.enter_context(jax.set_mesh(mesh))
-        run = Run(config, mesh, clock, manager)
+        run = Run(config, data, mesh, clock, manager)
         start = run.start()
         with distributed.together():
             if distributed.is_first():
                 run_folder.write_parameters(workdir, run.state.params)
                 if start < clock.total_steps:
-                    run_folder.check_space(workdir, run.state_bytes() * (config.keep + 2))
+                    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract))
+                    run_folder.check_space(workdir, size * (config.keep + 2))
         with MetricsWriter(workdir, start, run.early.evaluated_step) as writer:
-            reason = run.loop(start, data, writer, signals)
+            reason = run.loop(start, writer, signals)
         manager.wait()
         summary = run.summary(reason)
         if distributed.is_first():
@@ -99,23 +111,19 @@ def _announce(config: Config, data: datas.TrainingData, clock: Clock, mesh: jax.
 class Run:
     """The moving parts of one run, made once; `loop` is the training loop."""
 
-    def __init__(self, config: Config, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager) -> None:
-        self.config, self.mesh, self.clock, self.manager = config, mesh, clock, manager
-        self.program = program.create(config, clock, mesh)
-        self.step = self.program.step
-        self.abstract = states.abstract(config, self.program.optimizer, mesh)
+    def __init__(
+        self, config: Config, data: datas.TrainingData, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager
+    ) -> None:
+        self.config, self.data, self.mesh, self.clock, self.manager = config, data, mesh, clock, manager
+        self.programs = steps.programs(config, clock, mesh)
+        self.abstract = states.abstract(config, self.programs.optimizer, mesh)
         self.early = EarlyStop(config.early_stop.patience)
         self.seconds, self.began = 0.0, time.monotonic()  # of training so far, restarts included
 
-    def state_bytes(self) -> int:
-        """Size of one checkpoint's arrays."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.abstract))
-
     def start(self) -> int:
         """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
-        step = self.manager.latest_step()
-        if step is None:
-            self.state = states.init(self.config, self.program.optimizer, self.mesh)
+        if (step := self.manager.latest_step()) is None:
+            self.state = states.init(self.config, self.programs.optimizer, self.mesh)
             model, lines = restore.initial_model(self.config)
             if model is not None:
                 self.state = restore.from_model(model, self.state)
@@ -134,24 +142,23 @@ class Run:
         say(f"going on from step {step} of {self.clock.total_steps}")
         return step
 
-    def loop(self, start: int, data: datas.TrainingData, writer: MetricsWriter, signals: Signals) -> str:
+    def loop(self, start: int, writer: MetricsWriter, signals: Signals) -> str:
         """Runs from step `start` to the last one; returns why it ended."""
-        total = self.clock.total_steps
-        eval_every, save_every, log_every = (
-            self.clock.steps(getattr(self.config, key), key) for key in ("eval_every", "save_every", "log_every")
-        )
-        progress, sums = Progress(self.clock, start), self.program.zero_sums()
-        batches = self._batches(data, start, progress)
+        total, intervals = self.clock.total_steps, ("eval_every", "save_every", "log_every")
+        eval_every, save_every, log_every = (self.clock.steps(getattr(self.config, key), key) for key in intervals)
+        self.writer, self.progress = writer, Progress(self.clock, start)
+        run_step, sums, batches = self.programs.step, self.programs.zero_sums(), self._batches(start)
         pending: Interval | None = None  # the interval before: its sums are ready by now
         for step in range(start, total + 1):
             interrupted = signals.before(step)  # read once a step: what is skipped for it must also be made up for
-            reason, evaluate = self._ending(step, interrupted), self._evaluation_due(step, eval_every, interrupted)
+            reason = self._ending(step, interrupted)
+            # Once for each due step, restarts included; a run asked to stop evaluates when it is started again.
+            evaluate = _due(step, eval_every, total) and step > max(0, self.early.evaluated_step) and not interrupted
             if evaluate or (step > start and (reason or _due(step, save_every, total))):
-                with progress.pause(self.state):
-                    self._write(writer, progress, pending)  # now, or a crash after the save would lose it
+                with self.progress.pause(self.state):
+                    self._write(pending)  # now, or a crash after the save would lose it
                     pending = None
-                    validation = self._evaluate(step, data.validation, writer) if evaluate else None
-                    self._save(step, validation)
+                    self._save(step, self._evaluate(step) if evaluate else None)
                 reason = self._ending(step, interrupted)
             if interrupted:
                 self.manager.wait()
@@ -160,11 +167,11 @@ class Run:
                 return reason
             batch = next(batches)
             if step == start:
-                self._compile(sums, batch, progress)
-            self.state, sums = self.step(self.state, sums, batch)
+                run_step = self._compiled(sums, batch)
+            self.state, sums = run_step(self.state, sums, batch)
             if _due(step + 1, log_every, total):
-                self._write(writer, progress, pending)
-                pending, sums = progress.watch(step + 1, sums), self.program.zero_sums()
+                self._write(pending)
+                pending, sums = self.progress.watch(step + 1, sums), self.programs.zero_sums()
         raise AssertionError("the last step ends the loop")
 
     def summary(self, reason: str) -> dict[str, Any]:
@@ -184,30 +191,31 @@ class Run:
             "jax": jax.__version__,
         }
 
-    def _batches(self, data: datas.TrainingData, start: int, progress: Progress) -> Any:
+    def _batches(self, start: int) -> Iterator[steps.Batch]:
         """Batches on the device, one ahead: the next one crosses the bus while a step runs."""
-        host_batches = datas.batches(self.config, data, start)
+        host_batches = datas.batches(self.config, self.data, start)
         ahead = meshes.to_device(self.mesh, next(host_batches))
         while True:
-            with progress.waiting():
+            with self.progress.waiting():
                 host_batch = next(host_batches)
             ready, ahead = ahead, meshes.to_device(self.mesh, host_batch)
             yield ready
 
-    def _compile(self, sums: steps.Metrics, batch: steps.Batch, progress: Progress) -> None:
+    def _compiled(self, sums: steps.Metrics, batch: steps.Batch) -> Any:
         began = time.monotonic()
         say("compiling the training step")
-        self.step = self.step.lower(self.state, sums, batch).compile()
+        compiled = self.programs.step.lower(self.state, sums, batch).compile()
         say(f"compiled in {span(time.monotonic() - began)}")
-        progress.restart()
+        self.progress.restart()
+        return compiled
 
-    def _evaluate(self, step: int, validation: Split, writer: MetricsWriter) -> dict[str, float]:
-        result = evaluator.evaluate(self.config, self.program.count, self.state, validation, self.mesh)
+    def _evaluate(self, step: int) -> dict[str, float]:
+        result = answers.evaluate(self.config, self.programs.count, self.state, self.data.validation, self.mesh)
         self.early.update(step, result["loss"])
-        found = {key: result[key] for key in _VALIDATION}
-        writer.write("validation", {"step": step, "epoch": round(self.clock.epoch(step), 4), **found})
+        epoch, found = self.clock.epoch(step), {key: result[key] for key in _VALIDATION}
+        self.writer.write("validation", {"step": step, "epoch": round(epoch, 4), **found})
         say(
-            f"validation at epoch {self.clock.epoch(step):.2f}  loss {result['loss']:.4f}  "
+            f"validation at epoch {epoch:.2f}  loss {result['loss']:.4f}  "
             f"accuracy {result['accuracy']:.4f}  macro F1 {result['macro_f1']:.4f}"
         )
         return found
@@ -223,17 +231,9 @@ class Run:
             "seconds": self.seconds,
             "config": to_dict(self.config),
             "classes": list(self.config.data.classes),
-            "preprocessing": {
-                **dataclasses.asdict(self.config.preprocess),
-                "image_size": self.config.model.image_size,
-            },
+            "preprocessing": dataclasses.asdict(self.config.preprocess) | {"image_size": self.config.model.image_size},
         }
         self.manager.save(self.state._asdict(), record, accuracy=validation["accuracy"] if validation else None)
-
-    def _evaluation_due(self, step: int, every: int, interrupted: int) -> bool:
-        """Once for each due step, restarts included; a run asked to stop evaluates when it is started again."""
-        due = _due(step, every, self.clock.total_steps) and step > max(0, self.early.evaluated_step)
-        return due and not interrupted
 
     def _ending(self, step: int, interrupted: int) -> str:
         """Why the run ends before this step, or nothing."""
@@ -245,14 +245,13 @@ class Run:
             return f"stopped early: no lower validation loss in {counted(self.early.patience, 'evaluation')}"
         return ""
 
-    def _write(self, writer: MetricsWriter, progress: Progress, pending: Interval | None) -> None:
+    def _write(self, pending: Interval | None) -> None:
         if pending is None:
             return
-        record = progress.record(pending)
-        writer.write("train", record)
-        say(progress.line(record))
-        if warning := progress.warning(record):
-            say(warning)
+        record = self.progress.record(pending)
+        self.writer.write("train", record)
+        for line in self.progress.lines(record):
+            say(line)
         if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:
             raise TrainingError(
                 f"gradients were not finite in the last {counted(record['nonfinite_in_a_row'], 'step')} before step "
@@ -264,3 +263,58 @@ class Run:
 def _due(step: int, every: int, total: int) -> bool:
     """Whether something that happens every so many steps, and at the end, happens at this one."""
     return step % every == 0 or step == total
+
+
+class Signals:
+    """While entered, SIGTERM and SIGINT are noted in `received` instead of ending the process.
+
+    A second SIGINT has its usual effect, for somebody who does not want to wait. In a job of several processes SIGTERM
+    is left to JAX, through which they agree on a step; a SIGINT to one of them counts as a SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._several = distributed.several()
+
+    def __enter__(self) -> Signals:
+        numbers = (signal.SIGINT,) if self._several else _EXIT_CODES
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def before(self, step: int) -> int:
+        """The signal that asks to stop before this step, or 0; to be asked once for each step."""
+        return distributed.stop_agreed(step) if self._several else self.received
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
+        if self._several:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@dataclasses.dataclass
+class EarlyStop:
+    """Counts evaluations without a lower validation loss; part of each checkpoint, so a restart does not reset it."""
+
+    patience: int
+    best_loss: float | None = None
+    waited: int = 0
+    evaluated_step: int = -1  # of the last evaluation, so that none is lost or done twice over a restart
+
+    def update(self, step: int, loss: float) -> None:
+        """Notes the validation loss before `step`."""
+        self.evaluated_step = step
+        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
+            self.best_loss, self.waited = loss, 0
+        else:
+            self.waited += 1
+
+    @property
+    def due(self) -> bool:
+        """Whether the run should end now; never with a patience of 0."""
+        return 0 < self.patience <= self.waited

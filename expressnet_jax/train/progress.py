@@ -1,4 +1,4 @@
-"""How far a run is: sums of an interval as a record, and as a line with the time remaining."""
+"""How far a run is: sums of an interval as a record and as a line, what its routers do, and the time remaining."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 
 from data_pipelines.common.text import span
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.train import experts
+
+#: An expert that gets less than this part of an even share of the selections starves: it hardly learns any more.
+STARVING = 0.1
 
 
 class Interval(NamedTuple):
@@ -88,19 +90,60 @@ class Progress:
             "images_per_second": round(images / seconds, 2),
             "data_wait": round(min(interval.waited / seconds, 1.0), 4),  # fraction of the time
         }
-        return record | experts.statistics(values)
+        return record | routing(values)
 
-    def warning(self, record: dict[str, Any]) -> str:
-        """One line where an expert has begun to starve, or nothing."""
-        before, self._starving = self._starving, experts.starving(record)
-        return experts.warning(record, before)
-
-    def line(self, record: dict[str, Any]) -> str:
-        """The record for a person, with the time remaining at the pace so far."""
+    def lines(self, record: dict[str, Any]) -> list[str]:
+        """The record for a person, with the time remaining at the pace so far; a warning where an expert starves."""
         done, total = record["step"], self._clock.total_steps
         pace = (time.monotonic() - self._began) / max(done - self._start, 1)
-        return (
+        line = (
             f"step {done}/{total}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
             f"accuracy {record['accuracy']:.3f}  rate {record['learning_rate']:.2e}  "
             f"{record['images_per_second']:.3g} images/s  {span((total - done) * pace)} left"
         )
+        before, self._starving = self._starving, starving(record)
+        return [line, *warning(record, before)]
+
+
+def routing(sums: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The record of every routed layer in the sums of `step.train_step`.
+
+    `load` and `importance` are each expert's fraction of the selections and of the probability, `max_load` and
+    `min_load` the extremes of the former, `dead` the number of experts that nobody selected in the whole interval,
+    `entropy` a mean in nats, `dropped` a fraction of the pairs, `classes` the selections by expert and class.
+    """
+    found: dict[str, Any] = {}
+    count = max(float(sums["count"]), 1.0)
+    for layer in (key.removesuffix("/load") for key in sums if key.endswith("/load")):
+        load, importance = sums[f"{layer}/load"], sums[f"{layer}/importance"]
+        selections = max(float(load.sum()), 1.0)
+        each = {
+            "load": np.round(load / selections, 6).tolist(),
+            "importance": np.round(importance / max(float(importance.sum()), 1e-9), 6).tolist(),
+            "max_load": float(load.max()) / selections,
+            "min_load": float(load.min()) / selections,
+            "dead": int((load == 0).sum()),
+            "entropy": float(sums[f"{layer}/entropy"]) / count,
+            "dropped": float(sums[f"{layer}/dropped"]) / selections,
+            "classes": sums[f"{layer}/classes"].astype(int).tolist(),
+        }
+        found |= {f"{layer}/{name}": value for name, value in each.items()}
+    return found
+
+
+def starving(record: dict[str, Any]) -> dict[str, list[int]]:
+    """The experts of each layer that starved in the interval of a record."""
+    loads = {key.removesuffix("/load"): np.asarray(value) for key, value in record.items() if key.endswith("/load")}
+    return {layer: np.flatnonzero(load < STARVING / load.size).tolist() for layer, load in loads.items()}
+
+
+def warning(record: dict[str, Any], before: dict[str, list[int]]) -> list[str]:
+    """One line where other experts starve than `before`, or none."""
+    news = []
+    for layer, experts in starving(record).items():
+        if experts and experts != before.get(layer, []):
+            load = record[f"{layer}/load"]
+            shares = ", ".join(f"expert {e} got {100 * load[e]:.2f} %" for e in experts)
+            news.append(f"{layer}: {shares} of the selections (an even share is {100 / len(load):.2f} %)")
+    way_out = "moe.balance_loss=0.05 or moe.balance_bias=0.02 may spread them (docs/moe.md)"
+    return [f"warning: starving experts at step {record['step']}: {'; '.join(news)}; {way_out}"] if news else []

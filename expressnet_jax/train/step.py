@@ -1,4 +1,4 @@
-"""One step of training: a pure function from state and batch to state and sums.
+"""One step of training, a pure function from state and batch to state and sums, and the compiled programs of a run.
 
 Legend: B global batch, A micro-batches, C colour channels, S picture side, E experts.
 """
@@ -6,7 +6,7 @@ Legend: B global batch, A micro-batches, C colour channels, S picture side, E ex
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,42 @@ import optax
 from flax import nnx
 
 from expressnet_jax.config import Config
+from expressnet_jax.config.duration import Clock
+from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.moe import router
 from expressnet_jax.parallel import mesh as meshes
+from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import state as states
 from expressnet_jax.runs.state import State
 from expressnet_jax.train import augment
 
 Metrics = dict[str, jax.Array]  # sums over examples or steps; "nonfinite" and "learning_rate" are the latest ones
 Batch = dict[str, jax.Array]
+
+
+class Programs(NamedTuple):
+    """What runs on the devices; every part under `jax.set_mesh` of the mesh that it was made for."""
+
+    optimizer: optax.GradientTransformation
+    step: Any  # jitted (state, sums, batch) -> (state, sums); state and sums are donated
+    zero_sums: Any  # jitted () -> the sums before an interval
+    count: Any  # of `answering.counter`, for the validation
+
+
+def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
+    """The programs of a config on a mesh, for the loop, benchmarks and plans; nothing is compiled yet."""
+    optimizer, rate = optimizers.create(config, clock), optimizers.schedule(config, clock)
+    # Said here and not left to the compiler: what every process reads must lie whole on each of them.
+    everywhere = meshes.replicated(mesh)
+    shardings = (states.shardings(config, optimizer, mesh), everywhere)
+    step = train_step(config, states.graph(config), optimizer, rate)
+    return Programs(
+        optimizer,
+        jax.jit(step, donate_argnums=(0, 1), out_shardings=shardings),
+        jax.jit(lambda: zero_sums(config), out_shardings=everywhere),
+        answering.counter(config, mesh),
+    )
 
 
 def train_step(
@@ -36,7 +64,8 @@ def train_step(
     def step(state: State, sums: Metrics, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         images, targets = _inputs(config, batch, jax.random.fold_in(key, 0))
-        parts = _micro_batches({"image": images, "target": targets, **_labels(batch)}, config.optimizer.accumulate)
+        examples = {"image": images, "target": targets, "label": batch["label"], "mask": batch["mask"]}
+        parts = _micro_batches(examples, config.optimizer.accumulate)
         gradients, stats, metrics = _gradients(config, graph, state, parts, jax.random.fold_in(key, 1))
         norm = optax.tree.norm(gradients)
         new = _update(config, optimizer, state, gradients, stats)
@@ -54,11 +83,10 @@ def train_step(
 
 def zero_sums(config: Config) -> Metrics:
     """The sums before the first step of an interval."""
-    routed = expressnet.routed_layers(config)
     e, classes = config.moe.num_experts, len(config.data.classes)
     scalars = ("loss", "auxiliary", "correct", "count", "gradient_norm", "steps")
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(scalars, ())
-    for layer in routed:
+    for layer in expressnet.routed_layers(config):
         each = {"load": (e,), "importance": (e,), "entropy": (), "dropped": (), "classes": (e, classes)}
         shapes |= {f"{layer}/{name}": shape for name, shape in each.items()}
     latest = {"nonfinite": jnp.zeros((2,), jnp.int32), "learning_rate": jnp.zeros(())}
@@ -73,16 +101,9 @@ def _inputs(config: Config, batch: Batch, key: jax.Array) -> tuple[jax.Array, ja
     return preprocess.normalize(images, config.preprocess), optax.smooth_labels(targets, config.label_smoothing)
 
 
-def _labels(batch: Batch) -> Batch:
-    return {"label": batch["label"], "mask": batch["mask"]}
-
-
 def _micro_batches(batch: Batch, count: int) -> Batch:
     """(B, ...) -> (A, B/A, ...), every micro-batch taking from all devices, so that no picture changes its device."""
-    return {
-        key: jnp.swapaxes(value.reshape(value.shape[0] // count, count, *value.shape[1:]), 0, 1)
-        for key, value in batch.items()
-    }
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(len(x) // count, count, *x.shape[1:]), 0, 1), batch)
 
 
 def _gradients(config: Config, graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[Any, Any, Metrics]:

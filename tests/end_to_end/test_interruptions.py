@@ -7,9 +7,9 @@ import pytest
 
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import files as config_files
-from expressnet_jax.runs.records import read_records
+from expressnet_jax.runs.folder import read_records
 from expressnet_jax.train import loop
-from expressnet_jax.train.stop import EarlyStop, Interrupted, Signals
+from expressnet_jax.train.loop import EarlyStop, Interrupted, Signals
 from tests.conftest import TINY
 
 CONFIG = config_files.load(TINY, [("total", "8steps"), ("eval_every", "4steps"), ("log_every", "4steps")])

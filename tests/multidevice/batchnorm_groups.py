@@ -19,7 +19,7 @@ from expressnet_jax.config.duration import Clock
 from expressnet_jax.models import layers, target
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer, state
-from expressnet_jax.train import program, step
+from expressnet_jax.train import step
 from tests.conftest import TINY
 from tests.unit.test_step import PLAIN
 
@@ -71,7 +71,7 @@ def waits(group: int) -> int:
     changes = [*PLAIN, ("batch_size", "32"), ("model.batchnorm_group", str(group))]
     config = config_files.load(TINY, changes)
     mesh = meshes.create(config)
-    made = program.create(config, Clock(32, 160, 24), mesh)
+    made = step.programs(config, Clock(32, 160, 24), mesh)
     batch = {
         name: jax.ShapeDtypeStruct((32, *shape), dtype, sharding=meshes.batch_sharding(mesh))
         for name, shape, dtype in (

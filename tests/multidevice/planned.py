@@ -18,7 +18,7 @@ from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import machines
 from expressnet_jax.plan import step_cost as plan
 from expressnet_jax.runs import state
-from expressnet_jax.train import program
+from expressnet_jax.train import step as steps
 from tests.conftest import TINY
 
 WIDTHS = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "c64": 8}
@@ -43,7 +43,7 @@ def main() -> None:
 
 def compiled(config, data, expert):
     mesh = meshes.create(config, jax.devices()[: data * expert])
-    made = program.create(config, Clock(config.batch_size, 160, 24), mesh)
+    made = steps.programs(config, Clock(config.batch_size, 160, 24), mesh)
     batch = {
         name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=meshes.batch_sharding(mesh))
         for name, shape, dtype in (

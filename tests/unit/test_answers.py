@@ -16,7 +16,6 @@ from data_pipelines.labels import EMOTIONS
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import answers as answering
-from expressnet_jax.evaluation import evaluator
 from expressnet_jax.evaluation.answers import Answers
 from expressnet_jax.models import preprocess
 from expressnet_jax.parallel import mesh as meshes
@@ -54,7 +53,7 @@ def test_answers_are_those_that_the_loop_counts(network):
     assert len(split) % config.batch_size
     with jax.set_mesh(mesh):
         found = answering.collect(config, answering.program(config, mesh), state, split, mesh)
-        counted = evaluator.evaluate(config, evaluator.counter(config, mesh), state, split, mesh)
+        counted = answering.evaluate(config, answering.counter(config, mesh), state, split, mesh)
     summary = answering.summarize(found, config.label_smoothing)
     assert summary.pop("loss") == pytest.approx(counted.pop("loss"), rel=1e-5)
     assert counted.pop("split") == split.name and summary == counted
@@ -84,7 +83,7 @@ def test_a_class_that_the_data_set_lacks_is_never_an_answer(network):
     assert found.shared.tolist() == [0, 1, 3, 4, 5, 6, 7]
     for logits in (found.logits, found.flipped):
         assert logits.dtype == np.float32 and np.isneginf(logits[:, 2]).all()
-    counted = evaluator.evaluate(config, evaluator.counter(config, mesh), state, lacking, mesh)
+    counted = answering.evaluate(config, answering.counter(config, mesh), state, lacking, mesh)
     summary = answering.summarize(found, config.label_smoothing)
     assert summary["confusion"] == counted["confusion"]
     assert summary["loss"] < counted["loss"]  # that is over all classes

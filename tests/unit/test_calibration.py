@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
 from sklearn import metrics as sk  # type: ignore[import-untyped]
 from sklearn.calibration import calibration_curve  # type: ignore[import-untyped]
 
-from expressnet_jax.evaluation.calibration import (
+from expressnet_jax.evaluation.depth import (
     HIGHEST,
     LOWEST,
     expected_error,

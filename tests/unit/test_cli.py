@@ -11,7 +11,7 @@ from data_pipelines.common.errors import DataError, Failure, UsageError
 from expressnet_jax import cli
 from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import ConfigError
-from expressnet_jax.train.stop import Interrupted
+from expressnet_jax.train.loop import Interrupted
 from tests.conftest import ROOT
 
 COMMANDS = ["train", "evaluate", "ablate", "report", "inspect", "plan", "export", "predict", "bench", "data prepare",

@@ -15,8 +15,8 @@ from PIL import Image
 from scipy import ndimage
 
 from data_pipelines.synthetic import draw, sample_factors
-from expressnet_jax.evaluation import corruptions
-from expressnet_jax.evaluation.corruptions import CORRUPTIONS, apply, jpeg_qualities, plane_points, stored
+from expressnet_jax.evaluation import robustness
+from expressnet_jax.evaluation.robustness import CORRUPTIONS, apply, jpeg_qualities, plane_points, stored
 
 NAMES = list(CORRUPTIONS)
 RANDOM = ["pose", "occlusion", "light", "noise"]
@@ -122,7 +122,7 @@ def test_mistakes_are_named():
 
 def projected(u, v, yaw, pitch):
     """Where a point of the plane is seen: rotated by matrices, then cast on the screen from a camera at (0, 0, -d)."""
-    d = corruptions.DISTANCE
+    d = robustness.DISTANCE
     about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
     about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     x, y, z = about_y @ about_x @ np.array([u, v, 0.0])
@@ -203,7 +203,7 @@ def test_light_fades_evenly_towards_one_side_of_any_direction():
 @pytest.mark.parametrize("strength", [1, 3, 5])
 def test_blur_is_scipys(strength):
     x = random_pictures(2, 40, 72, 3)
-    sigma = corruptions.SIGMA[strength] * 40
+    sigma = robustness.SIGMA[strength] * 40
     expected = ndimage.gaussian_filter(x, (0, sigma, sigma, 0), mode="nearest", truncate=4)
     np.testing.assert_allclose(changed("blur", x, strength), expected, atol=0.01)
 
@@ -264,7 +264,7 @@ def test_jpeg_is_pillows(side, c):
 def test_quantization_tables_are_those_in_a_file(quality):
     with Image.open(io.BytesIO(encoded(np.zeros((8, 8, 3), np.uint8), quality))) as image:
         luminance, chrominance = (np.array(image.quantization[i]).reshape(8, 8) for i in (0, 1))
-    np.testing.assert_array_equal(corruptions.quantization_tables(quality), [luminance, chrominance])
+    np.testing.assert_array_equal(robustness.quantization_tables(quality), [luminance, chrominance])
 
 
 def test_jpeg_qualities_are_those_of_the_benchmarks():

@@ -12,7 +12,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from scipy.special import softmax  # type: ignore[import-untyped]
 from sklearn import metrics as sk  # type: ignore[import-untyped]
 
-from expressnet_jax.evaluation import calibration, depth
+from expressnet_jax.evaluation import depth
 from expressnet_jax.evaluation.answers import Answers
 
 quick = settings(deadline=None, max_examples=60)
@@ -66,9 +66,9 @@ def test_what_is_not_known_is_null():
 def test_the_temperature_comes_from_the_other_split_and_mends_this_one():
     other, here = answers(1, n=2000, scale=8.0), answers(2, n=2000, scale=8.0)
     found = depth_of(here, other)["calibration"]
-    t = calibration.fit_temperature(other.logits, other.label)
-    assert found["temperature"] == t != calibration.fit_temperature(here.logits, here.label)
-    assert found["before"] == calibration.scores(here.logits, here.label)
+    t = depth.fit_temperature(other.logits, other.label)
+    assert found["temperature"] == t != depth.fit_temperature(here.logits, here.label)
+    assert found["before"] == depth.scores(here.logits, here.label)
     cooler = softmax(here.logits.astype(np.float64) / t, axis=1)
     assert found["after"]["nll"] == pytest.approx(sk.log_loss(here.label, cooler))
     assert found["after"]["ece"] < 0.5 * found["before"]["ece"] and found["after"]["brier"] < found["before"]["brier"]

@@ -5,7 +5,7 @@ import pytest
 
 from expressnet_jax.bench import experts as bench_experts
 from expressnet_jax.config import files as config_files
-from expressnet_jax.train import experts
+from expressnet_jax.train import progress
 from tests.conftest import TINY
 
 
@@ -17,24 +17,24 @@ def sums(load, dropped=0.0):
 
 
 def test_statistics_are_fractions_of_the_interval():
-    found = experts.statistics(sums([60, 20, 20, 0], dropped=5))
+    found = progress.routing(sums([60, 20, 20, 0], dropped=5))
     assert found["moe/load"] == [0.6, 0.2, 0.2, 0.0] and found["moe/max_load"] == 0.6 and found["moe/min_load"] == 0
     assert found["moe/dead"] == 1 and found["moe/dropped"] == 0.05 and found["moe/entropy"] == 0.5
     assert found["moe/importance"] == found["moe/load"] and found["moe/classes"][0] == [60, 0]
 
 
 def test_a_starving_expert_is_named_once_with_its_share_and_the_way_out():
-    record = {"step": 20, **experts.statistics(sums([50, 48, 1, 1]))}
-    text = experts.warning(record, {})
+    record = {"step": 20, **progress.routing(sums([50, 48, 1, 1]))}
+    (text,) = progress.warning(record, {})
     assert "\n" not in text and "expert 2 got 1.00 %" in text and "expert 3" in text and "25.00 %" in text
     assert "moe.balance_loss" in text and "step 20" in text
-    assert experts.warning(record, experts.starving(record)) == ""
+    assert progress.warning(record, progress.starving(record)) == []
 
 
 @pytest.mark.parametrize("load", [[25, 25, 25, 25], [70, 20, 6, 4]])
 def test_uneven_is_not_yet_starving(load):
-    record = {"step": 1, **experts.statistics(sums(load))}
-    assert experts.warning(record, {}) == "" and experts.starving(record) == {"moe": []}
+    record = {"step": 1, **progress.routing(sums(load))}
+    assert progress.warning(record, {}) == [] and progress.starving(record) == {"moe": []}
 
 
 def test_the_benchmark_measures_every_movement_of_one_device(monkeypatch):

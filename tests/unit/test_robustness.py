@@ -15,7 +15,7 @@ from data_pipelines import splits
 from data_pipelines.labels import EMOTIONS
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.evaluation import corruptions, robustness
+from expressnet_jax.evaluation import robustness
 from expressnet_jax.figures import curves, pictures
 from expressnet_jax.models.preprocess import preprocess
 from expressnet_jax.parallel import mesh as meshes
@@ -81,7 +81,7 @@ def _logits(config):
 def test_accuracy_and_f1_are_those_of_scikit_learn(setting, measured):
     config, state, split, _ = setting
     batch = split.load(np.arange(20))
-    corrupt = jax.jit(corruptions.stored, static_argnums=0)
+    corrupt = jax.jit(robustness.stored, static_argnums=0)
     expected = []
     for name in ("occlusion", "light", "jpeg"):
         for strength in range(6):
@@ -97,21 +97,21 @@ def test_accuracy_and_f1_are_those_of_scikit_learn(setting, measured):
 def test_the_means_are_over_what_is_corrupted(measured):
     assert measured["strengths"] == [0, 1, 2, 3, 4, 5] and measured["examples"] == 20
     rows = [row["accuracy"] for row in measured["corruptions"].values()]
-    assert [len(row) for row in rows] == [6] * len(corruptions.CORRUPTIONS)
+    assert [len(row) for row in rows] == [6] * len(robustness.CORRUPTIONS)
     mean = np.mean([row[1:] for row in rows])
     assert measured["mean_accuracy"] == pytest.approx(mean)
     assert measured["relative"] == pytest.approx(mean / rows[0][0])
 
 
 def made_up(accuracies):
-    rows = {n: {"accuracy": a, "macro_f1": a} for n, a in zip(corruptions.CORRUPTIONS, accuracies, strict=True)}
+    rows = {n: {"accuracy": a, "macro_f1": a} for n, a in zip(robustness.CORRUPTIONS, accuracies, strict=True)}
     return {"strengths": list(range(6)), "examples": 1234, "corruptions": rows, "mean_accuracy": 0.5, "relative": 0.625}
 
 
 def test_the_text_has_a_line_for_each_corruption():
     lines = robustness.describe(made_up([[0.8, 0.7, 0.6, 0.5, 0.4, 0.3]] * 7)).splitlines()
     assert "1,234 examples" in lines[0] and lines[1].split()[:6] == list("012345")
-    for name, corruption in corruptions.CORRUPTIONS.items():
+    for name, corruption in robustness.CORRUPTIONS.items():
         assert f"{name} 80.0 70.0 60.0 50.0 40.0 30.0 50.0 {corruption.description}".split() in [
             line.split() for line in lines
         ]
@@ -129,13 +129,13 @@ def pixels(path):
 
 def test_the_grid_shows_the_corrupted_pictures(tmp_path):
     picture = np.full((16, 16, 1), 255, np.uint8)
-    pictures.corruptions_figure(robustness.examples(picture), corruptions.STRENGTHS, tmp_path / "a.png")
+    pictures.corruptions_figure(robustness.examples(picture), robustness.STRENGTHS, tmp_path / "a.png")
     values = pixels(tmp_path / "a.png")
     assert 400 < values.shape[0] < 3000 and 400 < values.shape[1] < 3000
-    light = np.asarray(corruptions.stored("light", jnp.asarray(picture[None]), jnp.array([1]), 5))[0]
+    light = np.asarray(robustness.stored("light", jnp.asarray(picture[None]), jnp.array([1]), 5))[0]
     for level in (light.min(), light.max()):
         assert (np.abs(values - level).max(-1) == 0).sum() > 20
-    pictures.corruptions_figure(robustness.examples(picture // 2), corruptions.STRENGTHS, tmp_path / "b.png")
+    pictures.corruptions_figure(robustness.examples(picture // 2), robustness.STRENGTHS, tmp_path / "b.png")
     assert (pixels(tmp_path / "b.png") != values).any()
 
 

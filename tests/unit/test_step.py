@@ -11,7 +11,7 @@ from flax import nnx
 
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.evaluation import evaluator
+from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.models import expressnet
 from expressnet_jax.moe.layer import MoE
 from expressnet_jax.parallel import mesh as meshes
@@ -146,7 +146,7 @@ def test_evaluation_counts_no_padding_and_does_not_depend_on_the_batch():
     c = config()
     c = dataclasses.replace(c, ema=dataclasses.replace(c.ema, decay=0.0))
     state = setup(c)[1]
-    answer, count = jax.jit(evaluator.step(c)), evaluator.counter(c, meshes.create(c))
+    answer, count = jax.jit(answering.step(c)), answering.counter(c, meshes.create(c))
     full, every = batch(), np.ones(8, bool)
     padded, few = {**full, "mask": jnp.arange(16) < 5}, {key: value[:5] for key, value in full.items()}
     confusion, loss = count(state, padded, every)
@@ -164,13 +164,13 @@ def test_evaluation_counts_no_padding_and_does_not_depend_on_the_batch():
 def test_a_class_that_the_data_set_lacks_is_never_predicted():
     c = config()
     state = setup(c)[1]
-    count = evaluator.counter(c, meshes.create(c))
+    count = answering.counter(c, meshes.create(c))
     free, loss = count(state, batch(), np.ones(8, bool))
     known = np.ones(8, bool)
     known[np.argmax(np.asarray(free).sum(0))] = False  # the class that it predicts most
     confusion, same = count(state, batch(), known)
     assert int(np.asarray(confusion)[:, ~known].sum()) == 0 and int(confusion.sum()) == 16
-    expected = np.where(known, jax.jit(evaluator.step(c))(state, batch())["logits"], -np.inf).argmax(1)
+    expected = np.where(known, jax.jit(answering.step(c))(state, batch())["logits"], -np.inf).argmax(1)
     np.testing.assert_array_equal(confusion.sum(0), np.bincount(expected, minlength=8))
     assert loss == same  # it is over all classes, as in training
 

@@ -16,7 +16,7 @@ from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
-from expressnet_jax.evaluation import evaluator
+from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.export import artifact, compare, from_run, inspection, onnx_format
 from expressnet_jax.models import canonical, choice, cost, expressnet, inference
 from expressnet_jax.plan import search, trace, traffic
@@ -174,7 +174,7 @@ def test_a_training_step_and_an_evaluation_run(without):
     assert {key.split("/")[0] for key in sums if "/" in key} == set(CASES[without][1].split())
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.params, state.params)
     assert all(moved["head"].values())
-    logits = np.asarray(jax.jit(evaluator.step(c))(after, batch)["logits"])
+    logits = np.asarray(jax.jit(answering.step(c))(after, batch)["logits"])
     assert logits.shape == (16, 8) and np.isfinite(logits).all()
 
 
