@@ -23,7 +23,6 @@ def get_study():
         "question": "What does the published preprocessing (BGR divided by 255) cost against correct ones?",
         "config": "fer2013_small",
         "baseline": "as published",
-        "seeds": 3,
         "arms": {
             "as published": arm("bgr", "unit"),
             "vggface2": arm("bgr", "vggface2"),

@@ -13,8 +13,7 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("what", metavar="NAME|PATH", help="a prepared data set, or pictures in any known layout")
     parser.add_argument("--data_dir", help=arguments.DATA_DIR)
-    page = "also write a page with examples of what was found"
-    parser.add_argument("--html", type=arguments.path, metavar="FILE", help=page)
+    parser.add_argument("--html", type=arguments.path, metavar="FILE", help="also a page with examples of the findings")
 
 
 def run(options: Namespace) -> arguments.Result:

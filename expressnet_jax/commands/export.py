@@ -12,8 +12,7 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of a run")
     parser.add_argument("--out", required=True, type=arguments.path, help="the artifact's folder")
-    formats = "some of safetensors,stablehlo,onnx,savedmodel, with commas between"
-    parser.add_argument("--formats", default="safetensors", help=formats)
+    parser.add_argument("--formats", default="safetensors", help="some of safetensors,stablehlo,onnx,savedmodel")
     parser.add_argument("--step", type=int, help="export this checkpoint, not the best")
     parser.add_argument("--raw", action="store_true", help="the last step's weights, not those averaged over steps")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the stored weights")

@@ -15,8 +15,7 @@ def add(parser: ArgumentParser) -> None:
     paths = "a run, RUN/checkpoints/STEP or an artifact; two are compared"
     parser.add_argument("path", nargs="*", type=arguments.path, help=paths)
     parser.add_argument("--config", help=arguments.CONFIG)
-    check = "with --config: check each way to the experts on these devices"
-    parser.add_argument("--selfcheck", action="store_true", help=check)
+    parser.add_argument("--selfcheck", action="store_true", help="with --config: check each way to the experts here")
 
 
 def run(options: Namespace) -> arguments.Result:

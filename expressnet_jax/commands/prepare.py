@@ -18,8 +18,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--data_dir", help=arguments.DATA_DIR)
     parser.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
-    size = "store squares of N x N pixels (default: as found)"
-    parser.add_argument("--size", type=int, default=0, metavar="N", help=size)
+    parser.add_argument("--size", type=int, default=0, metavar="N", help="store N x N pixels (default: as found)")
     parser.add_argument("--faces", metavar="DETECTOR", help="cut out the faces, once: haar, yunet or blazeface")
     parser.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
     parser.add_argument("--align", action="store_true", help="with --faces: turn the eyes level")

@@ -23,12 +23,12 @@ def check(config: Config) -> None:
     _check_parts(config)
     _check_convolution(config)
     _check_sizes(config)
-    _check_experts(config)
     if config.optimizer.weight_decay and config.optimizer.name == "adam":
         raise ConfigError("optimizer.name=adam takes no weight_decay; use adamw")
     if config.init.run and (config.init.weights or config.init.backbone):
         raise ConfigError("init.run does not go with init.weights or init.backbone: a network starts from one of them")
-    _check_division(config)
+    _check_experts(config)
+    _check_batch(config.batch_size, config.optimizer.accumulate, config.model.batchnorm_group)
 
 
 def _check_fields(section: Any, prefix: str = "") -> None:
@@ -64,6 +64,13 @@ def _check_durations(config: Config) -> None:
             raise ConfigError(f"total={text!r} cannot be a percentage of itself")
         if number == 0:
             raise ConfigError(f"{key}={text!r} must be above 0")
+
+
+def _check_batch(batch: int, turns: int, group: int) -> None:
+    if batch % turns:
+        raise ConfigError(f"batch_size={batch} is not divisible by optimizer.accumulate={turns}")
+    if group and batch // turns % group:
+        raise ConfigError(f"a (micro-)batch of {batch // turns} is not divisible by model.batchnorm_group={group}")
 
 
 def _check_data(data: Data) -> None:
@@ -129,7 +136,7 @@ def _check_sizes(config: Config) -> None:
 
 
 def _check_experts(config: Config) -> None:
-    moe = config.moe
+    moe, across = config.moe, config.mesh.expert
     if moe.top_k > moe.num_experts:
         raise ConfigError(f"moe.top_k={moe.top_k} is more than moe.num_experts={moe.num_experts}")
     if moe.load_loss and not moe.noise_std:
@@ -138,14 +145,5 @@ def _check_experts(config: Config) -> None:
         raise ConfigError("moe.renormalize makes every gate 1 with moe.top_k=1, and the router could not learn")
     if moe.router == "random" and (moe.balance_loss or moe.importance_loss or moe.load_loss or moe.z_loss):
         raise ConfigError("moe.router=random never learns, so no loss can change it; moe.balance_bias can")
-
-
-def _check_division(config: Config) -> None:
-    experts, across = config.moe.num_experts, config.mesh.expert
-    if experts % across:
-        raise ConfigError(f"moe.num_experts={experts} is not divisible by mesh.expert={across}")
-    batch, turns, group = config.batch_size, config.optimizer.accumulate, config.model.batchnorm_group
-    if batch % turns:
-        raise ConfigError(f"batch_size={batch} is not divisible by optimizer.accumulate={turns}")
-    if group and batch // turns % group:
-        raise ConfigError(f"a (micro-)batch of {batch // turns} is not divisible by model.batchnorm_group={group}")
+    if moe.num_experts % across:
+        raise ConfigError(f"moe.num_experts={moe.num_experts} is not divisible by mesh.expert={across}")

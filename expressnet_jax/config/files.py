@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.util
+import runpy
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,12 +56,8 @@ def find(name: str, what: str = "config", below: str = "") -> Path:
 
 def call(path: Path, function: str, *arguments: Any, what: str = "config") -> Any:
     """What a function of a config's or study's file returns. Raises ConfigError, in one line, for any mistake in it."""
-    spec = importlib.util.spec_from_file_location(f"_{what}_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        return getattr(module, function)(*arguments)
+        return runpy.run_path(str(path))[function](*arguments)
     except ConfigError:
         raise
     except Exception as error:  # the user's own file: any mistake in it is theirs to see
