@@ -14,19 +14,18 @@ trainings; three of the settings with a short one at 32 pixels: small kernels in
 
 
 def get_study():
-    first = {"small": "3,3,3,3,3", "as they are": "15,11,5,3,3", "large": "31,21,11,5,3"}
-    second = {"small": "3,3,3,3", "as they are": "5,3,3,3", "large": "11,7,5,3"}
-    arms = {
-        "as they are": ("as they are", "as they are"), "small in both": ("small", "small"),
-        "small in cnnfe1": ("small", "as they are"), "large in cnnfe1": ("large", "as they are"),
-        "large in both": ("large", "large"),
-    }  # fmt: skip
+    def arm(first="15,11,5,3,3", second="5,3,3,3"):
+        return {"model.cnnfe1.kernels": first, "model.cnnfe2.kernels": second}
+
     return {
         "question": "Do large kernels raise accuracy, in the first branch and in the second?",
         "config": "fer2013_small",
         "baseline": "as they are",
         "arms": {
-            name: {"model.cnnfe1.kernels": first[one], "model.cnnfe2.kernels": second[two]}
-            for name, (one, two) in arms.items()
+            "as they are": arm(),
+            "small in both": arm("3,3,3,3,3", "3,3,3,3"),
+            "small in cnnfe1": arm("3,3,3,3,3"),
+            "large in cnnfe1": arm("31,21,11,5,3"),
+            "large in both": arm("31,21,11,5,3", "11,7,5,3"),
         },
     }

@@ -8,33 +8,33 @@ from typing import Any
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import json_line, say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--out", required=True, type=arguments.path, help="the study's folder, new or to go on in")
-    parser.add_argument("--config", help=f"of all runs: {arguments.CONFIG}")
+    parser.add_argument("--out", required=True, type=common.path, help="the study's folder, new or to go on in")
+    parser.add_argument("--config", help=f"of all runs: {common.CONFIG}")
     parser.add_argument("--sweep", metavar="'K=A,B;K2=C,D'", help="all combinations; log:LOW:HIGH, uniform:LOW:HIGH")
     parser.add_argument("--random", type=int, metavar="N", help="N random draws from --sweep, not all combinations")
-    parser.add_argument("--list", type=arguments.path, metavar="FILE", help="or one setting a line: K=A K2=C")
+    parser.add_argument("--list", type=common.path, metavar="FILE", help="or one setting a line: K=A K2=C")
     parser.add_argument("--study", metavar="NAME|FILE", help="instead of both: a ready-made study of configs/ablations")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting, with seeds 0, 1, ... (default 3)")
     parser.add_argument("--baseline", metavar="ARM", help="compare with (default: the config unchanged, or the first)")
     parser.add_argument("--split", help="compare on it (default: the validation examples, so that no test is spent)")
     parser.add_argument("--plan", action="store_true", help="write and print the plan, with its time; run nothing")
     parser.add_argument("--evaluate_only", action="store_true", help="train nothing: a cluster's jobs do that")
-    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--data_dir", help=common.DATA_DIR)
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Plans a study, runs what is missing, and makes its page; returns 1 where runs are missing after that."""
     from expressnet_jax.ablation import outcome, runner, study
     from expressnet_jax.report import collect, page, terminal
 
     if options.seeds is not None and options.seeds < 1:
         raise UsageError(f"--seeds={options.seeds} must be at least 1")
-    process.on_cpu()
+    common.on_cpu()
     facts, found, seeds = _asked(options)
     flops = runner.work(found.arms, facts["split"], options.data_dir)
     with study.locked(options.out):
@@ -65,15 +65,15 @@ def _asked(options: Namespace) -> tuple[dict[str, Any], Any, int]:
         raise UsageError("--random N draws from --sweep, with N at least 2")
     if all(given is None for given in (options.config, options.sweep, options.list, options.study)):
         made = _as_before(options)
-    elif arguments.only(options, ("sweep", "list", "study")) == "study":
+    elif common.only(options, ("sweep", "list", "study")) == "study":
         made = _ready_made(options)
     else:
         made = _own(options)
-    config, common = options.config or made["config"], made.get("common", options.overrides)
-    found = sweep.resolve(config, common, made["arms"])
+    config, shared = options.config or made["config"], made.get("common", options.overrides)
+    found = sweep.resolve(config, shared, made["arms"])
     found = found._replace(left_out=[*made.get("left_out", []), *found.left_out])
-    baseline = sweep.baseline(found.arms, config, common, options.baseline or made["baseline"])
-    facts = {"question": made["question"], "name": made["name"], "config": config, "common": common}
+    baseline = sweep.baseline(found.arms, config, shared, options.baseline or made["baseline"])
+    facts = {"question": made["question"], "name": made["name"], "config": config, "common": shared}
     facts |= {"split": options.split or made.get("split", "held_out"), "baseline": baseline}
     return facts, found, options.seeds or made.get("seeds", 3)
 

@@ -107,8 +107,8 @@ def _check_parts(config: Config) -> None:
 
 def _check_convolution(config: Config) -> None:
     counts = {"cnnfe1": len(config.model.cnnfe1.kernels), "cnnfe2": len(config.model.cnnfe2.kernels)}
-    counts = {branch: count for branch, count in counts.items() if branch not in config.model.without}
-    layers = ["resnet", *(f"{branch}/conv{i + 1}" for branch, count in counts.items() for i in range(count))]
+    present = counts.keys() - {*config.model.without}
+    layers = ["resnet", *(f"{name}/conv{i + 1}" for name in sorted(present) for i in range(counts[name]))]
     for part in config.model.convolution.split(","):
         layer, equals, form = part.strip().rpartition("=")
         if form not in _FORMS:
@@ -123,10 +123,8 @@ def _check_sizes(config: Config) -> None:
         if len(branch.kernels) != len(branch.filters) or not branch.kernels:
             raise ConfigError(f"model.{name} has {len(branch.kernels)} kernels and {len(branch.filters)} filters")
         if model.image_size >> (len(branch.kernels) - 1) == 0:
-            raise ConfigError(
-                f"model.{name}: {len(branch.kernels) - 1} pools leave nothing of {model.image_size} pixels; "
-                "use fewer blocks or larger pictures"
-            )
+            nothing = f"{len(branch.kernels) - 1} pools leave nothing of {model.image_size} pixels"
+            raise ConfigError(f"model.{name}: {nothing}; use fewer blocks or larger pictures")
     side = -(-model.image_size // model.resnet.stem_stride)
     if side < (3 if model.resnet.stem_pool else 1):
         raise ConfigError(f"model.resnet: a stem of stride {model.resnet.stem_stride} leaves {side} pixels to pool")

@@ -165,7 +165,7 @@ def open_found(found: Iterable[Found], every: int = 1) -> Iterator[Input]:
             except BadPicture as error:
                 yield _failed(one._replace(error=str(error)))
         else:
-            yield Input(one.path, one.name, lambda within, path=one.path: read_file(path, within))  # type: ignore[misc]
+            yield Input(one.path, one.name, functools.partial(read_file, one.path))
 
 
 def _failed(one: Found) -> Input:

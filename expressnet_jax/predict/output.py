@@ -91,7 +91,7 @@ def run(
             _draw(draw, told)
         collections.deque(told, maxlen=0)  # all that is left
     say(summary.text())
-    return 0 if summary.faces else 1
+    return 0 if summary.labels else 1
 
 
 def _told(
@@ -140,21 +140,19 @@ class _Summary:
     """Counts, for the last line."""
 
     def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._pictures = self._failed = self.faces = 0
-        self._labels: collections.Counter[str] = collections.Counter()
+        self._began, self._pictures, self._failed = time.perf_counter(), 0, 0
+        self.labels: collections.Counter[str] = collections.Counter()  # of all faces
 
     def add(self, result: Pictured) -> None:
         self._pictures += 1
         self._failed += bool(result.error)
-        self.faces += len(result.faces)
-        self._labels.update(face.label for face in result.faces)
+        self.labels.update(face.label for face in result.faces)
 
     def text(self) -> str:
         rate = self._pictures / max(time.perf_counter() - self._began, 1e-9)
         failed = f", {self._failed:,} without an answer" if self._failed else ""
-        labels = ", ".join(f"{shown(label)} {count:,}" for label, count in self._labels.most_common())
-        found = f"{counted(self._pictures, 'picture')}{failed}; {counted(self.faces, 'face')}"
+        labels = ", ".join(f"{shown(label)} {count:,}" for label, count in self.labels.most_common())
+        found = f"{counted(self._pictures, 'picture')}{failed}; {counted(self.labels.total(), 'face')}"
         return f"{found}{': ' * bool(labels)}{labels}; {rate:,.0f}/s"
 
 

@@ -137,12 +137,10 @@ def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: s
 
 def _stored(meta: dict[str, Any]) -> tuple[int, int, int] | None:
     """Height, width and channels of the stored training pictures, if the artifact says so and they make sense."""
-    found = meta.get("stored")
-    if not isinstance(found, list) or len(found) != 3 or not all(type(n) is int for n in found):
-        return None
-    height, width, channels = found
-    sensible = min(height, width) >= 1 and max(height, width) <= 4096 and channels in (1, 3)
-    return (height, width, channels) if sensible else None
+    match meta.get("stored"):
+        case [int(height), int(width), int(channels)] if channels in (1, 3) and min(height, width) >= 1:
+            return (height, width, channels) if max(height, width) <= 4096 else None
+    return None
 
 
 @dataclass
