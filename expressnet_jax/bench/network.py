@@ -189,10 +189,8 @@ def _peer(command: str, batch_size: int, kind: str) -> float:
 
 def describe(found: dict[str, Any]) -> str:
     """The findings for a person."""
-    return _conv_table(found) if "layers" in found else "\n".join(timer.listed(found, "pairs"))
-
-
-def _conv_table(found: dict[str, Any]) -> str:
+    if "layers" not in found:
+        return "\n".join(timer.listed(found, "pairs"))
     kinds = [(form, what) for form in large_conv.FORMS for what in ("inference", "training")]
     rows = [["layer", "kernel", "picture", *(f"{form}, {what}" for form, what in kinds)]]
     for row in found["layers"]:

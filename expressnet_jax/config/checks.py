@@ -94,9 +94,8 @@ def _check_parts(config: Config) -> None:
         raise ConfigError(f"{said} leaves no branch; keep one of {', '.join(BRANCHES)}")
     # One way to write each network, so that two configs of the same one are equal.
     rest = [name for name in known if name in model.without]
-    implied = {"moe_cnn"} if "cnnfe1" in rest else set()
-    implied |= {"moe_expression"} if {"cnnfe2", "resnet"} <= {*rest} else set()
-    clean = tuple(name for name in rest if name not in implied)
+    others = {name: dataclasses.replace(model, without=tuple({*rest} - {name})) for name in rest}
+    clean = tuple(name for name in rest if name in others[name].parts)  # the others go anyway
     if model.without != clean:
         raise ConfigError(f"{said}: parts in their order, once, and none that goes with another: {','.join(clean)}")
     if config.mesh.expert > 1 and not {*MIXTURES} & {*model.parts}:

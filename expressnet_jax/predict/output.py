@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from tqdm import tqdm
 
 from data_pipelines.common.files import replacing
@@ -269,7 +269,7 @@ def _is_ours(target: Path) -> bool:
 def annotated(image: Image.Image, result: Pictured) -> Image.Image:
     """A copy in RGB with each face's box, label and probability; of a whole picture, its label at the top."""
     factor = max(1, math.ceil(_LEGIBLE / max(image.size)))
-    image = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image = ImageOps.scale(image.convert("RGB"), factor, Image.Resampling.NEAREST)
     drawing = ImageDraw.Draw(image)
     line = max(2, round(max(image.size) / 320))
     font = ImageFont.load_default(max(12, round(max(image.size) / 40)))

@@ -112,15 +112,13 @@ def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: s
     if trained and not stored:
         stored = (int(trained[3]), int(trained[3]), 3)
     made = Preparation(config.model.image_size, config.preprocess.antialias, stored)
-    name = faces
-    if faces is None and described:
-        name = trained[1] if trained else described
-    if name in (None, "none"):
+    name = faces if faces is not None else trained[1] if trained else described or "none"
+    if name == "none":
         if faces_model:
             raise UsageError(f"{faces_model} is the model of a detector; name it as well: faces=NAME, --faces NAME")
         return made
     try:
-        detector = detectors.create(str(name), faces_model)
+        detector = detectors.create(name, faces_model)
     except UsageError as error:
         if faces is not None or faces_model:
             raise
