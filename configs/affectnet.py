@@ -24,34 +24,23 @@ docs/large_batches.md has the whole story.
 """
 
 from data_pipelines.labels import EMOTIONS, SEVEN
-from expressnet_jax.config import ConfigError, default_config, our_config
-
-_CLASSES = {None: EMOTIONS, "seven": SEVEN, "paper": SEVEN, "paper8": EMOTIONS, "pod": EMOTIONS}
+from expressnet_jax.config import of_recipe
 
 
 def get_config(recipe=None):
-    if recipe not in _CLASSES:
-        raise ConfigError(f"affectnet has no recipe {recipe!r}; it has: seven, paper, paper8, pod")
-    published = recipe in ("paper", "paper8")
-    c = default_config("paper") if published else our_config()
-    c.data.name = "affectnet"
-    c.data.classes = _CLASSES[recipe]
-    if published:
-        c.data.holdout, c.data.validation_fraction, c.data.holdout_seed = "random", 0.2, 52
+    classes = SEVEN if recipe in ("seven", "paper") else EMOTIONS
+    c = of_recipe("affectnet", recipe, classes, recipes=("seven", "paper", "paper8", "pod"))
+    if recipe in ("paper", "paper8"):
+        c.data.update(holdout="random", validation_fraction=0.2, holdout_seed=52)
         c.data.test_split = "held_out"  # the published accuracies are test-selected
         c.init.preprocess = False  # as published, also for weights that expect something else
         return c
     c.data.test_split = "validation"
     c.data.sampling = "sqrt"  # happiness has 35 times as many pictures as disgust and contempt
-    return _for_a_pod(c) if recipe == "pod" else c
-
-
-def _for_a_pod(c):
-    c.batch_size, c.total = 8192, "90epochs"
-    c.model.dtype = "bfloat16"
-    c.model.batchnorm_group, c.model.batchnorm_momentum = 32, 0.9
-    c.optimizer.name = "lamb"
-    c.optimizer.learning_rate, c.optimizer.scaling, c.optimizer.base_batch = 0.005, "sqrt", 512
-    c.schedule.warmup = "5epochs"
-    c.ema.decay = 0.94
+    if recipe == "pod":
+        c.batch_size, c.total = 8192, "90epochs"
+        c.model.update(dtype="bfloat16", batchnorm_group=32, batchnorm_momentum=0.9)
+        c.optimizer.update(name="lamb", learning_rate=0.005, scaling="sqrt", base_batch=512)
+        c.schedule.warmup = "5epochs"
+        c.ema.decay = 0.94
     return c

@@ -7,17 +7,11 @@ Official splits: PublicTest validates, PrivateTest tests. Hardware: one GPU or a
 """
 
 from data_pipelines.labels import EMOTIONS
-from expressnet_jax.config import ConfigError, our_config
+from expressnet_jax.config import of_recipe
 
 
 def get_config(recipe=None):
-    if recipe:
-        raise ConfigError(f"ferplus has no recipe {recipe!r}: the paper does not use FER+")
-    c = our_config()
-    c.data.name = "ferplus"
-    c.data.classes = EMOTIONS
-    c.data.target = "votes"
-    c.data.validation_split = "public_test"
-    c.data.test_split = "private_test"
-    c.preprocess.mean, c.preprocess.std = 0.507, 0.255  # of FER-2013's training pixels
+    c = of_recipe("ferplus", recipe, EMOTIONS, why=": the paper does not use FER+")
+    c.data.update(target="votes", validation_split="public_test", test_split="private_test")
+    c.preprocess.update(mean=0.507, std=0.255)  # of FER-2013's training pixels
     return c

@@ -8,15 +8,11 @@ Hardware: one GPU or a TPU slice. Measured: not yet run.
 """
 
 from data_pipelines.labels import SEVEN
-from expressnet_jax.config import ConfigError, default_config, our_config
+from expressnet_jax.config import of_recipe
 
 
 def get_config(recipe=None):
-    if recipe not in (None, "paper"):
-        raise ConfigError(f"rafdb has no recipe {recipe!r}; it has: paper")
-    c = default_config("paper") if recipe else our_config()
-    c.data.name = "rafdb"
-    c.data.classes = SEVEN
+    c = of_recipe("rafdb", recipe, SEVEN, recipes=("paper",))
     if recipe:
         c.data.validation_split = "test"  # the published accuracies are test-selected
         c.init.preprocess = False  # as published, also for weights that expect something else

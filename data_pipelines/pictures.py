@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data_pipelines.common.text import reason
 from data_pipelines.sources import MAX_MEMBER_BYTES
@@ -23,7 +23,6 @@ MAX_SIDE_FOR_FACES = 1280
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
 
 # The limit above is lower than the one from which Pillow warns; opening a picture does not decode it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -44,11 +43,7 @@ def decode(data: bytes, within: int = 0) -> Image.Image:
         raise BadPicture(f"larger than {MAX_MEMBER_BYTES >> 20} MiB")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise BadPicture(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
-            if opened.mode not in _GREY + _COLOUR:
-                raise BadPicture(f"colour mode {opened.mode}, neither grey nor RGB")
+            check(opened)
             if opened.format == "PNG":  # load() does not look at all checksums
                 opened.verify()
                 opened = Image.open(io.BytesIO(data), formats=("PNG",))
@@ -57,12 +52,10 @@ def decode(data: bytes, within: int = 0) -> Image.Image:
             kept = opened.format
             opened.load()
             image: Image.Image = opened
-            if opened.getexif().get(_ORIENTATION, 1) != 1:
+            if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 image = ImageOps.exif_transpose(opened)
                 kept = "turned"
-            mode = "L" if image.mode in _GREY else "RGB"
-            if image.mode != mode:
-                image = image.convert(mode)
+            image = grey_or_rgb(image)
             image.format = kept
             return image
     except BadPicture:
@@ -71,6 +64,25 @@ def decode(data: bytes, within: int = 0) -> Image.Image:
         raise BadPicture("no JPEG, PNG, WebP, BMP or TIFF picture") from None
     except Exception as error:  # for damaged files Pillow raises nearly every type there is
         raise BadPicture(f"cannot be decoded ({reason(error)})") from None
+
+
+def check_size(width: float, height: float) -> None:
+    """Raises BadPicture for a picture of too many pixels."""
+    if width * height > MAX_PIXELS:
+        raise BadPicture(f"{width:.0f}x{height:.0f} pixels, more than {MAX_PIXELS:,}")
+
+
+def check(image: Image.Image) -> None:
+    """Raises BadPicture for a picture that is too large, or neither grey nor in colour; does not decode it."""
+    check_size(*image.size)
+    if image.mode not in _GREY + _COLOUR:
+        raise BadPicture(f"colour mode {image.mode}, neither grey nor RGB")
+
+
+def grey_or_rgb(image: Image.Image) -> Image.Image:
+    """A picture that passed `check`, in mode L or RGB."""
+    mode = "L" if image.mode in _GREY else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def encode(image: Image.Image, lossy: bool = False) -> bytes:
@@ -104,7 +116,7 @@ def store(
     face = crop(np.asarray(image.convert("RGB"))) if crop else None
     if face is not None:
         image, untouched = Image.fromarray(face), False
-    size = (side, side) if side else _bounded(image.size)
+    size = (side, side) if side else bounded(image.size)
     if image.size != size:
         image, untouched = image.resize(size, Image.Resampling.BILINEAR), False  # Pillow's averages when it shrinks
     stored = data if untouched else encode(image, lossy)
@@ -119,6 +131,7 @@ def resized(data: bytes, size: tuple[int, int]) -> bytes:
     return encode(image.resize(size[::-1], Image.Resampling.BILINEAR), lossy=image.format == "JPEG")
 
 
-def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+def bounded(size: tuple[int, int]) -> tuple[int, int]:
+    """A size of the same shape whose longer side is at most MAX_SIDE."""
     scale = min(1.0, MAX_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -16,7 +16,7 @@ from typing import Any
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import LONG, json_line, one_line, shown
-from expressnet_jax.commands import arguments
+from expressnet_jax.commands import common
 
 _COMMANDS = ("train", "evaluate", "ablate", "report", "inspect", "plan", "export", "predict", "bench")
 _DATA_COMMANDS = ("prepare", "audit")
@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def parser() -> arguments.Parser:
+def parser() -> common.Parser:
     """All commands, with the texts of their modules."""
-    made = arguments.Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
+    made = common.Parser(prog="expressnet", description="ExpressNet-MoE: facial-expression recognition in JAX.")
     commands = made.add_subparsers(dest="command", required=True, metavar="|".join((*_COMMANDS, "data")))
     for name in _COMMANDS:
         _add(commands, name)
@@ -60,12 +60,12 @@ def _add(commands: Any, name: str) -> None:
 def _run(words: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes about its own cache are not the user's concern
     try:
-        rest, overrides = arguments.split_overrides(words)
+        rest, overrides = common.split_overrides(words)
         options = parser().parse_args(rest)
         if overrides and not hasattr(options, "config"):
             raise UsageError(f"--config.{overrides[0][0]} goes with --config, which {options.command} does not take")
         options.overrides = overrides
-        result: arguments.Result = options.run(options)
+        result: common.Result = options.run(options)
         if isinstance(result, int):
             return result
         if options.json:

@@ -64,7 +64,7 @@ def environment(devices: int = 1) -> dict[str, str]:
         # Most of a test is compiling: these programs take 0.6 of the time, and run slower. Those of
         # tests/unit, tests/golden and tests/multidevice/test_plan.py are compiled as users' are.
         "JAX_DISABLE_MOST_OPTIMIZATIONS": os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "true"),
-        "JAX_ENABLE_COMPILATION_CACHE": str(devices == 1).lower(),  # the reason is in commands/process.py
+        "JAX_ENABLE_COMPILATION_CACHE": str(devices == 1).lower(),  # the reason is in commands/common.py
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
 

@@ -9,22 +9,18 @@ For any config. Hardware: 2 CPU cores with fer2013_small. Time: 7 settings x 3 s
 Measured: not yet run.
 """
 
-_OFF = {
-    "flip": {"augment.flip": "false"},
-    "crop": {"augment.crop": "0"},
-    "shift": {"augment.shift": "0"},
-    "rotation": {"augment.rotate": "0"},
-    "light": {"augment.brightness": "0", "augment.contrast": "0"},
-}
-_OTHERS = {"augment.saturation": "0", "augment.erase": "0", "augment.mixup": "0"}
-
 
 def get_study():
-    none = _OTHERS | {key: value for off in _OFF.values() for key, value in off.items()}
+    parts = {
+        "flip": {"flip": "false"}, "crop": {"crop": "0"}, "shift": {"shift": "0"}, "rotation": {"rotate": "0"},
+        "light": {"brightness": "0", "contrast": "0"},
+    }  # fmt: skip
+    off = {name: {f"augment.{key}": value for key, value in part.items()} for name, part in parts.items()}
+    others = {"augment.saturation": "0", "augment.erase": "0", "augment.mixup": "0"}
+    none = others | {key: value for one in off.values() for key, value in one.items()}
     return {
         "question": "Which augmentations raise accuracy, and which could go?",
         "config": "fer2013_small",
         "baseline": "whole",
-        "seeds": 3,
-        "arms": {"whole": {}, "none": none, **{f"without {name}": off for name, off in _OFF.items()}},
+        "arms": {"whole": {}, "none": none, **{f"without {name}": one for name, one in off.items()}},
     }

@@ -12,18 +12,16 @@ Measured: with a short training at 32 pixels, 82 minutes: one answering expert o
 the others no difference is shown (docs/ablations.md). Not yet run with whole trainings.
 """
 
+from data_pipelines.common.text import counted
+
 
 def get_study():
-    pairs = [(experts, top) for experts in (1, 2, 4, 8, 16) for top in (1, 2) if top <= experts]
+    pairs = [(e, k) for e in (1, 2, 4, 8, 16) for k in (1, 2) if k <= e]
     return {
         "question": "How many experts should each layer have, and how many of them should answer for a picture?",
         "config": "fer2013_small",
         "baseline": "4 experts, top 2",
-        "seeds": 3,
         "arms": {
-            f"{experts} expert{'s' if experts > 1 else ''}, top {top}": {
-                "moe.num_experts": str(experts), "moe.top_k": str(top)
-            }
-            for experts, top in pairs
+            f"{counted(e, 'expert')}, top {k}": {"moe.num_experts": str(e), "moe.top_k": str(k)} for e, k in pairs
         },
-    }  # fmt: skip
+    }

@@ -25,7 +25,6 @@ def get_study():
         "question": "Are experts worth more than one dense layer of the same operations or the same parameters?",
         "config": "fer2013_small",
         "baseline": "4 experts, top 2",
-        "seeds": 3,
         "arms": {
             "4 experts, top 2": arm(4, 2, 256),
             "2 experts, top 1": arm(2, 1, 512),

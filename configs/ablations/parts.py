@@ -13,13 +13,10 @@ Measured: not yet run.
 
 
 def get_study():
+    single = ("cnnfe1", "cnnfe2", "resnet", "moe_cnn", "moe_expression")
     removed = {
         "whole": "",
-        "without cnnfe1": "cnnfe1",
-        "without cnnfe2": "cnnfe2",
-        "without resnet": "resnet",
-        "without moe_cnn": "moe_cnn",
-        "without moe_expression": "moe_expression",
+        **{f"without {name}": name for name in single},
         "without experts": "moe_cnn,moe_expression",
         "cnnfe1 alone": "cnnfe2,resnet",
         "cnnfe2 alone": "cnnfe1,resnet",
@@ -29,7 +26,6 @@ def get_study():
         "question": "Which branches and which layers of experts does the accuracy depend on?",
         "config": "fer2013_small",
         "baseline": "whole",
-        "seeds": 3,
         "arms": {name: {"model.without": parts} for name, parts in removed.items()}
         | {"backbone": {"model.network": "backbone"}},
     }

@@ -15,15 +15,14 @@ For any config; mean and deviation of `standard` are FER-2013's. Hardware: 2 CPU
 
 
 def get_study():
-    def arm(color_order, normalize, **more):
-        settings = {"color_order": color_order, "normalize": normalize, **more}
-        return {f"preprocess.{key}": value for key, value in settings.items()} | {"init.preprocess": "false"}
+    def arm(order, normalize, **more):
+        made = {"preprocess.color_order": order, "preprocess.normalize": normalize, "init.preprocess": "false"}
+        return made | {f"preprocess.{key}": value for key, value in more.items()}
 
     return {
         "question": "What does the published preprocessing (BGR divided by 255) cost against correct ones?",
         "config": "fer2013_small",
         "baseline": "as published",
-        "seeds": 3,
         "arms": {
             "as published": arm("bgr", "unit"),
             "vggface2": arm("bgr", "vggface2"),

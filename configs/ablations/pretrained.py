@@ -18,7 +18,6 @@ def get_study():
         "question": "What does the ResNet gain from weights of other faces, and how much of it is preprocessing?",
         "config": "fer2013",
         "baseline": "scratch",
-        "seeds": 3,
         "needs": {"init.backbone": "a file with the ResNet's weights, such as VGGFace2's ResNet-50 as .h5"},
         "arms": {
             "scratch": {"init.backbone": ""},

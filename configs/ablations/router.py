@@ -18,7 +18,6 @@ def get_study():
         "question": "Is a learned choice of experts better than a frozen random one, and than no choice at all?",
         "config": "fer2013_small",
         "baseline": "learned",
-        "seeds": 3,
         "arms": {
             "learned": arm("top_k"),
             "learned, renormalized": arm("top_k", "true"),

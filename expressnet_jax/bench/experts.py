@@ -53,15 +53,11 @@ def describe(found: dict[str, Any]) -> str:
     """The rows as a table."""
     rows = [["movement", "E", "K", "B", "ms", "min", "max", "MB", "experts MB", "dropped"]]
     for row in found["rows"]:
-        case = [row["implementation"], *(str(row[key]) for key in ("experts", "selected", "images"))]
-        spread = [f"{row[key]:.2f}" for key in ("ms", "min_ms", "max_ms")]
-        sizes = [f"{row[key] / 1e6:.2f}" for key in ("bytes", "expert_bytes")]
-        rows.append([*case, *spread, *sizes, f"{row['dropped']:.3f}"])
-    lines = [
-        f"one layer {found['width']} wide, forward and backward, {found['device']}, mesh {found['mesh']}",
-        f"this config takes {found['auto']}",
-    ]
-    return "\n".join(lines + aligned(rows))
+        case = [str(row[key]) for key in ("implementation", "experts", "selected", "images")]
+        figures = [row["ms"], row["min_ms"], row["max_ms"], row["bytes"] / 1e6, row["expert_bytes"] / 1e6]
+        rows.append([*case, *(f"{figure:.2f}" for figure in figures), f"{row['dropped']:.3f}"])
+    head = f"one layer {found['width']} wide, forward and backward, {found['device']}, mesh {found['mesh']}"
+    return "\n".join([head, f"this config takes {found['auto']}", *aligned(rows)])
 
 
 def _measure(moe: settings.MoE, d: int, b: int, mesh: jax.sharding.Mesh, repeats: int) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def measure(
     if step_ms is not None and config.data.workers:
         raise ConfigError(f"--step_ms simulates the loader's threads, not data.workers={config.data.workers} processes")
     opened = data.open_data(config, data_dir)
-    which: Any = {"seed": config.seed, "host": host, "hosts": hosts, "sampling": config.data.sampling}
-    which["also"] = opened.also
+    which: Any = {"seed": config.seed, "host": host, "hosts": hosts, "sampling": config.data.sampling,
+                  "also": opened.also}  # fmt: skip
     batches = loader.training_batches(opened.train, config.batch_size, workers=config.data.workers, **which)
     for _ in range(timer.WARM_UP):
         shape = next(batches)["image"].shape
@@ -78,11 +78,8 @@ def _rates(batches: Any, seconds: float, *, alone: bool) -> dict[str, Any]:
         rates.append(count / (time.perf_counter() - began))
         per_core.append(count / (time.process_time() - busy))
     speed = timer.spread(rates, 1)
-    return {
-        "images_per_second": speed["median"],
-        "images_per_second_spread": [speed["min"], speed["max"]],
-        **({"images_per_core_second": timer.spread(per_core, 1)["median"]} if alone else {}),
-    }
+    found = {"images_per_second": speed["median"], "images_per_second_spread": [speed["min"], speed["max"]]}
+    return found | ({"images_per_core_second": timer.spread(per_core, 1)["median"]} if alone else {})
 
 
 def batch_times(steps: Any, seconds: float) -> np.ndarray:
@@ -155,10 +152,7 @@ def _shortest(times: np.ndarray) -> float:
 
 def describe(found: dict[str, Any]) -> str:
     """The findings for a person."""
-    lines = []
-    for key, value in found.items():
-        if key not in ("forecast", "batch_ms", "simulated_step_ms", "tolerated"):
-            lines.append(f"{key.replace('_', ' '):<28}{value}")
+    lines = timer.listed(found, "forecast", "batch_ms", "simulated_step_ms", "tolerated")
     if "forecast" not in found:
         return "\n".join(lines)
     ms = found["batch_ms"]

@@ -42,3 +42,17 @@ def peak_memory(program: Any) -> int:
     planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     live = jax.devices()[0].memory_stats() or {}
     return int(live.get("peak_bytes_in_use", planned - memory.alias_size_in_bytes))
+
+
+def listed(found: dict[str, Any], *hidden: str) -> list[str]:
+    """Findings for a person, a line each but for the `hidden` ones; large whole numbers in units of 1e9."""
+    lines = []
+    for key, value in found.items():
+        if key in hidden:
+            continue
+        if isinstance(value, dict):
+            value = f"median {value['median']:g}, {value['min']:g} to {value['max']:g}"
+        elif isinstance(value, int) and abs(value) >= 1e6:
+            value = f"{value / 1e9:,.3f} G"
+        lines.append(f"{key.replace('_', ' '):<28}{value}")
+    return lines

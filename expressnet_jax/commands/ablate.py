@@ -8,34 +8,33 @@ from typing import Any
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import json_line, say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--out", required=True, type=arguments.path, help="the study's folder, new or to go on in")
-    parser.add_argument("--config", help=f"of all runs: {arguments.CONFIG}")
+    parser.add_argument("--out", required=True, type=common.path, help="the study's folder, new or to go on in")
+    parser.add_argument("--config", help=f"of all runs: {common.CONFIG}")
     parser.add_argument("--sweep", metavar="'K=A,B;K2=C,D'", help="all combinations; log:LOW:HIGH, uniform:LOW:HIGH")
     parser.add_argument("--random", type=int, metavar="N", help="N random draws from --sweep, not all combinations")
-    parser.add_argument("--list", type=arguments.path, metavar="FILE", help="or one setting a line: K=A K2=C")
+    parser.add_argument("--list", type=common.path, metavar="FILE", help="or one setting a line: K=A K2=C")
     parser.add_argument("--study", metavar="NAME|FILE", help="instead of both: a ready-made study of configs/ablations")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting, with seeds 0, 1, ... (default 3)")
-    baseline = "compare with it (default: the config unchanged, or the first)"
-    parser.add_argument("--baseline", metavar="ARM", help=baseline)
+    parser.add_argument("--baseline", metavar="ARM", help="compare with (default: the config unchanged, or the first)")
     parser.add_argument("--split", help="compare on it (default: the validation examples, so that no test is spent)")
     parser.add_argument("--plan", action="store_true", help="write and print the plan, with its time; run nothing")
     parser.add_argument("--evaluate_only", action="store_true", help="train nothing: a cluster's jobs do that")
-    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--data_dir", help=common.DATA_DIR)
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Plans a study, runs what is missing, and makes its page; returns 1 where runs are missing after that."""
     from expressnet_jax.ablation import outcome, runner, study
     from expressnet_jax.report import collect, page, terminal
 
     if options.seeds is not None and options.seeds < 1:
         raise UsageError(f"--seeds={options.seeds} must be at least 1")
-    process.on_cpu()
+    common.on_cpu()
     facts, found, seeds = _asked(options)
     flops = runner.work(found.arms, facts["split"], options.data_dir)
     with study.locked(options.out):
@@ -58,43 +57,35 @@ def run(options: Namespace) -> arguments.Result:
     return 1 if counts["done"] < counts["planned"] else 0
 
 
-Asked = tuple[dict[str, Any], Any, int]  # the facts of a study, its arms, and the number of seeds
-
-
-def _asked(options: Namespace) -> Asked:
-    """The study that the command line describes, or the one that is in the folder."""
+def _asked(options: Namespace) -> tuple[dict[str, Any], Any, int]:
+    """The study that the command line describes, or the one that is in the folder: facts, arms, number of seeds."""
     from expressnet_jax.ablation import sweep
 
-    asked = [f"--{name}" for name in ("study", "list", "sweep") if getattr(options, name) is not None]
     if options.random is not None and (options.sweep is None or options.random < 2):
         raise UsageError("--random N draws from --sweep, with N at least 2")
-    if options.config is None and not asked:
-        return _as_before(options)
-    if len(asked) != 1:
-        raise UsageError(f"give one of --sweep, --list and --study, not {' and '.join(asked) or 'none of them'}")
-    made, common = _ready_made(options) if options.study is not None else _own(options), options.overrides
-    config, wanted = options.config or made["config"], options.baseline or made["baseline"]
-    found = sweep.resolve(config, common, made["arms"])
-    found = found._replace(left_out=[*made.get("repeated", []), *found.left_out])
-    facts = {"question": made["question"], "name": made["name"], "config": config, "common": common}
-    facts |= {"split": options.split or "held_out", "baseline": sweep.baseline(found.arms, config, common, wanted)}
+    if all(given is None for given in (options.config, options.sweep, options.list, options.study)):
+        made = _as_before(options)
+    elif common.only(options, ("sweep", "list", "study")) == "study":
+        made = _ready_made(options)
+    else:
+        made = _own(options)
+    config, shared = options.config or made["config"], made.get("common", options.overrides)
+    found = sweep.resolve(config, shared, made["arms"])
+    found = found._replace(left_out=[*made.get("left_out", []), *found.left_out])
+    baseline = sweep.baseline(found.arms, config, shared, options.baseline or made["baseline"])
+    facts = {"question": made["question"], "name": made["name"], "config": config, "common": shared}
+    facts |= {"split": options.split or made.get("split", "held_out"), "baseline": baseline}
     return facts, found, options.seeds or made.get("seeds", 3)
 
 
-def _as_before(options: Namespace) -> Asked:
-    """The study in the folder; its split and baseline may be others now."""
-    from expressnet_jax.ablation import study, sweep
+def _as_before(options: Namespace) -> dict[str, Any]:
+    """The study in the folder, in the form of a study's file."""
+    from expressnet_jax.ablation import study
 
     if options.overrides:
         raise UsageError("--config.KEY=VALUE goes with --config or --study; without them the study goes on as planned")
     before = study.read(options.out)
-    found = sweep.resolve(before.config, before.common, before.arms)
-    found = found._replace(left_out=[*before.left_out, *found.left_out])
-    facts: dict[str, Any] = {key: getattr(before, key) for key in ("name", "question", "config", "common")}
-    wanted = options.baseline or before.baseline
-    facts["baseline"] = sweep.baseline(found.arms, before.config, before.common, wanted)
-    facts["split"] = options.split or before.split
-    return facts, found, options.seeds or len(before.seeds)
+    return before._asdict() | {"seeds": len(before.seeds)}
 
 
 def _ready_made(options: Namespace) -> dict[str, Any]:
@@ -105,7 +96,7 @@ def _ready_made(options: Namespace) -> dict[str, Any]:
     missing = [f"--config.{key}: {why}" for key, why in made.get("needs", {}).items() if key not in given]
     if missing:
         raise UsageError(f"this study needs {'; '.join(missing)}")
-    return made
+    return {key: made[key] for key in ("name", "question", "config", "baseline", "seeds", "arms")}
 
 
 def _own(options: Namespace) -> dict[str, Any]:
@@ -123,4 +114,4 @@ def _own(options: Namespace) -> dict[str, Any]:
     repeated = [{"arm": f"{more} settings", "why": "equal to another one"}] if more else []
     if options.random and options.baseline is None:  # of random settings none is the one to compare with
         arms = {"unchanged": {}} | arms
-    return {"question": "", "name": options.out.name, "baseline": None, "arms": arms, "repeated": repeated}
+    return {"question": "", "name": options.out.name, "baseline": None, "arms": arms, "left_out": repeated}

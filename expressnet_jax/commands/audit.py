@@ -6,22 +6,21 @@ example: expressnet data audit fer2013 --html fer2013.html
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("what", metavar="NAME|PATH", help="a prepared data set, or pictures in any known layout")
-    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
-    page = "also write a page with examples of what was found"
-    parser.add_argument("--html", type=arguments.path, metavar="FILE", help=page)
+    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--html", type=common.path, metavar="FILE", help="also a page with examples of the findings")
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Audits pictures, says what was found, and writes the page where one is wanted."""
     from data_pipelines.audit import audit, page
 
-    arguments.check_folder("--html", options.html)
+    common.check_folder("--html", options.html)
     report = audit.audit(options.what, data_dir=options.data_dir)
     say(audit.describe(report))
     if options.html:

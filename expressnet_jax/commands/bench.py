@@ -7,25 +7,24 @@ from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("what", choices=("step", "conv", "input", "infer", "moe"), help="what to measure")
-    parser.add_argument("--config", required=True, help=arguments.CONFIG)
+    parser.add_argument("--config", required=True, help=common.CONFIG)
     parser.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
-    against = "step, infer: a script with its arguments, measured in turn with ours"
-    parser.add_argument("--against", metavar="COMMAND", help=against)
+    parser.add_argument("--against", metavar="COMMAND", help="step, infer: a script with arguments, timed in turn too")
     parser.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
     parser.add_argument("--hosts", type=int, default=1, help="input: the number of hosts that share the batch")
     parser.add_argument("--host", type=int, default=0, help="input: which of them to be, counted from 0")
     parser.add_argument("--step_ms", type=float, help="input: simulate how long 1 to 256 hosts wait with such steps")
-    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--data_dir", help=common.DATA_DIR)
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Measures, and shows the table."""
     from expressnet_jax.bench import experts, network
     from expressnet_jax.bench import input as loader
@@ -33,19 +32,16 @@ def run(options: Namespace) -> arguments.Result:
 
     config = config_files.load(options.config, options.overrides)
     _check(options)
-    process.start_jax()
-    if options.what == "conv":
-        found = network.conv(config, repeats=options.repeats)
-    elif options.what == "moe":
-        found = experts.sweep(config, repeats=options.repeats)
+    common.start_jax()
+    if options.what in ("conv", "moe"):
+        found = (network.conv if options.what == "conv" else experts.sweep)(config, repeats=options.repeats)
     elif options.what == "input":
         found = loader.measure(
             config, data_dir=options.data_dir, host=options.host, hosts=options.hosts, step_ms=options.step_ms
         )
     else:
-        measure = network.step if options.what == "step" else network.infer
-        against = network.Peer(options.against, options.pairs) if options.against else None
-        found = measure(config, only=options.only or "", against=against, repeats=options.repeats)
+        peer = network.Peer(options.against, options.pairs) if options.against else None
+        found = network.measure(config, options.what, only=options.only or "", against=peer, repeats=options.repeats)
     say({"moe": experts, "input": loader}.get(options.what, network).describe(found))
     return found
 

@@ -5,28 +5,27 @@ example: expressnet export --workdir runs/small --formats stablehlo,onnx --out a
 
 from argparse import ArgumentParser, Namespace
 
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of a run")
-    parser.add_argument("--out", required=True, type=arguments.path, help="the artifact's folder")
-    formats = "some of safetensors,stablehlo,onnx,savedmodel, with commas between"
-    parser.add_argument("--formats", default="safetensors", help=formats)
+    parser.add_argument("--workdir", required=True, type=common.path, help="the folder of a run")
+    parser.add_argument("--out", required=True, type=common.path, help="the artifact's folder")
+    parser.add_argument("--formats", default="safetensors", help="some of safetensors,stablehlo,onnx,savedmodel")
     parser.add_argument("--step", type=int, help="export this checkpoint, not the best")
     parser.add_argument("--raw", action="store_true", help="the last step's weights, not those averaged over steps")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the stored weights")
     parser.add_argument("--quantize", choices=("float16", "int8"), help="a further ONNX file in lower precision")
-    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--data_dir", help=common.DATA_DIR)
     parser.add_argument("--overwrite", action="store_true", help="replace an artifact that is there")
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Exports a run; the exporter says what it does."""
     from expressnet_jax.export import from_run
 
-    process.start_jax()
+    common.start_jax()
     return from_run.export(
         options.workdir, options.formats.split(","), options.out, ema=not options.raw, dtype=options.dtype,
         step=options.step, quantize=options.quantize, data_dir=options.data_dir, overwrite=options.overwrite,

@@ -7,19 +7,18 @@ from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     paths = "a run, RUN/checkpoints/STEP or an artifact; two are compared"
-    parser.add_argument("path", nargs="*", type=arguments.path, help=paths)
-    parser.add_argument("--config", help=arguments.CONFIG)
-    check = "with --config: check each way to the experts on these devices"
-    parser.add_argument("--selfcheck", action="store_true", help=check)
+    parser.add_argument("path", nargs="*", type=common.path, help=paths)
+    parser.add_argument("--config", help=common.CONFIG)
+    parser.add_argument("--selfcheck", action="store_true", help="with --config: check each way to the experts here")
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Describes a config's network, one folder, or two and their difference."""
     from expressnet_jax.config import files as config_files
     from expressnet_jax.export import inspection
@@ -27,7 +26,7 @@ def run(options: Namespace) -> arguments.Result:
 
     _check(options)
     config = config_files.load(options.config, options.overrides) if options.config is not None else None
-    process.start_jax()
+    common.start_jax()
     if config is not None and options.selfcheck:
         return inspection.selfcheck(config, say)
     if config is not None:

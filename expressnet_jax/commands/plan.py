@@ -9,12 +9,12 @@ from typing import Any
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--config", required=True, help=arguments.CONFIG)
+    parser.add_argument("--config", required=True, help=common.CONFIG)
     parser.add_argument("--topology", help="compile for a TPU such as v5e:16x16 or v5p:2x2x1 (needs libtpu, no TPU)")
     parser.add_argument("--slices", type=int, default=1, help="of --topology, --sweep: so many slices, joined by DCN")
     parser.add_argument("--gpus", help="predict for GPUs such as h100:64: from shapes alone, nothing is compiled")
@@ -22,44 +22,42 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--sweep", metavar="T,T,...", help="compile for several topologies: one line each")
     parser.add_argument("--search", action="store_true", help="also find the largest batch that fits")
     parser.add_argument("--splits", action="store_true", help="also compare all splits into data and expert devices")
-    plot = "also draw the scaling over chips, as a PNG"
-    parser.add_argument("--plot", type=arguments.path, metavar="FILE", help=plot)
+    parser.add_argument("--plot", type=common.path, metavar="FILE", help="also draw the scaling as a PNG")
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Makes the plan that is asked for, and shows it."""
     kind = _checked(options)
     _before_jax(options.cpus)
     from expressnet_jax.config import files as config_files
-    from expressnet_jax.plan import machines
+    from expressnet_jax.plan import describe, machines, search
 
     config = config_files.load(options.config, options.overrides)
     if kind == "sweep":
-        return _sweep(config, options)
+        common.start_jax()
+        rows, b = search.sweep(config, options.sweep.split(","), options.slices, say)
+        say(describe.sweep(rows, b))
+        return {"kind": "compiled, not run", "batch_per_device": b, "sweep": rows}
     if kind == "topology":
         machine = machines.topology(options.topology, options.slices)
     else:
         machine = machines.gpus(options.gpus) if kind == "gpus" else machines.cpus(options.cpus)
-    if options.search and machine.chip is None:
-        raise UsageError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
-    process.start_jax()
+    common.start_jax()
     return _one(config, machine, options)
 
 
 def _checked(options: Namespace) -> str:
     """What the plan is for: topology, gpus, cpus or sweep. Raises UsageError for options that do not go with it."""
-    asked = [name for name in ("topology", "gpus", "cpus", "sweep") if getattr(options, name) is not None]
-    if len(asked) != 1:
-        given = " and ".join(f"--{name}" for name in asked) or "none of them"
-        raise UsageError(f"give one of --topology, --gpus, --cpus and --sweep, not {given}")
-    kind = asked[0]
+    kind = common.only(options, ("topology", "gpus", "cpus", "sweep"))
     if options.slices != 1 and kind not in ("topology", "sweep"):
         raise UsageError(f"--slices goes with --topology and --sweep, not with --{kind}")
     if options.plot and kind not in ("topology", "gpus"):
         raise UsageError(f"--plot goes with --topology and --gpus, not with --{kind}")
+    if options.search and kind == "cpus":
+        raise UsageError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
     if kind == "sweep" and (options.search or options.splits):
         raise UsageError("--search and --splits go with one machine, not with --sweep")
-    arguments.check_folder("--plot", options.plot)
+    common.check_folder("--plot", options.plot)
     return kind
 
 
@@ -72,16 +70,7 @@ def _before_jax(cpus: int | None) -> None:
     if cpus:
         flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
         os.environ["XLA_FLAGS"] = " ".join([*flags, f"--xla_force_host_platform_device_count={cpus}"])
-    process.on_cpu()  # JAX may have been imported, and have read its environment, before
-
-
-def _sweep(config: Any, options: Namespace) -> dict[str, Any]:
-    from expressnet_jax.plan import describe, search
-
-    process.start_jax()
-    rows, b = search.sweep(config, options.sweep.split(","), options.slices, say)
-    say(describe.sweep(rows, b))
-    return {"kind": "compiled, not run", "batch_per_device": b, "sweep": rows}
+    common.on_cpu()  # JAX may have been imported, and have read its environment, before
 
 
 def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:

@@ -7,28 +7,28 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, pattern, video, or camera:0")
-    parser.add_argument("--model", required=True, type=arguments.path, help="an artifact of `expressnet export`")
+    parser.add_argument("--model", required=True, type=common.path, help="an artifact of `expressnet export`")
     parser.add_argument("--faces", metavar="DETECTOR", help="haar, yunet, blazeface, or none (default: as in training)")
     parser.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
-    parser.add_argument("--csv", type=arguments.path, metavar="FILE", help="a table with one row a face")
-    parser.add_argument("--draw", type=arguments.path, metavar="DIR", help="copies with boxes and labels drawn in")
+    parser.add_argument("--csv", type=common.path, metavar="FILE", help="a table with one row a face")
+    parser.add_argument("--draw", type=common.path, metavar="DIR", help="copies with boxes and labels drawn in")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video: every N-th frame")
     parser.add_argument("--batch", type=int, help="pictures that the device is given at once")
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Predicts, writing each answer as soon as it is there; returns the exit code."""
     import warnings
 
     from expressnet_jax.predict import inputs, output, recognizer
 
-    process.start_jax()
+    common.start_jax()
     warnings.showwarning = lambda message, *_, **__: say(f"expressnet: {message}")
     if options.batch is None and any(map(inputs.is_camera, options.paths)):
         options.batch = 4  # a face should not wait until many others have come

@@ -8,25 +8,24 @@ from argparse import ArgumentParser, Namespace
 from data_pipelines.builders import BUILDERS
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("name", help=", ".join(BUILDERS))
     parser.add_argument("--from", dest="source", help="a folder, tar, zip or csv; nothing is downloaded")
-    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
+    parser.add_argument("--data_dir", help=common.DATA_DIR)
     parser.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
-    size = "store squares of N x N pixels (default: as found)"
-    parser.add_argument("--size", type=int, default=0, metavar="N", help=size)
+    parser.add_argument("--size", type=int, default=0, metavar="N", help="store N x N pixels (default: as found)")
     parser.add_argument("--faces", metavar="DETECTOR", help="cut out the faces, once: haar, yunet or blazeface")
     parser.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
     parser.add_argument("--align", action="store_true", help="with --faces: turn the eyes level")
     parser.add_argument("--recrop", action="store_true", help="with --faces: cut aligned pictures out again")
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Prepares a data set, and says what is in it and what was skipped."""
     from data_pipelines import prepare
 

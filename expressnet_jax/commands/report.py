@@ -6,24 +6,24 @@ example: expressnet report runs/small runs/eight --out report.html --tables tabl
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("path", nargs="+", type=arguments.path, help="folders of runs, or of one study")
-    parser.add_argument("--out", required=True, type=arguments.path, help="the HTML file")
-    parser.add_argument("--tables", type=arguments.path, metavar="DIR", help="also the same as CSV and LaTeX tables")
+    parser.add_argument("path", nargs="+", type=common.path, help="folders of runs, or of one study")
+    parser.add_argument("--out", required=True, type=common.path, help="the HTML file")
+    parser.add_argument("--tables", type=common.path, metavar="DIR", help="also the same as CSV and LaTeX tables")
     parser.add_argument("--against", choices=("paper",), help="beside the published figures, with what is comparable")
     parser.add_argument("--no_pictures", action="store_true", help="leave photographs out, to share the page")
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Makes the page of runs or of a study, and returns what is on it."""
     from expressnet_jax.report import collect, page, tables
 
-    process.on_cpu()
-    arguments.check_folder("--out", options.out)
+    common.on_cpu()
+    common.check_folder("--out", options.out)
     found = collect.document(options.path, against=options.against is not None, pictures=not options.no_pictures)
     page.write(found, options.out)
     say(f"written to {options.out}")

@@ -6,18 +6,18 @@ example: expressnet train --config=fer2013_small --workdir runs/small --config.b
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.text import say
-from expressnet_jax.commands import arguments, process
+from expressnet_jax.commands import common
 
 
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--config", required=True, help=arguments.CONFIG)
-    parser.add_argument("--workdir", required=True, type=arguments.path, help="the folder of this run")
-    parser.add_argument("--data_dir", help=arguments.DATA_DIR)
-    parser.add_argument("--distributed", action="store_true", help=arguments.DISTRIBUTED)
+    parser.add_argument("--config", required=True, help=common.CONFIG)
+    parser.add_argument("--workdir", required=True, type=common.path, help="the folder of this run")
+    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--distributed", action="store_true", help=common.DISTRIBUTED)
 
 
-def run(options: Namespace) -> arguments.Result:
+def run(options: Namespace) -> common.Result:
     """Trains, and shows the summary of the run; of several processes only the first does."""
     from expressnet_jax.config import files as config_files
     from expressnet_jax.evaluation import of_run
@@ -25,7 +25,7 @@ def run(options: Namespace) -> arguments.Result:
     from expressnet_jax.train import loop
 
     config = config_files.load(options.config, options.overrides)
-    process.start_jax(distributed=options.distributed)
+    common.start_jax(distributed=options.distributed)
     summary = loop.train(config, options.workdir, data_dir=options.data_dir)
     if not distributed.is_first():
         return 0

@@ -23,12 +23,12 @@ def check(config: Config) -> None:
     _check_parts(config)
     _check_convolution(config)
     _check_sizes(config)
-    _check_experts(config)
     if config.optimizer.weight_decay and config.optimizer.name == "adam":
         raise ConfigError("optimizer.name=adam takes no weight_decay; use adamw")
     if config.init.run and (config.init.weights or config.init.backbone):
         raise ConfigError("init.run does not go with init.weights or init.backbone: a network starts from one of them")
-    _check_division(config)
+    _check_experts(config)
+    _check_batch(config.batch_size, config.optimizer.accumulate, config.model.batchnorm_group)
 
 
 def _check_fields(section: Any, prefix: str = "") -> None:
@@ -66,6 +66,13 @@ def _check_durations(config: Config) -> None:
             raise ConfigError(f"{key}={text!r} must be above 0")
 
 
+def _check_batch(batch: int, turns: int, group: int) -> None:
+    if batch % turns:
+        raise ConfigError(f"batch_size={batch} is not divisible by optimizer.accumulate={turns}")
+    if group and batch // turns % group:
+        raise ConfigError(f"a (micro-)batch of {batch // turns} is not divisible by model.batchnorm_group={group}")
+
+
 def _check_data(data: Data) -> None:
     if len(set(data.classes)) < 2 or len(set(data.classes)) != len(data.classes):
         raise ConfigError(f"data.classes={data.classes!r} must be two or more different names")
@@ -87,9 +94,8 @@ def _check_parts(config: Config) -> None:
         raise ConfigError(f"{said} leaves no branch; keep one of {', '.join(BRANCHES)}")
     # One way to write each network, so that two configs of the same one are equal.
     rest = [name for name in known if name in model.without]
-    implied = {"moe_cnn"} if "cnnfe1" in rest else set()
-    implied |= {"moe_expression"} if {"cnnfe2", "resnet"} <= {*rest} else set()
-    clean = tuple(name for name in rest if name not in implied)
+    others = {name: dataclasses.replace(model, without=tuple({*rest} - {name})) for name in rest}
+    clean = tuple(name for name in rest if name in others[name].parts)  # the others go anyway
     if model.without != clean:
         raise ConfigError(f"{said}: parts in their order, once, and none that goes with another: {','.join(clean)}")
     if config.mesh.expert > 1 and not {*MIXTURES} & {*model.parts}:
@@ -100,8 +106,8 @@ def _check_parts(config: Config) -> None:
 
 def _check_convolution(config: Config) -> None:
     counts = {"cnnfe1": len(config.model.cnnfe1.kernels), "cnnfe2": len(config.model.cnnfe2.kernels)}
-    counts = {branch: count for branch, count in counts.items() if branch not in config.model.without}
-    layers = ["resnet", *(f"{branch}/conv{i + 1}" for branch, count in counts.items() for i in range(count))]
+    present = counts.keys() - {*config.model.without}
+    layers = ["resnet", *(f"{name}/conv{i + 1}" for name in sorted(present) for i in range(counts[name]))]
     for part in config.model.convolution.split(","):
         layer, equals, form = part.strip().rpartition("=")
         if form not in _FORMS:
@@ -116,10 +122,8 @@ def _check_sizes(config: Config) -> None:
         if len(branch.kernels) != len(branch.filters) or not branch.kernels:
             raise ConfigError(f"model.{name} has {len(branch.kernels)} kernels and {len(branch.filters)} filters")
         if model.image_size >> (len(branch.kernels) - 1) == 0:
-            raise ConfigError(
-                f"model.{name}: {len(branch.kernels) - 1} pools leave nothing of {model.image_size} pixels; "
-                "use fewer blocks or larger pictures"
-            )
+            nothing = f"{len(branch.kernels) - 1} pools leave nothing of {model.image_size} pixels"
+            raise ConfigError(f"model.{name}: {nothing}; use fewer blocks or larger pictures")
     side = -(-model.image_size // model.resnet.stem_stride)
     if side < (3 if model.resnet.stem_pool else 1):
         raise ConfigError(f"model.resnet: a stem of stride {model.resnet.stem_stride} leaves {side} pixels to pool")
@@ -129,7 +133,7 @@ def _check_sizes(config: Config) -> None:
 
 
 def _check_experts(config: Config) -> None:
-    moe = config.moe
+    moe, across = config.moe, config.mesh.expert
     if moe.top_k > moe.num_experts:
         raise ConfigError(f"moe.top_k={moe.top_k} is more than moe.num_experts={moe.num_experts}")
     if moe.load_loss and not moe.noise_std:
@@ -138,14 +142,5 @@ def _check_experts(config: Config) -> None:
         raise ConfigError("moe.renormalize makes every gate 1 with moe.top_k=1, and the router could not learn")
     if moe.router == "random" and (moe.balance_loss or moe.importance_loss or moe.load_loss or moe.z_loss):
         raise ConfigError("moe.router=random never learns, so no loss can change it; moe.balance_bias can")
-
-
-def _check_division(config: Config) -> None:
-    experts, across = config.moe.num_experts, config.mesh.expert
-    if experts % across:
-        raise ConfigError(f"moe.num_experts={experts} is not divisible by mesh.expert={across}")
-    batch, turns, group = config.batch_size, config.optimizer.accumulate, config.model.batchnorm_group
-    if batch % turns:
-        raise ConfigError(f"batch_size={batch} is not divisible by optimizer.accumulate={turns}")
-    if group and batch // turns % group:
-        raise ConfigError(f"a (micro-)batch of {batch // turns} is not divisible by model.batchnorm_group={group}")
+    if moe.num_experts % across:
+        raise ConfigError(f"moe.num_experts={moe.num_experts} is not divisible by mesh.expert={across}")

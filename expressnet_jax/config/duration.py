@@ -24,13 +24,9 @@ class Clock:
         Raises ConfigError, naming `key`, where the text is not a duration.
         """
         number, unit = parse(duration, key)
-        per_unit = {
-            "step": 1.0,
-            "epoch": self.examples / self.batch_size,
-            "example": 1.0 / self.batch_size,
-            "%": self.total_steps / 100,
-        }[unit]
-        return max(1, round(number * per_unit)) if number else 0
+        epoch = self.examples / self.batch_size
+        lengths = {"step": 1.0, "epoch": epoch, "example": 1.0 / self.batch_size, "%": self.total_steps / 100}
+        return max(1, round(number * lengths[unit])) if number else 0
 
     def epoch(self, step: int) -> float:
         """Epochs seen before `step`."""

@@ -22,10 +22,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from data_pipelines import pictures
-from data_pipelines.common.text import one_line
+from data_pipelines.common.text import one_line, reason
 from data_pipelines.faces import detectors
 from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import MAX_MEMBER_BYTES
@@ -36,8 +36,6 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wm
 _CAMERA = re.compile(r"camera:(\d{1,3})")
 _PATTERN = re.compile(r"[*?[]")
 _LITTER = ("Thumbs.db", "desktop.ini")
-_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap width and height
-_GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # as data preparation takes them
 
 #: Pictures of more pixels than this are decoded one at a time: 64 million in each of many threads fill the memory.
 _LARGE = 16_000_000
@@ -160,19 +158,19 @@ def open_found(found: Iterable[Found], every: int = 1) -> Iterator[Input]:
     """The pictures of what `find` found; of videos and cameras one frame of `every`."""
     for one in found:
         if one.error:
-            yield _failed(one, one.error)
+            yield _failed(one)
         elif one.frames:
             try:
                 yield from _frames(one, every)
             except BadPicture as error:
-                yield _failed(one, str(error))
+                yield _failed(one._replace(error=str(error)))
         else:
-            yield Input(one.path, one.name, lambda within, path=one.path: read_file(path, within))  # type: ignore[misc]
+            yield Input(one.path, one.name, functools.partial(read_file, one.path))
 
 
-def _failed(one: Found, why: str) -> Input:
+def _failed(one: Found) -> Input:
     def read(_: int) -> Decoded:
-        raise BadPicture(why)
+        raise BadPicture(one.error)
 
     return Input(one.path, one.name, read)
 
@@ -207,19 +205,14 @@ def _about(data: bytes) -> tuple[tuple[int, int], str]:
     """Upright size, and a note where there is more than one picture; from the header alone."""
     with Image.open(io.BytesIO(data)) as opened:
         width, height = opened.size
-        if opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+        if opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):  # on its side
             width, height = height, width
-        several = opened.format == "TIFF" and _has_second(opened)
-        several = several or (opened.format in ("PNG", "WEBP") and getattr(opened, "n_frames", 1) > 1)
+        several = opened.format in ("PNG", "WEBP") and getattr(opened, "n_frames", 1) > 1
+        if opened.format == "TIFF":  # to count them all could take for ever
+            with contextlib.suppress(EOFError):
+                opened.seek(1)
+                several = True
     return (width, height), "several pictures in one file; the first one is taken" if several else ""
-
-
-def _has_second(tiff: Image.Image) -> bool:
-    try:  # to count them all could take for ever
-        tiff.seek(1)
-    except EOFError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -247,21 +240,15 @@ class Preparation:
         shrinks, as data preparation does; the step to the network's size is the device's. Else it is resized to (S, S)
         float32, unrounded, as the device would do it, whose program would be compiled anew for every size.
         """
-        if self.stored:
-            height, width, channels = self.stored
-            image = Image.fromarray(rgb)
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            if channels == 1:  # the network has never seen colours
-                image = image.convert("L").convert("RGB")
-            return np.asarray(image)
-        if rgb.shape[:2] == (self.size, self.size):
+        if rgb.shape[:2] == (self.size, self.size) and not self.stored:
             return rgb
-        scale = pictures.MAX_SIDE / max(rgb.shape[:2])
-        if scale < 1:  # larger ones are never stored
-            small = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
-            rgb = np.asarray(Image.fromarray(rgb).resize(small, Image.Resampling.BILINEAR))
-        return resized(rgb, self.size, antialias=self.antialias)
+        image = Image.fromarray(rgb)
+        height, width, channels = self.stored or (*pictures.bounded(image.size)[::-1], 3)  # larger ones are not stored
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if channels == 1:  # the network has never seen colours
+            image = image.convert("L").convert("RGB")
+        fitting = np.asarray(image)
+        return fitting if self.stored else resized(fitting, self.size, antialias=self.antialias)
 
 
 def resized(image: np.ndarray, size: int, *, antialias: bool) -> np.ndarray:
@@ -291,9 +278,12 @@ def of_image(image: Any) -> Input:
     """
     if isinstance(image, Image.Image):
         try:
-            rgb = _of_pil(image)
+            pictures.check(image)
+            rgb = np.array(pictures.grey_or_rgb(ImageOps.exif_transpose(image)).convert("RGB"))
         except BadPicture as error:
-            return _failed(Found("", ""), str(error))
+            return _failed(Found("", "", str(error)))
+        except Exception as error:  # for damaged files Pillow raises nearly every type there is
+            return _failed(Found("", "", f"cannot be decoded ({reason(error)})"))
     elif isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
             raise TypeError(
@@ -312,26 +302,10 @@ def _of_array(one: Found, rgb: np.ndarray, time: float | None = None, live: bool
     def read(_: int) -> Decoded:
         if not height * width:
             raise BadPicture(f"{width}x{height} pixels")
-        _check_size(width, height)
+        pictures.check_size(width, height)
         return Decoded(rgb, (width, height), "")
 
     return Input(one.path, one.name, read, time, live, rgb.nbytes)
-
-
-def _check_size(width: float, height: float) -> None:
-    if width * height > pictures.MAX_PIXELS:
-        raise BadPicture(f"{width:.0f}x{height:.0f} pixels, more than {pictures.MAX_PIXELS:,}")
-
-
-def _of_pil(image: Image.Image) -> np.ndarray:
-    if image.mode not in _GREY + _COLOUR:
-        raise BadPicture(f"colour mode {image.mode}, neither grey nor RGB")
-    _check_size(image.width, image.height)
-    try:
-        upright = ImageOps.exif_transpose(image)
-        return np.array((upright.convert("L") if image.mode in _GREY else upright).convert("RGB"))
-    except Exception as error:  # for damaged files Pillow raises nearly every type there is
-        raise BadPicture(f"cannot be decoded ({one_line(error) or type(error).__name__})") from None
 
 
 def _frames(one: Found, every: int) -> Iterator[Input]:
@@ -347,10 +321,9 @@ def _frames(one: Found, every: int) -> Iterator[Input]:
     capture = cv2.VideoCapture(int(camera[1]) if camera else str(Path(one.path).expanduser().absolute()))
     try:
         if not capture.isOpened():
-            raise BadPicture(
-                "no such camera, or no permission to use it" if camera else "no video that OpenCV can read"
-            )
-        _check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+            what = "such camera, or no permission to use it" if camera else "video that OpenCV can read"
+            raise BadPicture(f"no {what}")
+        pictures.check_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         number = given = 0
         while capture.grab():
             if number % every == 0:

@@ -10,11 +10,11 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from tqdm import tqdm
 
 from data_pipelines.common.files import replacing
@@ -37,6 +37,8 @@ _MARK = "drawn by expressnet predict"
 
 _PATH_WIDTH = 44
 
+_Sink = Callable[[Pictured], Any]  # takes each result as it comes
+
 
 def run(
     model: Model, paths: Sequence[str], *, json: TextIO | None = None, csv_file: Path | None = None,
@@ -46,7 +48,7 @@ def run(
 
     Args:
         model: made by `recognizer.load`.
-        paths: files, folders, patterns, videos, "camera:0"; see predict_inputs.find.
+        paths: files, folders, patterns, videos, "camera:0"; see predict/inputs.py's find.
         json: where a list of {path, faces [{box, label, probabilities}]} or {path, error} goes, picture by picture.
         csv_file: a new table with a row for each face and for each picture without one; complete, or not there.
         draw: a folder for copies with boxes and labels; never that of the inputs.
@@ -70,37 +72,36 @@ def run(
     with contextlib.ExitStack() as stack:
         total = None if any(one.frames for one in found) else len(found)
         bar = stack.enter_context(tqdm(total=total, unit=" pictures", leave=False, disable=None))
-        sinks: list[Any] = [summary]
+        sinks: list[_Sink] = [summary.add]
         if json is not None:
-            sinks.append(stack.enter_context(_Json(json)))
+            sinks.append(stack.enter_context(_growing(json)))
         if csv_file is not None:
-            sinks.append(_Csv(stack.enter_context(_new_table(csv_file)), model.classes))
+            sinks.append(stack.enter_context(_table(csv_file, model.classes)))
         if json is None and csv_file is None:
-            sinks.append(_Lines(found))
+            width = min(_PATH_WIDTH, max((len(shown(one.path)) for one in found), default=0))
+            sinks.append(lambda result: _show(result, width))
+        sinks.append(lambda _: bar.update())
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is in its result
         stack.enter_context(contextlib.suppress(*ends))
 
         answers = model.answers(predict_inputs.open_found(found, every))
-        told = _told(answers, sinks, bar, contextlib.suppress(*ends))
+        told = _told(answers, sinks, contextlib.suppress(*ends))
         if draw is not None:
             _draw(draw, told)
-        else:
-            for _ in told:
-                pass
+        collections.deque(told, maxlen=0)  # all that is left
     say(summary.text())
-    return 0 if summary.faces else 1
+    return 0 if summary.labels else 1
 
 
 def _told(
-    answers: Iterable[tuple[Input, Pictured]], sinks: Sequence[Any], bar: Any, ends: contextlib.suppress
+    answers: Iterable[tuple[Input, Pictured]], sinks: Sequence[_Sink], ends: contextlib.suppress
 ) -> Iterator[tuple[Input, Pictured]]:
     """The same answers, each after all sinks have taken it; they are over where `ends` takes an exception."""
     with ends:
         for source, result in answers:
             for sink in sinks:
-                sink.add(source, result)
-            bar.update()
+                sink(result)
             yield source, result
 
 
@@ -112,14 +113,11 @@ def as_json(result: Pictured) -> dict[str, Any]:
         return {**about, "error": result.error}
     faces = [
         {
-            "box": face.box,
-            "score": face.score,
-            "label": face.label,
-            "probabilities": {name: round(p, 7) for name, p in face.probabilities.items()},
-            "experts": face.experts,
+            "box": face.box, "score": face.score, "label": face.label,
+            "probabilities": {name: round(p, 7) for name, p in face.probabilities.items()}, "experts": face.experts,
         }
         for face in result.faces
-    ]
+    ]  # fmt: skip
     return {**about, "faces": faces, **({"note": result.note} if result.note else {})}
 
 
@@ -142,87 +140,76 @@ class _Summary:
     """Counts, for the last line."""
 
     def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._pictures = self._failed = self.faces = 0
-        self._labels: collections.Counter[str] = collections.Counter()
+        self._began, self._pictures, self._failed = time.perf_counter(), 0, 0
+        self.labels: collections.Counter[str] = collections.Counter()  # of all faces
 
-    def add(self, _: Input, result: Pictured) -> None:
+    def add(self, result: Pictured) -> None:
         self._pictures += 1
         self._failed += bool(result.error)
-        self.faces += len(result.faces)
-        self._labels.update(face.label for face in result.faces)
+        self.labels.update(face.label for face in result.faces)
 
     def text(self) -> str:
         rate = self._pictures / max(time.perf_counter() - self._began, 1e-9)
         failed = f", {self._failed:,} without an answer" if self._failed else ""
-        labels = ", ".join(f"{shown(label)} {count:,}" for label, count in self._labels.most_common())
-        found = f"{counted(self._pictures, 'picture')}{failed}; {counted(self.faces, 'face')}"
+        labels = ", ".join(f"{shown(label)} {count:,}" for label, count in self.labels.most_common())
+        found = f"{counted(self._pictures, 'picture')}{failed}; {counted(self.labels.total(), 'face')}"
         return f"{found}{': ' * bool(labels)}{labels}; {rate:,.0f}/s"
 
 
-class _Lines:
-    """A line for each face on the screen."""
-
-    def __init__(self, found: Iterable[Found]) -> None:
-        self._width = min(_PATH_WIDTH, max((len(shown(one.path)) for one in found), default=0))
-
-    def add(self, _: Input, result: Pictured) -> None:
-        path = shown(result.path)
-        path = path if len(path) <= self._width else "\N{HORIZONTAL ELLIPSIS}" + path[len(path) - self._width + 1 :]
-        start = path.ljust(self._width) + ("" if result.time is None else f" {result.time:9.2f} s")
-        if result.error:
-            say(f"{start}  no answer: {shown(result.error)}")
-        note = f"  ({result.note})" if result.note else ""
-        for face in result.faces:
-            box = "{},{} {}x{}".format(*face.box).ljust(20) if face.box else ""
-            best = sorted(face.probabilities.items(), key=lambda item: -item[1])[:3]
-            say(f"{start}  {box}{'   '.join(f'{shown(label)} {p:.2f}' for label, p in best)}{note}")
-
-
-class _Json:
-    """A JSON list that grows; closed even where the run ends early, so that what there is can be read."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._separator = stream, "[\n"
-
-    def __enter__(self) -> _Json:
-        return self
-
-    def add(self, _: Input, result: Pictured) -> None:
-        self._stream.write(self._separator + json_line(as_json(result)).rstrip("\n"))
-        self._stream.flush()
-        self._separator = ",\n"
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.write("[]\n" if self._separator == "[\n" else "\n]\n")
-        self._stream.flush()
+def _show(result: Pictured, width: int) -> None:
+    """A line for each face on the screen; paths are given `width` letters."""
+    path = shown(result.path)
+    path = path if len(path) <= width else "\N{HORIZONTAL ELLIPSIS}" + path[len(path) - width + 1 :]
+    start = path.ljust(width) + ("" if result.time is None else f" {result.time:9.2f} s")
+    if result.error:
+        say(f"{start}  no answer: {shown(result.error)}")
+    note = f"  ({result.note})" if result.note else ""
+    for face in result.faces:
+        box = "{},{} {}x{}".format(*face.box).ljust(20) if face.box else ""
+        best = sorted(face.probabilities.items(), key=lambda item: -item[1])[:3]
+        say(f"{start}  {box}{'   '.join(f'{shown(label)} {p:.2f}' for label, p in best)}{note}")
 
 
 @contextlib.contextmanager
-def _new_table(path: Path) -> Iterator[TextIO]:
-    """A text file that takes its place at the end. Names of files that are not valid text are written byte for byte."""
+def _growing(stream: TextIO) -> Iterator[_Sink]:
+    """A JSON list that grows; closed even where the run ends early, so that what there is can be read."""
+    separator = "[\n"
+
+    def add(result: Pictured) -> None:
+        nonlocal separator
+        stream.write(separator + json_line(as_json(result)).rstrip("\n"))
+        stream.flush()
+        separator = ",\n"
+
+    try:
+        yield add
+    finally:
+        stream.write("[]\n" if separator == "[\n" else "\n]\n")
+        stream.flush()
+
+
+@contextlib.contextmanager
+def _table(path: Path, classes: Sequence[str]) -> Iterator[_Sink]:
+    """A CSV file of fixed columns that takes its place at the end: a row for each face, and for each picture without.
+
+    Names of files that are not valid text are written byte for byte.
+    """
     with replacing(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        yield file
-
-
-class _Csv:
-    """A table of fixed columns: a row for each face, and one for each picture without."""
-
-    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
-        self._table, self._classes = CsvWriter(stream, csv.QUOTE_MINIMAL), classes
-        each = (f"probability_{name}" for name in classes)
+        table, each = CsvWriter(file, csv.QUOTE_MINIMAL), [f"probability_{name}" for name in classes]
         columns = ("path", "time", "face", "left", "top", "width", "height", "score", "label", "probability")
-        self._table.rows([[*columns, *each, "experts_cnn", "experts_expression", "note", "error"]])
+        table.rows([[*columns, *each, "experts_cnn", "experts_expression", "note", "error"]])
 
-    def add(self, _: Input, result: Pictured) -> None:
-        start = [result.path, result.time]
-        if result.error:
-            self._table.rows([[*start, *[None] * (11 + len(self._classes)), result.error]])
-        for number, face in enumerate(result.faces):
-            probabilities = [face.probabilities[name] for name in (face.label, *self._classes)]
-            experts = [" ".join(map(str, face.experts.get(layer, ()))) for layer in ("moe_cnn", "moe_expression")]
-            row = [*start, number, *(face.box or [None] * 4), face.score, face.label]
-            self._table.rows([[*row, *(f"{p:.7f}" for p in probabilities), *experts, result.note, None]])
+        def add(result: Pictured) -> None:
+            start = [result.path, result.time]
+            if result.error:
+                table.rows([[*start, *[None] * (11 + len(classes)), result.error]])
+            for number, face in enumerate(result.faces):
+                probabilities = [f"{face.probabilities[name]:.7f}" for name in (face.label, *classes)]
+                experts = [" ".join(map(str, face.experts.get(layer, ()))) for layer in ("moe_cnn", "moe_expression")]
+                row = [*start, number, *(face.box or [None] * 4), face.score, face.label]
+                table.rows([[*row, *probabilities, *experts, result.note, None]])
+
+        yield add
 
 
 def _draw(folder: Path, answered: Iterable[tuple[Input, Pictured]]) -> None:
@@ -282,7 +269,7 @@ def _is_ours(target: Path) -> bool:
 def annotated(image: Image.Image, result: Pictured) -> Image.Image:
     """A copy in RGB with each face's box, label and probability; of a whole picture, its label at the top."""
     factor = max(1, math.ceil(_LEGIBLE / max(image.size)))
-    image = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image = ImageOps.scale(image.convert("RGB"), factor, Image.Resampling.NEAREST)
     drawing = ImageDraw.Draw(image)
     line = max(2, round(max(image.size) / 320))
     font = ImageFont.load_default(max(12, round(max(image.size) / 40)))

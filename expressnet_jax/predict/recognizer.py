@@ -12,6 +12,7 @@ Legend: B batch, H W height and width, S side of the network's picture.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import warnings
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +33,6 @@ from data_pipelines.common.threads import ordered
 from data_pipelines.faces import crop, detectors
 from data_pipelines.faces.detectors import Face
 from data_pipelines.pictures import BadPicture
-from expressnet_jax.config import Config
 from expressnet_jax.export import artifact as artifacts
 from expressnet_jax.models import expressnet, inference
 from expressnet_jax.parallel import mesh as meshes
@@ -98,15 +98,10 @@ def load(
     if batch_size is not None and batch_size < 1:
         raise PredictError(f"a batch of {batch_size} pictures; give 1 or more")
     artifact = artifacts.read(Path(path).expanduser())
-    preparation = _preparation(artifact, faces, faces_model)
-    return Model(artifact, preparation, batch_size or _busy(artifact.config))
-
-
-def _busy(config: Config) -> int:
-    """A batch that keeps the device busy: on a CPU few large pictures do, as well as 64 of 48 pixels."""
-    if jax.default_backend() != "cpu":
-        return 128
-    return min(max(64 * 48**2 // config.model.image_size**2, 8), 64)
+    side = artifact.config.model.image_size
+    # On a CPU, a few large pictures keep it busy as well as 64 of 48 pixels.
+    busy = 128 if jax.default_backend() != "cpu" else min(max(64 * 48**2 // side**2, 8), 64)
+    return Model(artifact, _preparation(artifact, faces, faces_model), batch_size or busy)
 
 
 def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: str | None) -> Preparation:
@@ -117,15 +112,13 @@ def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: s
     if trained and not stored:
         stored = (int(trained[3]), int(trained[3]), 3)
     made = Preparation(config.model.image_size, config.preprocess.antialias, stored)
-    name = faces
-    if faces is None and described:
-        name = trained[1] if trained else described
-    if name in (None, "none"):
+    name = faces if faces is not None else trained[1] if trained else described or "none"
+    if name == "none":
         if faces_model:
             raise UsageError(f"{faces_model} is the model of a detector; name it as well: faces=NAME, --faces NAME")
         return made
     try:
-        detector = detectors.create(str(name), faces_model)
+        detector = detectors.create(name, faces_model)
     except UsageError as error:
         if faces is not None or faces_model:
             raise
@@ -142,114 +135,22 @@ def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: s
 
 def _stored(meta: dict[str, Any]) -> tuple[int, int, int] | None:
     """Height, width and channels of the stored training pictures, if the artifact says so and they make sense."""
-    found = meta.get("stored")
-    if not isinstance(found, list) or len(found) != 3 or not all(type(n) is int for n in found):
-        return None
-    height, width, channels = found
-    sensible = min(height, width) >= 1 and max(height, width) <= 4096 and channels in (1, 3)
-    return (height, width, channels) if sensible else None
-
-
-class _Network:
-    """The compiled network: starts batches, and gives their answers."""
-
-    def __init__(self, artifact: artifacts.Artifact, batch_size: int) -> None:
-        config, self._batch_size = artifact.config, batch_size
-        self._mesh = meshes.for_evaluation(dataclasses.replace(config, batch_size=batch_size))
-        self._classes, self._layers = artifact.classes, expressnet.routed_layers(config)
-        wanted = ("probabilities", *map(artifacts.chosen_by, self._layers))
-        with jax.set_mesh(self._mesh):  # which tells the large kernels how many devices share a batch
-            graph, arrays = inference.prepared(artifacts.model(artifact), config)
-        everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
-        self._arrays = jax.device_put(arrays, everywhere)
-        run = artifacts.answer(config)
-
-        def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
-            found = run(nnx.merge(graph, arrays), images)
-            return {name: found[name] for name in wanted}
-
-        self._answer = jax.jit(answer)
-
-    def start(self, images: list[np.ndarray]) -> Any:
-        """Begins to answer at most a batch of pictures of one size. Fewer are padded: there is one program, and another
-        where a picture comes in float32."""
-        batch = np.stack(images + images[-1:] * (self._batch_size - len(images)))
-        with jax.set_mesh(self._mesh):
-            return self._answer(self._arrays, meshes.to_device(self._mesh, {"images": batch})["images"])
-
-    def finish(self, started: Any) -> Iterator[tuple[dict[str, float], dict[str, tuple[int, ...]]]]:
-        """Waits for a batch, and gives probabilities by class and experts by layer, padding included."""
-        found = {name: values.tolist() for name, values in jax.device_get(started).items()}
-        for i, probabilities in enumerate(found["probabilities"]):
-            experts = {layer: tuple(found[artifacts.chosen_by(layer)][i]) for layer in self._layers}
-            yield dict(zip(self._classes, probabilities, strict=True)), experts
-
-
-class _Ready(NamedTuple):
-    """A picture, cut and ready for the device."""
-
-    images: list[np.ndarray]
-    faces: list[tuple[tuple[int, int, int, int] | None, float | None]]  # box and score of each
-    error: str
-    note: str
+    match meta.get("stored"):
+        case [int(height), int(width), int(channels)] if channels in (1, 3) and min(height, width) >= 1:
+            return (height, width, channels) if max(height, width) <= 4096 else None
+    return None
 
 
 @dataclass
-class _Waiting:
-    """A picture of which some answers are still to come."""
+class _Picture:
+    """A picture, cut and ready for the device, of which some answers are still to come."""
 
     source: Input
-    ready: _Ready
+    error: str = ""
+    note: str = ""
+    images: list[np.ndarray] = field(default_factory=list)
+    faces: list[tuple[tuple[int, int, int, int] | None, float | None]] = field(default_factory=list)  # box and score
     answers: list[Prediction] = field(default_factory=list)
-
-
-class _Flow:
-    """Pictures in, in order; batches to the device; answered pictures out, in the same order."""
-
-    def __init__(self, network: _Network, batch_size: int) -> None:
-        self._network, self._batch_size = network, batch_size
-        self._waiting: deque[_Waiting] = deque()
-        self._queue: deque[tuple[_Waiting, np.ndarray]] = deque()  # for the device
-        self._started: deque[tuple[list[_Waiting], Any]] = deque()  # on the device
-        self._held = 0
-
-    def add(self, source: Input, ready: _Ready) -> None:
-        one = _Waiting(source, ready)
-        self._waiting.append(one)
-        self._queue.extend((one, image) for image in ready.images)
-        self._held += source.held
-        # A camera waits for its answer; and neither pictures without a face nor large ones may pile up.
-        if source.live or self._held > _MAX_HELD or len(self._waiting) > 8 * self._batch_size:
-            self.flush()
-        while len(self._queue) >= self._batch_size:
-            self._start()
-            self._finish(leave=1)  # the device has one to do while the next is made ready
-
-    def flush(self) -> None:
-        """Answers all that wait."""
-        while self._queue:
-            self._start()
-        self._finish(leave=0)
-
-    def answered(self) -> Iterator[tuple[Input, Pictured]]:
-        """The pictures that are done, up to the first that is not."""
-        while self._waiting and len(self._waiting[0].answers) == len(self._waiting[0].ready.images):
-            one = self._waiting.popleft()
-            self._held -= one.source.held
-            ready = one.ready
-            yield one.source, Pictured(one.source.path, tuple(one.answers), ready.error, ready.note, one.source.time)
-
-    def _start(self) -> None:
-        taken = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_size))]
-        self._started.append(([one for one, _ in taken], self._network.start([image for _, image in taken])))
-
-    def _finish(self, leave: int) -> None:
-        while len(self._started) > leave:
-            owners, found = self._started.popleft()
-            for one, (probabilities, experts) in zip(owners, self._network.finish(found), strict=False):
-                box, score = one.ready.faces[len(one.answers)]
-                label = max(probabilities, key=probabilities.__getitem__)
-                one.answers.append(Prediction(label, probabilities, box, score, experts))
 
 
 class Model:
@@ -257,18 +158,44 @@ class Model:
 
     def __init__(self, artifact: artifacts.Artifact, preparation: Preparation, batch_size: int) -> None:
         """Compiles nothing yet; the first batch does."""
-        self.classes = artifact.classes
-        self.config: Config = artifact.config
-        self.batch_size = batch_size
-        self._preparation = preparation
-        self._network = _Network(artifact, batch_size)
+        config = artifact.config
+        self.classes, self.config, self.batch_size = artifact.classes, config, batch_size
+        self._preparation, self._layers = preparation, expressnet.routed_layers(config)
+        self._mesh = meshes.for_evaluation(dataclasses.replace(config, batch_size=batch_size))
+        with jax.set_mesh(self._mesh):  # which tells the large kernels how many devices share a batch
+            graph, arrays = inference.prepared(artifacts.model(artifact), config)
+        everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+        self._arrays = jax.device_put(arrays, everywhere)
+        run, wanted = artifacts.answer(config), ("probabilities", *map(artifacts.chosen_by, self._layers))
+
+        def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
+            found = run(nnx.merge(graph, arrays), images)
+            return {name: found[name] for name in wanted}
+
+        self._answer = jax.jit(answer)
+
+    def _start(self, images: list[np.ndarray]) -> Any:
+        """Begins to answer at most a batch of pictures of one size. Fewer are padded: there is one program, and another
+        where a picture comes in float32."""
+        batch = np.stack(images + images[-1:] * (self.batch_size - len(images)))
+        with jax.set_mesh(self._mesh):
+            return self._answer(self._arrays, meshes.to_device(self._mesh, {"images": batch})["images"])
+
+    def _finish(self, owners: list[_Picture], started: Any) -> None:
+        """Waits for a batch, and gives the pictures that its images are of their answers; padding is left over."""
+        found = {name: values.tolist() for name, values in jax.device_get(started).items()}
+        for i, one in enumerate(owners):
+            probabilities = dict(zip(self.classes, found["probabilities"][i], strict=True))
+            experts = {layer: tuple(found[artifacts.chosen_by(layer)][i]) for layer in self._layers}
+            label = max(probabilities, key=probabilities.__getitem__)
+            one.answers.append(Prediction(label, probabilities, *one.faces[len(one.answers)], experts))
 
     def predict(self, images: Any) -> list[Pictured]:
         """Answers pictures: one result for each, in order.
 
         Args:
             images: one of these, or a list of any: a path (of a picture, a folder or a video, or a pattern; see
-                predict_inputs.find), a uint8 array (H, W), (H, W, 1) or (H, W, 3) in RGB, a PIL image.
+                predict/inputs.py's find), a uint8 array (H, W), (H, W, 1) or (H, W, 3) in RGB, a PIL image.
 
         A picture that cannot be read, or has no face, has an `error`. Raises PredictError for other arrays and objects.
         """
@@ -282,19 +209,39 @@ class Model:
 
     def answers(self, sources: Iterable[Input]) -> Iterator[tuple[Input, Pictured]]:
         """What `stream` gives, each with the input that it answers."""
-        flow = _Flow(self._network, self.batch_size)
+        waiting: deque[_Picture] = deque()  # for answers, in order
+        queue: deque[tuple[_Picture, np.ndarray]] = deque()  # for the device
+        started: deque[tuple[list[_Picture], Any]] = deque()  # on the device
+        held = 0
+        for one in itertools.chain(self._read(sources), [None]):  # None: the end
+            if one is not None:
+                waiting.append(one)
+                queue.extend((one, image) for image in one.images)
+                held += one.source.held
+            # A camera waits for its answer; and neither pictures without a face nor large ones may pile up.
+            urgent = one is None or one.source.live or held > _MAX_HELD or len(waiting) > 8 * self.batch_size
+            while len(queue) >= (1 if urgent else self.batch_size):
+                taken = [queue.popleft() for _ in range(min(len(queue), self.batch_size))]
+                started.append(([owner for owner, _ in taken], self._start([image for _, image in taken])))
+                if len(started) > 1:  # the device has one to do while the next is made ready
+                    self._finish(*started.popleft())
+            while urgent and started:
+                self._finish(*started.popleft())
+            while waiting and len(waiting[0].answers) == len(waiting[0].images):
+                done = waiting.popleft()
+                held -= done.source.held
+                result = Pictured(done.source.path, tuple(done.answers), done.error, done.note, done.source.time)
+                yield done.source, result
 
+    def _read(self, sources: Iterable[Input]) -> Iterator[_Picture]:
         def full(waiting: Collection[Input]) -> bool:
             many = len(waiting) > 2 * self.batch_size + _THREADS
             return many or sum(one.held for one in waiting) > _MAX_HELD or any(one.live for one in waiting)
 
-        for source, ready in ordered(
-            lambda source: _ready(source, self._preparation), sources, workers=_THREADS, full=full
-        ):
-            flow.add(source, ready)
-            yield from flow.answered()
-        flow.flush()
-        yield from flow.answered()
+        def ready(source: Input) -> _Picture:
+            return _ready(source, self._preparation)
+
+        return (one for _, one in ordered(ready, sources, workers=_THREADS, full=full))
 
 
 def _inputs(images: Any, every: int) -> Iterator[Input]:
@@ -311,21 +258,21 @@ def _inputs(images: Any, every: int) -> Iterator[Input]:
             raise PredictError(str(error)) from None
 
 
-def _ready(source: Input, preparation: Preparation) -> _Ready:
+def _ready(source: Input, preparation: Preparation) -> _Picture:
     """Reads one picture, finds its faces where that is asked for, and fits what is to be answered."""
     try:
         decoded = source.read(preparation.within)
         if preparation.detector is None:
-            return _Ready([preparation.fit(decoded.rgb)], [(None, None)], "", decoded.note)
+            return _Picture(source, "", decoded.note, [preparation.fit(decoded.rgb)], [(None, None)])
         faces = preparation.detector.detect(decoded.rgb)
         cut = crop.align if preparation.align else crop.crop
         images = [preparation.fit(cut(decoded.rgb, face, preparation.side)) for face in faces]
     except BadPicture as error:
-        return _Ready([], [], str(error), "")
+        return _Picture(source, str(error))
     except Exception as error:  # a detector's library may raise anything; one picture is no reason to stop
-        return _Ready([], [], f"looking for its faces failed ({one_line(error)[:SHORT]})", "")
+        return _Picture(source, f"looking for its faces failed ({one_line(error)[:SHORT]})")
     found = [(_box(face, decoded), round(face.score, 4)) for face in faces]
-    return _Ready(images, list(found), "" if faces else "no face found", decoded.note)
+    return _Picture(source, "" if faces else "no face found", decoded.note, images, list(found))
 
 
 def _box(face: Face, decoded: predict_inputs.Decoded) -> tuple[int, int, int, int]:

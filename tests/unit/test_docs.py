@@ -10,7 +10,7 @@ import pytest
 
 from expressnet_jax import cli
 from expressnet_jax.ablation import sweep
-from expressnet_jax.commands import arguments
+from expressnet_jax.commands import common
 from expressnet_jax.config import files as config_files
 from tests.conftest import ROOT
 
@@ -80,7 +80,7 @@ def test_commands_are_taken(document: str, command: str, whole: bool) -> None:
     whole = whole and "..." not in command  # and so on, as in a command before it
     text = re.sub(r"\s+#.*|\s{4,}.*|[][]|\.\.\.|\$words;.*", " ", command)  # remarks beside it, [what may be left out]
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(text)]
-    rest, overrides = arguments.split_overrides(words)
+    rest, overrides = common.split_overrides(words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
