@@ -25,7 +25,7 @@ import numpy as np
 
 from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
 from expressnet_jax.config import Config
-from expressnet_jax.models import resnet
+from expressnet_jax.models import branches
 
 #: What keras_vggface's ResNet-50 is built with; the paper's notebooks leave Keras's default, which is the same.
 _EPSILON = 1e-3
@@ -243,7 +243,7 @@ def _names(ours: str, config: Config, *, projection_first: bool) -> list[str]:
 
 def _blocks(config: Config, *, projection_first: bool) -> Iterator[tuple[str, int]]:
     """(canonical name, D) of each kernel of the stages."""
-    for stage, block, d, f in resnet.blocks(config.model.resnet):
+    for stage, block, d, f in branches.blocks(config.model.resnet):
         at = f"resnet/stage{stage}/block{block}"
         yield from ((f"{at}/reduce", d), (f"{at}/conv3", f))
         last = [(f"{at}/increase", f), *([(f"{at}/proj", d)] if block == 1 else [])]

@@ -11,9 +11,8 @@ from jax import lax
 
 from expressnet_jax.config import Config
 from expressnet_jax.models import choice, large_conv, layers
+from expressnet_jax.models.branches import Blocks, ResNet
 from expressnet_jax.models.expressnet import ExpressNet
-from expressnet_jax.models.feature_extractors import Blocks
-from expressnet_jax.models.resnet import ResNet
 
 
 def prepare(model: ExpressNet, config: Config) -> ExpressNet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Sequence
@@ -21,10 +20,6 @@ from expressnet_jax.plan.machines import Machine
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import program
 
-#: Fields of a training state, as parts of a device's memory.
-PARTS = {
-    "params": "parameters", "batch_stats": "BatchNorm statistics", "opt_state": "optimizer", "ema": "averaged weights",
-}  # fmt: skip
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -66,9 +61,8 @@ def devices(machine: Machine) -> Sequence[jax.Device]:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=machine.shape, **options).devices
     except Exception as error:  # whatever libtpu raises, for a shape that it does not know or where it is missing
-        raise PlanError(
-            f"--topology {machine.name}: {one_line(error)[:300]} (pip install libtpu where it is missing)"
-        ) from None
+        why = f"{one_line(error)[:300]} (pip install libtpu where it is missing)"
+        raise PlanError(f"--topology {machine.name}: {why}") from None
 
 
 def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled | Refused:
@@ -92,7 +86,11 @@ def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled
                 raise PlanError(f"{machine.name}: {one_line(error)[:300]}") from None
             return _refused(str(error), time.perf_counter() - began)
     seconds = time.perf_counter() - began
-    own, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, _text(compiled)
+    try:
+        text = compiled.as_text() or ""
+    except jax.errors.JaxRuntimeError:  # as jax 0.10.2 cannot read the programs of libtpu 0.0.52 for a v5p
+        text = ""
+    own, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     names = {"argument": "argument_size", "output": "output_size", "alias": "alias_size", "temp": "temp_size",
              "code": "generated_code_size", "peak": "peak_memory"}  # fmt: skip
     return Compiled(
@@ -106,14 +104,6 @@ def step(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled
     )
 
 
-def _text(compiled: Any) -> str:
-    """The program; "" where this JAX cannot read it, as jax 0.10.2 cannot read those of libtpu 0.0.52 for a v5p."""
-    try:
-        return compiled.as_text() or ""
-    except jax.errors.JaxRuntimeError:
-        return ""
-
-
 def _refused(message: str, seconds: float) -> Refused:
     """From "... Used 17.20G of 15.75G hbm. ..." or "... temporaries (105.08G) exceeds available HBM (15.75G)."."""
     message = one_line(message)
@@ -124,27 +114,10 @@ def _refused(message: str, seconds: float) -> Refused:
     return Refused(needed, capacity, message[:200], seconds)
 
 
-def held(config: Config, data: int, expert: int) -> dict[str, int]:
-    """Bytes on one device of all that a step is given, by part: from shapes and shardings, without any layout."""
-    mesh = trace.abstract_mesh(data, expert)
-    made = program.create(config, trace.clock(config), mesh)
-    state = states.abstract(config, made.optimizer, mesh)
-    parts = {name: sum(map(_on_one, jax.tree.leaves(getattr(state, field)))) for field, name in PARTS.items()}
-    batch = jax.tree.leaves(trace.batch(config))
-    parts["batch"] = sum(math.prod(a.shape) * a.dtype.itemsize for a in batch) // (data * expert)
-    others = [state.step, state.key, state.nonfinite, *jax.tree.leaves(jax.eval_shape(made.zero_sums))]
-    parts["counters and sums"] = sum(math.prod(a.shape) * a.dtype.itemsize for a in others)
-    return parts
-
-
-def _on_one(leaf: Any) -> int:
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * int(leaf.dtype.itemsize)
-
-
 def parts(config: Config, found: Compiled) -> dict[str, int]:
     """A device's memory by part; together exactly what the compiler reserves: arguments, outputs that take no
     argument's place, temporaries and program code."""
-    by_part, own = held(config, found.mesh["data"], found.mesh["expert"]), found.memory
+    by_part, own = trace.held(config, found.mesh["data"], found.mesh["expert"]), found.memory
     return {
         **by_part,
         "padding, less unused arguments": own["argument"] - sum(by_part.values()),

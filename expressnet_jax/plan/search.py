@@ -39,8 +39,9 @@ def largest_batch(
     if machine.chip is None:
         raise ConfigError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
     data, expert = meshes.sizes(config, machine.chips)
-    chips, unit = data * expert, _unit(config, data * expert)
-    capacity, tried = int(machine.chip.memory), []
+    chips, capacity, tried = data * expert, int(machine.chip.memory), []
+    group = config.model.batchnorm_group or 1  # divides what all devices together have of one part of the batch
+    unit = config.optimizer.accumulate * group // math.gcd(group, chips)  # a device's batch is a multiple of it
 
     def needed(b: int) -> int | None:
         """Bytes for b pictures a device, None where it does not fit."""
@@ -67,14 +68,8 @@ def largest_batch(
     }  # fmt: skip
 
 
-def _unit(config: Config, chips: int) -> int:
-    """What a device's batch must be a multiple of."""
-    group = config.model.batchnorm_group or 1  # divides what all devices together have of one part of the batch
-    return config.optimizer.accumulate * group // math.gcd(group, chips)
-
-
 def _search(needed: Callable[[int], int | None], unit: int, first: int, capacity: Callable[[], int]) -> int:
-    """The largest multiple of `unit` known to fit, at most `_ATTEMPTS` steps after the first two."""
+    """The largest multiple of `unit` known to fit, at most `_ATTEMPTS` steps after the first two that fit."""
     known: dict[int, int] = {}
     refused = _NEVER
 
@@ -88,43 +83,34 @@ def _search(needed: Callable[[int], int | None], unit: int, first: int, capacity
 
     attempt(first)
     attempt(2 * first)
-    while len(known) < 2 and refused > unit:  # a line needs two points
-        b = max(unit, (max(known, default=0) + refused) // 2 // unit * unit)
-        if b in known or b >= refused:
-            break
+    steps = 0
+    while steps < _ATTEMPTS and (b := _next(known, refused, unit, capacity())) is not None:
+        steps += len(known) > 1
         attempt(b)
-    for _ in range(_ATTEMPTS):
-        following = _next(known, refused, unit, capacity())
-        if following is None:
-            break
-        attempt(following)
     return max(known, default=0)
 
 
 def _next(known: dict[int, int], refused: int, unit: int, capacity: int) -> int | None:
-    """What to try next: where the line through the two largest reaches the capacity, else the middle."""
-    if not known:
-        return None
-    largest = max(known)
+    """What to try next: where the line through the two largest reaches the capacity, else the middle; None: nothing."""
+    largest = max(known, default=0)
     if largest + unit >= refused:
         return None
-    if len(known) > 1:
-        smaller = max(b for b in known if b < largest)
-        slope = (known[largest] - known[smaller]) / (largest - smaller)
-        guess = largest + int((capacity - known[largest]) / slope) // unit * unit if slope > 0 else 2 * largest
-        if largest < guess < refused:
-            return guess
-        if guess <= largest:
-            return None
-    return (largest + refused) // 2 // unit * unit if refused < _NEVER else 2 * largest
+    middle = (largest + refused) // 2 // unit * unit
+    if len(known) < 2:
+        return middle
+    smaller = sorted(known)[-2]
+    slope = (known[largest] - known[smaller]) / (largest - smaller)
+    guess = largest + int((capacity - known[largest]) / slope) // unit * unit if slope > 0 else 2 * largest
+    if guess <= largest:
+        return None
+    return guess if guess < refused else middle
 
 
 def splits(config: Config, machine: Machine) -> dict[str, Any]:
     """Every number of devices that the experts can be spread over, compared by shapes: `rows`, `best`, `why`."""
     if not expressnet.routed_layers(config):
-        raise ConfigError(
-            "--splits goes with a network that has experts; by model.network or model.without this one has none"
-        )
+        because = "by model.network or model.without this one has none"
+        raise ConfigError(f"--splits goes with a network that has experts; {because}")
     chips = machine.chips
     per_slice = machine.chip.host if machine.platform == "gpu" and machine.chip else chips // machine.slices
     rows = []
@@ -156,10 +142,8 @@ def _why(rows: list[dict[str, Any]], best: dict[str, Any]) -> str:
         reason = "all fit; " if best["fits"] else "none fits; "
     other = min((row for row in rows if row is not best), key=lambda row: row["collective_bytes"])
     if "step_ms" in best:
-        return (
-            f"{reason}the shortest step without overlap: {best['communication_ms']:.3g} ms of communication, against "
-            f"{other['communication_ms']:.3g} with mesh.expert={other['expert']}"
-        )
+        sent = f"{best['communication_ms']:.3g} ms of communication, against {other['communication_ms']:.3g}"
+        return f"{reason}the shortest step without overlap: {sent} with mesh.expert={other['expert']}"
     return f"{reason}{best['collective_bytes']:,} bytes in collectives, against {other['collective_bytes']:,}"
 
 
@@ -178,9 +162,12 @@ def sweep(
     for machine, changed, devices in asked:
         say(f"compiling for {machine.name}")
         made = plan.make(changed, machine, devices)
+        sums: dict[str, int] = {}  # bytes of all collectives by kind
+        for one in made["collectives"]:
+            sums[one["kind"]] = sums.get(one["kind"], 0) + one["bytes"]
         row = {"machine": machine.name, "chips": made["config"]["devices"], "batch_size": changed.batch_size}
         row |= {key: made["memory"][key] for key in ("total", "capacity", "fits")}
         row |= {key: made["arithmetic"][key] for key in ("flops_per_image", "bytes_per_image")}
-        row |= {"compile_seconds": made["compile_seconds"], "collectives": plan.totals(made["collectives"])}
-        rows.append(row | {"bound": made["bound"]})
+        row |= {"compile_seconds": made["compile_seconds"], "collectives": sums, "bound": made["bound"]}
+        rows.append(row)
     return rows, b

@@ -16,11 +16,8 @@ import jax
 from expressnet_jax.config import Config
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import compiled, hlo, roofline, trace, traffic
+from expressnet_jax.plan import compiled, hlo, machines, trace
 from expressnet_jax.plan.machines import Machine
-
-#: Slices of a TPU that the table of several slices goes to.
-_SLICES = (1, 2, 4, 8)
 
 
 def make(config: Config, machine: Machine, devices: Sequence[jax.Device] | None) -> dict[str, Any]:
@@ -43,7 +40,13 @@ def of_step(
     expected = predicted(config, machine, data, expert)
     plan: dict[str, Any] = {
         "kind": "compiled, not run" if found is not None else "predicted, neither compiled nor run",
-        "machine": _machine(machine),
+        "machine": {
+            "name": machine.name,
+            "chips": machine.chips,
+            "slices": machine.slices,
+            "platform": machine.platform,
+            "chip": None if chip is None else chip._asdict(),
+        },
         "config": _facts(config, data, expert),
         "jax": jax.__version__,
         "compile_seconds": round(found.seconds, 1) if found is not None else None,
@@ -68,9 +71,9 @@ def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[
     chips = data * expert
     alone = trace.of_one_device(config, chips, expert)
     counts, kept = _traced(alone, machine.platform)
-    held = compiled.held(config, data, expert)
+    held = trace.held(config, data, expert)
     weights = held["parameters"]
-    whole = sum(held[name] for name in compiled.PARTS.values())
+    whole = sum(held[name] for name in trace.PARTS.values())
     # What must be read and written at least: for each part of the batch arrays that the gradient needs, weights forward
     # and backward and their gradients; once the state before and after.
     moved = config.optimizer.accumulate * (2 * kept + 4 * weights) + 2 * whole + held["batch"]
@@ -91,7 +94,7 @@ def _traced(alone: Config, platform: str) -> tuple[Counter[str], int]:
 
 def _rows(config: Config, data: int, expert: int, platform: str) -> list[dict[str, Any]]:
     """The predicted collectives, each purpose of all layers in one row."""
-    found = traffic.predict(config, *trace.shapes(config), data, expert, platform)
+    found = trace.traffic(config, data, expert, platform)
     return hlo.summed(found, ("what", "kind", "axis", "devices"), ("bytes", "arrays"))
 
 
@@ -111,43 +114,33 @@ def _each(flops: float, moved: float, b: int) -> dict[str, Any]:
 
 def _speed(config: Config, machine: Machine, plan: dict[str, Any], slices: int) -> dict[str, Any]:
     """`bound` of the step, `scaling` from one chip to all at the same batch a chip, `slices` beyond that (TPU)."""
-    chip, expert = machine.chip, plan["config"]["expert"]
+    chip, platform, expected = machine.chip, machine.platform, plan["predicted"]
     assert chip is not None
-    chips, b = plan["config"]["devices"], plan["config"]["batch_per_device"]
-    computing = roofline.arithmetic(
-        chip, plan["predicted"]["arithmetic"]["by_precision"], plan["arithmetic"]["flops_per_step"]
-    )
+    chips, b, expert = (plan["config"][name] for name in ("devices", "batch_per_device", "expert"))
+    by_precision, flops = expected["arithmetic"]["by_precision"], plan["arithmetic"]["flops_per_step"]
+    computing = machines.arithmetic(chip, by_precision, flops)
     # The compiler counts a loop's body once; no program moves less than what was predicted.
-    moved = max(one["arithmetic"]["bytes_per_step"] for one in (plan, plan["predicted"]))
-    reading = moved / chip.bandwidth
+    reading = max(one["arithmetic"]["bytes_per_step"] for one in (plan, expected)) / chip.bandwidth
     # Compiled for several slices, what crosses between them is no collective any more: transfers by the runtime.
-    crossing = plan["predicted"]["collectives"] if slices > 1 else plan["collectives"]
-    sent = roofline.communication(chip, crossing, slices)
+    sent = machines.communication(chip, (expected if slices > 1 else plan)["collectives"], slices)
 
     def rows(n: int) -> list[dict[str, Any]]:
         across = min(expert, n)
         along = dataclasses.replace(config.mesh, data=-1, expert=across)
-        return _rows(dataclasses.replace(config, mesh=along, batch_size=b * n), n // across, across, machine.platform)
+        return _rows(dataclasses.replace(config, mesh=along, batch_size=b * n), n // across, across, platform)
 
     alone, per_slice = max(computing, reading), max(1, chips // slices)
-    host = chip.host if machine.platform == "gpu" else per_slice
-    counts = [(n, s) for n, s in roofline.powers(chips, host) if n % min(expert, n) == 0]
+    host = chip.host if platform == "gpu" else per_slice
+    counts = [(n, s) for n, s in machines.powers(chips, host) if n % min(expert, n) == 0]
     found = {
-        "bound": roofline.bound(config.batch_size, computing, reading, sent),
-        "scaling": roofline.scaling(chip, b, alone, counts, rows),
-        "assumptions": [*roofline.ASSUMPTIONS, *([] if "compiler" in plan["memory"] else [roofline.FROM_SHAPES])],
+        "bound": machines.bound(config.batch_size, computing, reading, sent),
+        "scaling": machines.scaling(chip, b, alone, counts, rows),
+        "assumptions": [*machines.ASSUMPTIONS, *([] if "compiler" in plan["memory"] else [machines.FROM_SHAPES])],
     }
-    if machine.platform == "tpu" and per_slice > 1:
-        several = [(per_slice * s, s) for s in sorted({*_SLICES, slices})]
-        found["several_slices"] = roofline.scaling(chip, b, alone, several, rows)
+    if platform == "tpu" and per_slice > 1:
+        several = [(per_slice * s, s) for s in sorted({1, 2, 4, 8, slices})]
+        found["several_slices"] = machines.scaling(chip, b, alone, several, rows)
     return found
-
-
-def _machine(machine: Machine) -> dict[str, Any]:
-    """Name, chips and slices, and what is known of a chip."""
-    chip = None if machine.chip is None else machine.chip._asdict()
-    return {"name": machine.name, "chips": machine.chips, "slices": machine.slices, "platform": machine.platform,
-            "chip": chip}  # fmt: skip
 
 
 def _facts(config: Config, data: int, expert: int) -> dict[str, Any]:
@@ -159,11 +152,3 @@ def _facts(config: Config, data: int, expert: int) -> dict[str, Any]:
         "expert": expert, "shard_optimizer": config.mesh.shard_optimizer, "num_experts": config.moe.num_experts,
         "movement": dispatch.choose(config.moe, expert)[0], "optimizer": config.optimizer.name,
     }  # fmt: skip
-
-
-def totals(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Bytes of all collectives by kind."""
-    sums: Counter[str] = Counter()
-    for row in rows:
-        sums[row["kind"]] += row["bytes"]
-    return dict(sums)
