@@ -13,7 +13,7 @@ from data_pipelines.common.text import counted
 from expressnet_jax.config import Config, ConfigError, checks
 from expressnet_jax.models import expressnet
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import compiled, machines
+from expressnet_jax.plan import machines
 from expressnet_jax.plan import step_cost as plan
 from expressnet_jax.plan.machines import Machine
 
@@ -51,12 +51,12 @@ def largest_batch(
             total = sum(plan.predicted(changed, machine, data, expert)["memory"].values())
         else:
             say(f"compiling with {counted(b, 'picture')} a device")
-            found = compiled.step(changed, machine, devices)
-            if isinstance(found, compiled.Refused):
+            found = plan.compiled(changed, machine, devices)
+            if isinstance(found, plan.Refused):
                 capacity = found.capacity or capacity  # what the compiler leaves to programs
                 tried.append({"batch_per_device": b, "total": found.needed or None, "fits": False})
                 return None
-            total = sum(compiled.parts(changed, found).values())
+            total = sum(plan.parts(changed, found).values())
         tried.append({"batch_per_device": b, "total": total, "fits": total <= capacity})
         return total if total <= capacity else None
 
@@ -118,7 +118,7 @@ def splits(config: Config, machine: Machine) -> dict[str, Any]:
         if config.moe.num_experts % expert or chips % expert or min(per_slice, chips) % expert:
             continue
         along = dataclasses.replace(config.mesh, data=-1, expert=expert)
-        made = plan.of_step(dataclasses.replace(config, mesh=along), machine, None, (chips // expert, expert))
+        made = plan.make(dataclasses.replace(config, mesh=along), machine, None)
         row = {
             "data": chips // expert, "expert": expert, "movement": made["config"]["movement"],
             "memory": made["memory"]["total"], "fits": made["memory"]["fits"],
@@ -157,7 +157,7 @@ def sweep(
     for machine in chosen:  # mistakes are said before hours of compiling
         changed = with_batch(config, b * machine.chips if config.mesh.data == -1 else config.batch_size)
         meshes.sizes(changed, machine.chips)
-        asked.append((machine, changed, compiled.devices(machine)))
+        asked.append((machine, changed, plan.devices(machine)))
     rows = []
     for machine, changed, devices in asked:
         say(f"compiling for {machine.name}")
