@@ -216,11 +216,9 @@ def _axis(groups: Sequence[Sequence[int]], mesh: dict[str, int], *, pairs: bool)
     return (names if size == whole else f"part of {names}") if names else "", size
 
 
-def table(
-    found: Iterable[Any], same: tuple[str, ...] = ("kind", "axis", "devices", "loop"),
-    sums: tuple[str, ...] = ("count", "arrays", "bytes"),
-) -> list[dict[str, Any]]:  # fmt: skip
-    """One row for all that have the `same` attributes, with the `sums` of others; those of the most bytes first."""
+def table(found: Iterable[Collective]) -> list[dict[str, Any]]:
+    """One row for each kind, axis, number of devices and loop, with sums of the rest; those of the most bytes first."""
+    same, sums = ("kind", "axis", "devices", "loop"), ("count", "arrays", "bytes")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in found:
         key = tuple(getattr(one, name) for name in same)

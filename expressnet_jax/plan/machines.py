@@ -191,17 +191,13 @@ def scaling(
     """
     found = []
     for chips, slices in counts:
-        sent = communication(chip, rows(chips), slices)
-        made = bound(each * chips, alone, 0.0, sent)
-        row: dict[str, Any] = {"chips": chips, "slices": slices, "batch_size": each * chips}
-        row |= {key: made[key] for key in ("communication_ms", "step_ms", "images_per_second")}
-        row["efficiency"] = {name: alone * 1e3 / ms for name, ms in made["step_ms"].items()}
-        found.append(row)
+        made = bound(each * chips, alone, 0.0, communication(chip, rows(chips), slices))
+        row = {key: made[key] for key in ("communication_ms", "step_ms", "images_per_second")}
+        efficiency = {name: alone * 1e3 / ms for name, ms in made["step_ms"].items()}
+        found.append({"chips": chips, "slices": slices, "batch_size": each * chips, **row, "efficiency": efficiency})
     return found
 
 
 def powers(chips: int, per_slice: int) -> list[tuple[int, int]]:
     """1, 2, 4 ... up to so many chips, and how many slices they take."""
-    numbers = [2**i for i in range(int(math.log2(chips)) + 1)]
-    numbers += [] if numbers[-1] == chips else [chips]
-    return [(n, -(-n // per_slice)) for n in numbers]
+    return [(n, -(-n // per_slice)) for n in sorted({*(2**i for i in range(chips.bit_length())), chips})]

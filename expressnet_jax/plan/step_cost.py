@@ -5,12 +5,10 @@ Legend: b pictures on one device.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import re
 import time
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -166,7 +164,7 @@ def parts(config: Config, found: Compiled) -> dict[str, int]:
 def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[str, Any]:
     """`memory` by part, `arithmetic` and `collectives` from shapes; nothing is compiled."""
     alone = trace.of_one_device(config, data * expert, expert)
-    counts, kept = _traced(alone, machine.platform)
+    counts, kept = trace.arithmetic(alone, machine.platform), trace.kept(alone, machine.platform)
     held = trace.held(config, data, expert)
     weights, whole = held["parameters"], sum(held[name] for name in trace.PARTS.values())
     # What must be read and written at least: for each part of the batch arrays that the gradient needs, weights forward
@@ -178,19 +176,8 @@ def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[
         "memory": held | {"activations kept for gradients": kept, "gradients": weights},
         "arithmetic": _each(counts["convolutions"] + counts["products"], moved, alone.batch_size)
         | {"by_kind": {name: counts[kind] for name, kind in kinds.items()}, "by_precision": by_precision},
-        "collectives": _rows(config, data, expert, machine.platform),
+        "collectives": trace.traffic(config, data, expert, machine.platform),
     }
-
-
-@functools.lru_cache(maxsize=64)
-def _traced(alone: Config, platform: str) -> tuple[Counter[str], int]:
-    return trace.arithmetic(alone, platform), trace.kept(alone, platform)
-
-
-def _rows(config: Config, data: int, expert: int, platform: str) -> list[dict[str, Any]]:
-    """The predicted collectives, each purpose of all layers in one row."""
-    found = trace.traffic(config, data, expert, platform)
-    return hlo.table(found, ("what", "kind", "axis", "devices"), ("bytes", "arrays"))
 
 
 def _memory(parts: dict[str, int], machine: Machine) -> dict[str, Any]:
@@ -222,8 +209,8 @@ def _speed(config: Config, machine: Machine, plan: dict[str, Any]) -> dict[str, 
 
     def rows(n: int) -> list[dict[str, Any]]:
         across = min(expert, n)
-        along = dataclasses.replace(config.mesh, data=-1, expert=across)
-        return _rows(dataclasses.replace(config, mesh=along, batch_size=b * n), n // across, across, platform)
+        changed = replace(config, mesh=replace(config.mesh, data=-1, expert=across), batch_size=b * n)
+        return trace.traffic(changed, n // across, across, platform)
 
     alone, per_slice = max(computing, reading), max(1, chips // slices)
     host = chip.host if platform == "gpu" else per_slice
@@ -241,10 +228,10 @@ def _speed(config: Config, machine: Machine, plan: dict[str, Any]) -> dict[str, 
 
 def _facts(config: Config, data: int, expert: int) -> dict[str, Any]:
     """What of the config decides the plan."""
-    return {
-        "network": config.model.network, "preset": config.model.preset, "image_size": config.model.image_size,
-        "dtype": config.model.dtype, "batch_size": config.batch_size, "batch_per_device": config.batch_size
-        // (data * expert), "accumulate": config.optimizer.accumulate, "devices": data * expert, "data": data,
-        "expert": expert, "shard_optimizer": config.mesh.shard_optimizer, "num_experts": config.moe.num_experts,
+    devices, model = data * expert, ("network", "preset", "image_size", "dtype")
+    return {name: getattr(config.model, name) for name in model} | {
+        "batch_size": config.batch_size, "batch_per_device": config.batch_size // devices,
+        "accumulate": config.optimizer.accumulate, "devices": devices, "data": data, "expert": expert,
+        "shard_optimizer": config.mesh.shard_optimizer, "num_experts": config.moe.num_experts,
         "movement": dispatch.choose(config.moe, expert)[0], "optimizer": config.optimizer.name,
     }  # fmt: skip

@@ -9,12 +9,12 @@ What is sent between devices is counted as in `hlo.py`: bytes of the whole array
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,17 +40,6 @@ PARTS = {
     "params": "parameters", "batch_stats": "BatchNorm statistics", "opt_state": "optimizer", "ema": "averaged weights",
 }  # fmt: skip
 _FLOAT, _INT = 4, 4  # bytes
-
-
-class Traffic(NamedTuple):
-    """One kind of collective for one purpose."""
-
-    what: str
-    kind: str
-    axis: str  # as in hlo.Collective
-    devices: int
-    bytes: int  # a step, on one device
-    arrays: int
 
 
 def clock(config: Config) -> Clock:
@@ -89,15 +78,15 @@ def shapes(config: Config) -> tuple[Any, Any]:
 def of_one_device(config: Config, devices: int, expert: int) -> Config:
     """The config of the work of one among `devices` devices, `expert` of which lie along that axis."""
     name, _ = dispatch.choose(config.moe, expert)
-    moe = dataclasses.replace(config.moe, implementation=dispatch.ON_ONE_DEVICE.get(name, name))
-    alone = dataclasses.replace(config.mesh, data=1, expert=1, shard_optimizer=False)
-    b = config.batch_size // devices
-    group = config.model.batchnorm_group
-    parts = b // config.optimizer.accumulate
-    model = dataclasses.replace(config.model, batchnorm_group=0 if group and parts % group else group)
-    return dataclasses.replace(config, moe=moe, mesh=alone, model=model, batch_size=b)
+    moe = replace(config.moe, implementation=dispatch.ON_ONE_DEVICE.get(name, name))
+    alone = replace(config.mesh, data=1, expert=1, shard_optimizer=False)
+    b, group = config.batch_size // devices, config.model.batchnorm_group
+    uneven = group and b // config.optimizer.accumulate % group
+    model = replace(config.model, batchnorm_group=0) if uneven else config.model
+    return replace(config, moe=moe, mesh=alone, model=model, batch_size=b)
 
 
+@functools.lru_cache(maxsize=64)
 def arithmetic(config: Config, platform: str) -> Counter[str]:
     """Operations of the training step of a config `of_one_device`, as `cost.count` names them, without padding's."""
     length = clock(config)
@@ -110,6 +99,7 @@ def arithmetic(config: Config, platform: str) -> Counter[str]:
     return cost.count(jaxpr.jaxpr, padding=False)
 
 
+@functools.lru_cache(maxsize=64)
 def kept(config: Config, platform: str) -> int:
     """Bytes that the forward pass of a config `of_one_device` keeps for its gradient, its parameters left out.
 
@@ -151,21 +141,22 @@ def held(config: Config, data: int, expert: int) -> dict[str, int]:
     return parts | {"counters and sums": sum(map(_size, others))}
 
 
-def traffic(config: Config, data: int, expert: int, platform: str) -> list[Traffic]:
-    """All that the training step sends on a mesh of data x expert devices; nothing on one device."""
-    params, stats = shapes(config)
-    mesh = {"data": data, "expert": expert}
-    rows = [
-        *_gradients(config, params, mesh, platform), *_experts(config, params, mesh, platform),
-        *_whole_batch(config, stats),
-    ]  # fmt: skip
-    found = []
-    for what, kind, among, size, arrays in rows:
+def traffic(config: Config, data: int, expert: int, platform: str) -> list[dict[str, Any]]:
+    """All that the training step sends on a mesh of data x expert devices, the largest first; nothing on one device.
+
+    One row for each purpose, of all layers: `what`, `kind`, `axis` and `devices` as in hlo.Collective; `bytes` a step,
+    on one device; `arrays`.
+    """
+    (params, stats), mesh = shapes(config), {"data": data, "expert": expert}
+    gradients, experts = (part(config, params, mesh, platform) for part in (_gradients, _experts))
+    rows: dict[str, dict[str, Any]] = {}
+    for what, kind, among, size, arrays in (*gradients, *experts, *_whole_batch(config, stats)):
         axes = [name for name in among if mesh[name] > 1]
         if axes and size >= 1:
-            devices = math.prod(mesh[name] for name in axes)
-            found.append(Traffic(what, kind, "+".join(axes), devices, int(size), arrays))
-    return found
+            new = {"kind": kind, "axis": "+".join(axes), "devices": math.prod(mesh[name] for name in axes)}
+            row = rows.setdefault(what, {"what": what, **new, "bytes": 0, "arrays": 0})
+            row |= {"bytes": row["bytes"] + int(size), "arrays": row["arrays"] + arrays}
+    return sorted(rows.values(), key=lambda row: -row["bytes"])
 
 
 #: Purpose, kind, axes that it may go along, bytes a step on one device, arrays.

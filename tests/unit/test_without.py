@@ -215,7 +215,7 @@ def test_a_plan_counts_what_is_left(without):
     c = config(without)
     params = jax.eval_shape(lambda: nnx.split(expressnet.create(c), nnx.Param, ...)[1])
     rows = trace.traffic(c, 2, 1, "cpu")
-    sizes = {row.what: row.bytes for row in rows}
+    sizes = {row["what"]: row["bytes"] for row in rows}
     learned = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert sizes["gradients"] + sizes.get("experts' gradients", 0) == 4 * learned
     assert ("experts' gradients" in sizes) == bool(CASES[without][1])
