@@ -11,6 +11,7 @@ projects its shortcut too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,7 @@ class Blocks(nnx.Module):
             setattr(self, f"conv{i}", layers.Conv(config, f"{name}/conv{i}", d, f, size, rngs=rngs))
             setattr(self, f"bn{i}", layers.BatchNorm(config, f))
             d = f
-        side = config.image_size >> (self.count - 1)
-        self.dense_dropout = config.dense_dropout
+        side, self.dense_dropout = config.image_size >> (self.count - 1), config.dense_dropout
         self.dense = layers.dense(config, side * side * d, width, rngs) if width else None
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
@@ -90,10 +90,8 @@ class Stage(nnx.Module):
     def __init__(self, config: Model, d: int, f: int, *, blocks: int, stride: int, rngs: nnx.Rngs) -> None:
         self.count, self.remat = blocks, config.remat
         for i in range(1, blocks + 1):
-            block = Bottleneck(
-                config, d if i == 1 else 4 * f, f, stride=stride if i == 1 else 1, project=i == 1, rngs=rngs
-            )
-            setattr(self, f"block{i}", block)
+            sizes = {"d": d, "stride": stride} if i == 1 else {"d": 4 * f, "stride": 1}
+            setattr(self, f"block{i}", Bottleneck(config, f=f, project=i == 1, rngs=rngs, **sizes))
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         def block(block: Bottleneck, x: jax.Array) -> jax.Array:
@@ -111,16 +109,12 @@ class ResNet(nnx.Module):
     def __init__(self, config: Model, rngs: nnx.Rngs) -> None:
         spec = config.resnet
         self.pool, self.dropout, self.count = spec.stem_pool, config.dense_dropout, len(spec.blocks)
-        self.even = spec.form == "torchvision"
-        self.conv1 = layers.Conv(
-            config, "resnet", 3, spec.stem_filters, spec.stem_kernel,
-            stride=spec.stem_stride, bias=False, even=self.even, rngs=rngs,
-        )  # fmt: skip
-        self.conv1_bn = layers.BatchNorm(config, spec.stem_filters)
-        d = spec.stem_filters
+        self.even, d, size = spec.form == "torchvision", spec.stem_filters, spec.stem_kernel
+        stem: Any = {"stride": spec.stem_stride, "bias": False, "even": self.even}
+        self.conv1 = layers.Conv(config, "resnet", 3, d, size, rngs=rngs, **stem)
+        self.conv1_bn = layers.BatchNorm(config, d)
         for i, (blocks, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
-            stage = Stage(config, d, f, blocks=blocks, stride=1 if i == 2 else 2, rngs=rngs)
-            setattr(self, f"stage{i}", stage)
+            setattr(self, f"stage{i}", Stage(config, d, f, blocks=blocks, stride=1 if i == 2 else 2, rngs=rngs))
             d = 4 * f
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:

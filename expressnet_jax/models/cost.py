@@ -103,8 +103,7 @@ def _product(equation: Any) -> int:
     factor = 8 if jnp.issubdtype(left.dtype, jnp.complexfloating) else 2  # of complex numbers: 4 products, 4 sums
     out = math.prod(equation.outvars[0].aval.shape)
     if equation.primitive.name != "dot_general":  # rows, each with the matrix of its group: (N, D) and (E, D, F)
-        grouped = out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1]
-        return factor * grouped
+        return factor * (out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1])
     (contracted, _), _ = equation.params["dimension_numbers"]
     return factor * out * math.prod(left.shape[axis] for axis in contracted)
 

@@ -147,9 +147,7 @@ def _why(rows: list[dict[str, Any]], best: dict[str, Any]) -> str:
     return f"{reason}{best['collective_bytes']:,} bytes in collectives, against {other['collective_bytes']:,}"
 
 
-def sweep(
-    config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], int]:
+def sweep(config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]) -> tuple[list[Any], int]:
     """One row for each topology, all compiled with the batch a chip that the first one has; and that batch."""
     chosen = [machines.topology(shape, slices) for shape in shapes]
     data, expert = meshes.sizes(config, chosen[0].chips)
