@@ -27,7 +27,7 @@ import numpy as np
 from data_pipelines.common.text import some
 from expressnet_jax.checkpoint.weight_files import Imported, Raw, WeightsError
 from expressnet_jax.config import Config
-from expressnet_jax.models import resnet
+from expressnet_jax.models import branches
 
 #: What keras_vggface's ResNet-50 is built with; the paper's notebooks leave Keras's default, which is the same.
 _EPSILON = 1e-3
@@ -229,7 +229,7 @@ def _names(ours: str, config: Config, last: tuple[str, str]) -> list[str]:
     """Canonical names of the layers with a kernel, in the order of Keras's layers; `last` are those that end a block
     with a projection."""
     if ours == "resnet":
-        blocks = [(f"resnet/stage{stage}/block{i}", i) for stage, i, _, _ in resnet.blocks(config.model.resnet)]
+        blocks = [(f"resnet/stage{stage}/block{i}", i) for stage, i, _, _ in branches.blocks(config.model.resnet)]
         parts = ("reduce", "conv3", *last)
         return ["resnet/conv1", *(f"{at}/{part}" for at, i in blocks for part in parts if i == 1 or part != "proj")]
     extractor = config.model.cnnfe1 if ours == "cnnfe1" else config.model.cnnfe2

@@ -77,9 +77,9 @@ def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
     import dataclasses
 
     from expressnet_jax.figures import curves
-    from expressnet_jax.plan import compiled, describe, search, step_cost
+    from expressnet_jax.plan import describe, search, step_cost
 
-    devices = None if machine.platform == "gpu" else compiled.devices(machine)
+    devices = None if machine.platform == "gpu" else step_cost.devices(machine)
     found: dict[str, Any] = {}
     if options.splits:
         found["splits"] = search.splits(config, machine)

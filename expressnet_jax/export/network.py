@@ -15,7 +15,7 @@ import numpy as np
 
 from expressnet_jax.config import Config, Extractor, Preprocess
 from expressnet_jax.export import artifact
-from expressnet_jax.models import expressnet, preprocess, resnet
+from expressnet_jax.models import expressnet, preprocess
 
 Weights = Mapping[str, np.ndarray]
 Layers = list[tuple[np.ndarray, np.ndarray]]
@@ -137,7 +137,7 @@ def _resnet(ops: Ops, config: Config, weights: Weights, x: Any) -> Any:
     x = ops.relu(conv("resnet/conv1", x, spec.stem_stride))
     if spec.stem_pool:
         x = ops.max_pool(x, 3, padding=int(late))
-    for stage, number, _, _ in resnet.blocks(spec):
+    for stage, number, _, _ in branches.blocks(spec):
         block, stride = f"resnet/stage{stage}/block{number}", 2 if number == 1 and stage > 2 else 1
         y = ops.relu(conv(f"{block}/reduce", x, 1 if late else stride))
         y = ops.relu(conv(f"{block}/conv3", y, stride if late else 1))

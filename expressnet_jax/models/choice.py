@@ -33,28 +33,18 @@ _WORTH_A_TRANSFORM = 1e9
 #: nothing was measured yet: there the counted arithmetic decides.
 _MEASURED: dict[str, tuple[_Row, ...]] = {
     "cpu": (  # two cores of an AMD EPYC (Zen 4), jax 0.10.2; batches of 8 (224 pixels) and 64 (48 pixels)
-        _Row(224, 75, 3, 8, "dft", "dft"),
-        _Row(112, 50, 8, 16, "dft", "dft"),
-        _Row(56, 25, 16, 32, "dft", "dft"),
-        _Row(28, 15, 32, 64, "dft", "dft"),
-        _Row(14, 9, 64, 128, "dft", "dft"),
-        _Row(7, 3, 128, 256, "direct", "direct"),
-        _Row(224, 15, 3, 16, "dft", "dft"),
-        _Row(112, 7, 16, 32, "direct", "dft"),
-        _Row(56, 5, 32, 64, "dft", "dft"),
-        _Row(28, 3, 64, 128, "direct", "direct"),
-        _Row(14, 3, 128, 256, "direct", "direct"),
-        _Row(56, 3, 64, 64, "direct", "direct"),
-        _Row(48, 15, 3, 8, "dft", "dft"),
-        _Row(24, 11, 8, 16, "dft", "dft"),
-        _Row(12, 5, 16, 32, "direct", "direct"),
-        _Row(6, 3, 32, 64, "direct", "direct"),
-        _Row(3, 3, 64, 128, "direct", "direct"),
-        _Row(48, 5, 3, 16, "direct", "direct"),
-        _Row(24, 3, 16, 32, "direct", "direct"),
-        _Row(12, 3, 32, 64, "direct", "direct"),
+        _Row(224, 75, 3, 8, "dft", "dft"), _Row(112, 50, 8, 16, "dft", "dft"),
+        _Row(56, 25, 16, 32, "dft", "dft"), _Row(28, 15, 32, 64, "dft", "dft"),
+        _Row(14, 9, 64, 128, "dft", "dft"), _Row(7, 3, 128, 256, "direct", "direct"),
+        _Row(224, 15, 3, 16, "dft", "dft"), _Row(112, 7, 16, 32, "direct", "dft"),
+        _Row(56, 5, 32, 64, "dft", "dft"), _Row(28, 3, 64, 128, "direct", "direct"),
+        _Row(14, 3, 128, 256, "direct", "direct"), _Row(56, 3, 64, 64, "direct", "direct"),
+        _Row(48, 15, 3, 8, "dft", "dft"), _Row(24, 11, 8, 16, "dft", "dft"),
+        _Row(12, 5, 16, 32, "direct", "direct"), _Row(6, 3, 32, 64, "direct", "direct"),
+        _Row(3, 3, 64, 128, "direct", "direct"), _Row(48, 5, 3, 16, "direct", "direct"),
+        _Row(24, 3, 16, 32, "direct", "direct"), _Row(12, 3, 32, 64, "direct", "direct"),
     ),
-}
+}  # fmt: skip
 
 
 def asked(convolution: str, layer: str) -> str:
@@ -80,8 +70,7 @@ def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -
     sizes = (math.sqrt(picture[0] * picture[1]), math.sqrt(p * q), d, f)
 
     def distance(row: _Row) -> float:
-        # A kernel's size decides most, by its square.
-        weights = (1, 2, 0.5, 0.5)
+        weights = (1, 2, 0.5, 0.5)  # a kernel's size decides most, by its square
         return sum(w * abs(math.log(a / b)) for w, a, b in zip(weights, sizes, row[:4], strict=True))
 
     nearest = min(rows, key=distance)
@@ -95,9 +84,9 @@ def form(model: Model, layer: str, side: int, kernel: tuple[int, ...], *, train:
 
 def layers(model: Model) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]:
     """(name, side of the picture, kernel shape (P, Q, D, F)) of the convolutions of the extractors that there are."""
-    branches = {"cnnfe1": model.cnnfe1, "cnnfe2": model.cnnfe2}
-    for branch in (name for name in branches if name not in model.without):
-        spec = branches[branch]
+    for branch, spec in {"cnnfe1": model.cnnfe1, "cnnfe2": model.cnnfe2}.items():
+        if branch in model.without:
+            continue
         d = 3
         for i, (taps, f) in enumerate(zip(spec.kernels, spec.filters, strict=True)):
             yield f"{branch}/conv{i + 1}", model.image_size >> i, (taps, taps, d, f)
@@ -106,7 +95,7 @@ def layers(model: Model) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]
 
 def describe(model: Model, *, train: bool) -> str:
     """One line: the form of every large kernel, for the log."""
-    parts = []
-    for name, side, kernel in layers(model):
-        parts.append(f"{name} {kernel[0]}x{kernel[1]} {form(model, name, side, kernel, train=train)}")
-    return "convolutions: " + ", ".join(parts)
+    return "convolutions: " + ", ".join(
+        f"{name} {kernel[0]}x{kernel[1]} {form(model, name, side, kernel, train=train)}"
+        for name, side, kernel in layers(model)
+    )

@@ -5,9 +5,9 @@ Legend: D in, E experts, F out, N rows, P Q kernel height and width.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,7 +19,6 @@ from jax.extend.core import jaxprs_in_params
 from expressnet_jax.config import Config
 from expressnet_jax.models import canonical, expressnet
 
-_STATISTICS = ("mean", "var")
 #: Counted as one operation for each number that they give; moves, comparisons and conversions are not.
 _ELEMENTWISE = frozenset((
     "add", "add_any", "sub", "mul", "div", "rem", "max", "min", "neg", "sign", "abs", "floor", "round", "exp", "exp2",
@@ -40,7 +39,7 @@ def of_config(config: Config) -> dict[str, Any]:
         parts[name.split("/")[0]] += size
     return {
         "parameters": sum(sizes.values()),
-        "batch_stats": sum(size for name, size in sizes.items() if name.rsplit("/", 1)[-1] in _STATISTICS),
+        "batch_stats": sum(size for name, size in sizes.items() if name.endswith(("/mean", "/var"))),
         "parts": dict(parts),
         "flops_per_image": flops_per_image(config),
         "classes": list(config.data.classes),
@@ -53,11 +52,8 @@ def flops_per_image(config: Config) -> int:
     Counted in the traced network with every convolution done directly, padding included, as is usual: the work asked
     for, whatever implementation then does it with less.
     """
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, convolution="direct"),
-        moe=dataclasses.replace(config.moe, implementation="dense"),
-    )
+    model, moe = replace(config.model, convolution="direct"), replace(config.moe, implementation="dense")
+    config = replace(config, model=model, moe=moe)
     side = config.model.image_size
     picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     found = count(jax.make_jaxpr(lambda x: expressnet.create(config)(x).logits)(picture).jaxpr, padding=True)
@@ -107,8 +103,7 @@ def _product(equation: Any) -> int:
     factor = 8 if jnp.issubdtype(left.dtype, jnp.complexfloating) else 2  # of complex numbers: 4 products, 4 sums
     out = math.prod(equation.outvars[0].aval.shape)
     if equation.primitive.name != "dot_general":  # rows, each with the matrix of its group: (N, D) and (E, D, F)
-        grouped = out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1]
-        return factor * grouped
+        return factor * (out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1])
     (contracted, _), _ = equation.params["dimension_numbers"]
     return factor * out * math.prod(left.shape[axis] for axis in contracted)
 

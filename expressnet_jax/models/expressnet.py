@@ -20,8 +20,7 @@ from flax import nnx
 
 from expressnet_jax.config import BRANCHES, Config
 from expressnet_jax.models import layers
-from expressnet_jax.models.feature_extractors import Blocks
-from expressnet_jax.models.resnet import ResNet
+from expressnet_jax.models.branches import Blocks, ResNet
 from expressnet_jax.moe.layer import MoE
 from expressnet_jax.moe.router import Routing
 

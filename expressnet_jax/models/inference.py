@@ -11,9 +11,8 @@ from jax import lax
 
 from expressnet_jax.config import Config
 from expressnet_jax.models import choice, large_conv, layers
+from expressnet_jax.models.branches import Blocks
 from expressnet_jax.models.expressnet import ExpressNet
-from expressnet_jax.models.feature_extractors import Blocks
-from expressnet_jax.models.resnet import ResNet
 
 
 def prepare(model: ExpressNet, config: Config) -> ExpressNet:
@@ -22,12 +21,11 @@ def prepare(model: ExpressNet, config: Config) -> ExpressNet:
     Call it under jit, or on a model that is needed for nothing else: parameters are replaced. The BatchNorm layers of
     the extractors stay, since they follow a relu.
     """
-    for name in model.branches:
-        branch = getattr(model, name)
-        if isinstance(branch, ResNet):
-            _fold_resnet(branch)
-        else:
-            _transform_kernels(branch, config.model.image_size)
+    for _, part in list(nnx.iter_modules(model)):
+        for name in [name for name in vars(part) if name.endswith("_bn")]:
+            _fold(part, name.removesuffix("_bn"))
+        if isinstance(part, Blocks):
+            _transform_kernels(part, config.model.image_size)
     return model
 
 
@@ -44,14 +42,6 @@ class _Nothing(nnx.Module):
         return x
 
 
-def _fold_resnet(resnet: ResNet) -> None:
-    _fold(resnet, "conv1")
-    for stage in (getattr(resnet, f"stage{i}") for i in range(2, resnet.count + 2)):
-        for block in (getattr(stage, f"block{i}") for i in range(1, stage.count + 1)):
-            for name in ("reduce", "conv3", "increase", *(["proj"] if block.project else [])):
-                _fold(block, name)
-
-
 def _fold(parent: nnx.Module, name: str) -> None:
     conv, bn = getattr(parent, name), getattr(parent, f"{name}_bn")
     factor = bn.scale[...] * lax.rsqrt(bn.var[...] + bn.epsilon)  # (F,)
@@ -63,8 +53,7 @@ def _fold(parent: nnx.Module, name: str) -> None:
 def _transform_kernels(branch: Blocks, image_size: int) -> None:
     for i in range(1, branch.count + 1):
         conv: layers.Conv = getattr(branch, f"conv{i}")
-        picture = (image_size >> (i - 1),) * 2
-        kernel = conv.kernel[...]
+        picture, kernel = (image_size >> (i - 1),) * 2, conv.kernel[...]
         form = conv.form or choice.fastest(picture, kernel.shape, train=False)
         if form != "direct":
             conv.form = form

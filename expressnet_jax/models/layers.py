@@ -44,13 +44,12 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         if self.spectrum is not None:
             y = large_conv.multiply_spectra(x, self.spectrum[...], kernel.shape[:2], self.form)
-        elif self.stride > 1 and kernel.shape[0] == 1:
+        elif self.stride == 1:
+            y = large_conv.conv2d(x, kernel, self.form or choice.fastest(x.shape[1:3], kernel.shape, train=train))
+        elif kernel.shape[0] == 1:
             y = large_conv.conv2d(x[:, :: self.stride, :: self.stride], kernel, "direct")
-        elif self.stride > 1:
-            y = large_conv.direct_conv2d(x, kernel, self.stride, self.padding)
         else:
-            form = self.form or choice.fastest(x.shape[1:3], kernel.shape, train=train)
-            y = large_conv.conv2d(x, kernel, form)
+            y = large_conv.direct_conv2d(x, kernel, self.stride, self.padding)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
@@ -127,8 +126,7 @@ def _normalize_forward(
 def _normalize_backward(kept: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array | None, ...]:
     x, mean, inverse, scale = kept
     wide, normal, pixels = g.astype(scale.dtype), (x - mean) * inverse, tuple(range(x.ndim - 1))  # (..., F)
-    d_bias, d_scale = wide.sum(pixels), (wide * normal).sum(pixels)
-    n = x.size // x.shape[-1]
+    d_bias, d_scale, n = wide.sum(pixels), (wide * normal).sum(pixels), x.size // x.shape[-1]
     d_x = (scale * inverse) * (wide - d_bias / n - normal * (d_scale / n))
     return d_x.astype(x.dtype), None, None, d_scale, d_bias
 
@@ -138,9 +136,8 @@ normalize.defvjp(_normalize_forward, _normalize_backward)
 
 def dense(config: Model, d: int, f: int, rngs: nnx.Rngs) -> nnx.Linear:
     """(B, D) -> (B, F)."""
-    return nnx.Linear(
-        d, f, dtype=jnp.dtype(config.dtype), param_dtype=param_dtype(config), kernel_init=KERNEL_INIT, rngs=rngs
-    )
+    kinds: Any = {"dtype": jnp.dtype(config.dtype), "param_dtype": param_dtype(config)}
+    return nnx.Linear(d, f, kernel_init=KERNEL_INIT, rngs=rngs, **kinds)
 
 
 def dropout(x: jax.Array, rate: float, rngs: nnx.Rngs | None) -> jax.Array:
@@ -153,8 +150,7 @@ def dropout(x: jax.Array, rate: float, rngs: nnx.Rngs | None) -> jax.Array:
     if rngs is None or rate == 0:
         return x
     first, second = jax.random.bits(rngs.dropout(), (2,), jnp.uint32)
-    keep = 1 - rate
-    bits = hash32(hash32(_numbers(x.shape) ^ first) + second)
+    keep, bits = 1 - rate, hash32(hash32(_numbers(x.shape) ^ first) + second)
     return jnp.where(bits < jnp.uint32(min(round(keep * 2**32), 2**32 - 1)), x / keep, 0).astype(x.dtype)
 
 
@@ -192,8 +188,7 @@ def max_pool(x: jax.Array, window: int) -> jax.Array:
 
 
 def _max_pool_axis(x: jax.Array, window: int, axis: int) -> jax.Array:
-    count = (x.shape[axis] - window) // 2 + 1
-    pairs = -(-x.shape[axis] // 2)
+    count, pairs = (x.shape[axis] - window) // 2 + 1, -(-x.shape[axis] // 2)
     if x.shape[axis] % 2:  # an odd last row: alone in its pair, whose other half is never looked at
         x = jnp.pad(x, [(0, axis_ == axis) for axis_ in range(x.ndim)])
     split = x.reshape(*x.shape[:axis], pairs, 2, *x.shape[axis + 1 :])

@@ -46,11 +46,11 @@ def choose(config: MoE, expert_devices: int) -> tuple[Implementation, str]:
         return config.implementation, "as configured"
     if expert_devices > 1:
         return "all_gather", f"{e} experts on {expert_devices} devices"
-    operations = 6 * e * config.layers * config.hidden**2
+    operations, which = 6 * e * config.layers * config.hidden**2, f"{e} experts, {k} selected"
     # On a CPU grouped products are as slow as answers from all (docs/moe.md).
     if operations < _NEGLIGIBLE or jax.default_backend() == "cpu":
-        return "dense", f"{e} experts, {k} selected: {operations / 1e6:.1f} million operations an image"
-    return "dropless", f"{e} experts, {k} selected: all of them would need {operations / 1e9:.1f} GFLOP an image"
+        return "dense", f"{which}: {operations / 1e6:.1f} million operations an image"
+    return "dropless", f"{which}: all of them would need {operations / 1e9:.1f} GFLOP an image"
 
 
 def move(images: Images, layers: Layers, config: MoE, *, train: bool) -> tuple[jax.Array, jax.Array]:

@@ -42,9 +42,9 @@ def join() -> None:
     which knows Slurm, TPU pods and Open MPI. Raises ConfigError where nothing is found, or nobody answers.
     """
     found = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    if found and len(found) < len(_VARIABLES):
-        missing = ", ".join(name for name in _VARIABLES if name not in found)
-        raise ConfigError(f"--distributed: {', '.join(found)} set, but not {missing}")
+    missing = [name for name in _VARIABLES if name not in found]
+    if found and missing:
+        raise ConfigError(f"--distributed: {', '.join(found)} set, but not {', '.join(missing)}")
     # Gloo, in C++, writes about its connections to standard output, which is for results: only Python keeps it.
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -56,10 +56,8 @@ def join() -> None:
         else:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"--distributed: no job to join ({one_line(error)[:200]}); start it by srun, on a TPU pod, by "
-            f"launch/local.sh, or set {', '.join(_VARIABLES)}"
-        ) from None
+        ways = f"start it by srun, on a TPU pod, by launch/local.sh, or set {', '.join(_VARIABLES)}"
+        raise ConfigError(f"--distributed: no job to join ({one_line(error)[:200]}); {ways}") from None
 
 
 def several() -> bool:

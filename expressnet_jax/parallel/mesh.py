@@ -36,22 +36,18 @@ def create(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 def sizes(config: Config, devices: int) -> tuple[int, int]:
     """How many of `devices` devices lie along `data` and along `expert`. Raises ConfigError, with the numbers."""
-    expert = config.mesh.expert
+    expert, turns = config.mesh.expert, config.optimizer.accumulate
     data = devices // expert if config.mesh.data == -1 else config.mesh.data
-    if data * expert > devices or data < 1:
-        needed = max(data, 1) * expert
-        raise ConfigError(f"mesh.data={data} x mesh.expert={expert} needs {counted(needed, 'device')}, not {devices}")
-    if data * expert < devices and jax.process_count() > 1:
-        raise ConfigError(
-            f"mesh.data={data} x mesh.expert={expert} leaves out {devices - data * expert} of {devices} "
-            "devices, which several processes cannot; set mesh.data=-1"
-        )
-    if config.batch_size % (data * expert * config.optimizer.accumulate):
-        raise ConfigError(
-            f"batch_size={config.batch_size} is not divisible by {counted(data * expert, 'device')} "
-            f"(mesh.data={data} x mesh.expert={expert}) x optimizer.accumulate={config.optimizer.accumulate}; "
-            f"choose a multiple of {data * expert * config.optimizer.accumulate}"
-        )
+    used, which = data * expert, f"mesh.data={data} x mesh.expert={expert}"
+    if used > devices or data < 1:
+        raise ConfigError(f"{which} needs {counted(max(data, 1) * expert, 'device')}, not {devices}")
+    if used < devices and jax.process_count() > 1:
+        left_out = f"{devices - used} of {devices} devices, which several processes cannot; set mesh.data=-1"
+        raise ConfigError(f"{which} leaves out {left_out}")
+    if config.batch_size % (used * turns):
+        factors = f"{counted(used, 'device')} ({which}) x optimizer.accumulate={turns}"
+        multiple = f"choose a multiple of {used * turns}"
+        raise ConfigError(f"batch_size={config.batch_size} is not divisible by {factors}; {multiple}")
     return data, expert
 
 
@@ -64,10 +60,8 @@ def _grid(devices: Sequence[jax.Device], data: int, expert: int) -> np.ndarray:
     if devices[0].platform != "tpu":
         return np.array(devices).reshape(data, expert)
     if data % slices:
-        raise ConfigError(
-            f"mesh.data={data} is not divisible by {slices} slices; mesh.expert={expert} must stay inside a slice of "
-            f"{len(devices) // slices} chips"
-        )
+        limit = f"mesh.expert={expert} must stay inside a slice of {len(devices) // slices} chips"
+        raise ConfigError(f"mesh.data={data} is not divisible by {slices} slices; {limit}")
     if slices > 1:
         inside, across = (data // slices, expert), (slices, 1)
         return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)

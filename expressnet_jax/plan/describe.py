@@ -47,24 +47,20 @@ def _memory(plan: dict[str, Any]) -> list[str]:
         lines += [f"  the compiler refused it: {memory['refused']}"]
     elif "compiler" in memory:
         kept, own = plan["predicted"]["memory"]["activations kept for gradients"], memory["compiler"]["temp"]
-        share = f"{kept / own:.0%}" if own else "no part"
-        lines += [f"  (from shapes alone: {_bytes(kept)} of activations are kept for gradients, {share} of the "
-                  "compiler's activations and buffers)"]  # fmt: skip
+        share = f"{f'{kept / own:.0%}' if own else 'no part'} of the compiler's activations and buffers"
+        lines += [f"  (from shapes alone: {_bytes(kept)} of activations are kept for gradients, {share})"]
     return lines
 
 
 def _arithmetic(plan: dict[str, Any]) -> list[str]:
-    own, compiled = plan["arithmetic"], "compiler" in plan["memory"]
-    rows = [
-        ("GFLOP an image", f"{own['flops_per_image'] / 1e9:.3f}"),
-        ("MB read and written an image", f"{own['bytes_per_image'] / 1e6:.1f}"),
-    ]
-    if not compiled:
-        how = "counted by layers; of memory traffic only the least that is needed"
-        return [f"arithmetic and traffic, {how}", *_table(rows)]
-    by_layers = plan["predicted"]["arithmetic"]["flops_per_image"]
-    rows += [("GFLOP an image, counted by layers", f"{by_layers / 1e9:.3f}")]
-    lines = ["arithmetic and traffic, by the compiler's count", *_table(rows)]
+    own, expected = plan["arithmetic"], plan["predicted"]["arithmetic"]
+    rows = [("GFLOP an image", f"{own['flops_per_image'] / 1e9:.3f}"),
+            ("MB read and written an image", f"{own['bytes_per_image'] / 1e6:.1f}")]  # fmt: skip
+    how = "counted by layers; of memory traffic only the least that is needed"
+    if "compiler" in plan["memory"]:
+        rows += [("GFLOP an image, counted by layers", f"{expected['flops_per_image'] / 1e9:.3f}")]
+        how = "by the compiler's count"
+    lines = [f"arithmetic and traffic, {how}", *_table(rows)]
     if own.get("loops"):
         lines += [f"  (the compiler counts the body of a loop once; loops of several turns here: {own['loops']})"]
     return lines
@@ -79,10 +75,10 @@ def _collectives(plan: dict[str, Any]) -> list[str]:
     if plan["kind"].startswith("compiled") and not compiled and "refused" not in plan["memory"]:
         title += " (this JAX cannot read the compiled program of that libtpu)"
     count = "count" if compiled else "arrays"
-    table = [("kind", "axis", "devices", count, "bytes")]
-    table += [(row["kind"], row["axis"], str(row["devices"]), str(row[count]), _bytes(row["bytes"]))
-              for row in rows[:_ROWS]]  # fmt: skip
-    notes = ["", *(row.get("what") or (f"in a loop, {row['loop']}" if row["loop"] else "") for row in rows[:_ROWS])]
+    table, notes = [("kind", "axis", "devices", count, "bytes")], [""]
+    for row in rows[:_ROWS]:
+        table.append((row["kind"], row["axis"], str(row["devices"]), str(row[count]), _bytes(row["bytes"])))
+        notes.append(row.get("what") or (f"in a loop, {row['loop']}" if row["loop"] else ""))
     lines = [title, *(f"{line}  {note}".rstrip() for line, note in zip(_table(table), notes, strict=True))]
     if rest := rows[_ROWS:]:
         lines += [f"  rows left out: {len(rest)}, {_bytes(sum(row['bytes'] for row in rest))} together"]
@@ -92,10 +88,8 @@ def _collectives(plan: dict[str, Any]) -> list[str]:
 def _bound(plan: dict[str, Any]) -> list[str]:
     bound = plan["bound"]
     rows = [(name, f"{bound[f'{name}_ms']:.4g} ms") for name in ("arithmetic", "memory", "communication")]
-    rows += [
-        ("step", f"{_range(bound['step_ms'], '.4g')} ms"),
-        ("images/s at most", _range(bound["images_per_second"], ",.0f")),
-    ]
+    rows.append(("step", f"{_range(bound['step_ms'], '.4g')} ms"))
+    rows.append(("images/s at most", _range(bound["images_per_second"], ",.0f")))
     lines = ["a bound on speed, not measured: no step is shorter than", *_table(rows)]
     lines[-2] += f", limited by {bound['limit']}"
     lines[-1] += "  (communication not hidden to wholly hidden)"
@@ -118,29 +112,23 @@ def search(found: dict[str, Any]) -> str:
     if not found["batch_per_device"]:
         return f"largest batch: not even the smallest fits in {_bytes(found['capacity'])} ({found['confirmed']})"
     tried = ", ".join(f"{one['batch_per_device']} ({'fits' if one['fits'] else 'no'})" for one in found["tried"])
-    return (
-        f"largest batch: {found['batch_per_device']:,} a device, {found['batch_size']:,} in all: "
-        f"{_bytes(found['total'])} of {_bytes(found['capacity'])} ({found['confirmed']}; tried {tried})"
-    )
+    memory = f"{_bytes(found['total'])} of {_bytes(found['capacity'])} ({found['confirmed']}; tried {tried})"
+    return f"largest batch: {found['batch_per_device']:,} a device, {found['batch_size']:,} in all: {memory}"
 
 
 def splits(found: dict[str, Any]) -> str:
     """What `search.splits` found."""
     table = [("data", "expert", "movement", "memory", "collectives", "communication", "step", "")]
     for row in found["rows"]:
-        times = (
-            (f"{row['communication_ms']:.4g} ms", f"{_range(row['step_ms'], '.4g')} ms")
-            if "step_ms" in row
-            else ("", "")
-        )
+        sent, step = ("", "")
+        if "step_ms" in row:
+            sent, step = f"{row['communication_ms']:.4g} ms", f"{_range(row['step_ms'], '.4g')} ms"
         mark = "<- best" if row == found["best"] else "" if row["fits"] else "does not fit"
         sizes = (_bytes(row["memory"]), _bytes(row["collective_bytes"]))
-        table.append((str(row["data"]), str(row["expert"]), row["movement"], *sizes, *times, mark))
-    best = found["best"]
-    last = f"best: mesh.data={best['data']} mesh.expert={best['expert']}: {found['why']}"
-    return "\n".join(
-        [f"splits of {counted(found['num_experts'], 'expert')}, predicted from shapes", *_table(table), last]
-    )
+        table.append((str(row["data"]), str(row["expert"]), row["movement"], *sizes, sent, step, mark))
+    title = f"splits of {counted(found['num_experts'], 'expert')}, predicted from shapes"
+    last = "best: mesh.data={data} mesh.expert={expert}: ".format_map(found["best"]) + found["why"]
+    return "\n".join([title, *_table(table), last])
 
 
 def sweep(rows: Iterable[dict[str, Any]], b: int) -> str:
@@ -166,9 +154,7 @@ def _bytes(size: float | None) -> str:
     """In binary units, as capacities of memories are; "?" where it is not known."""
     if size is None:
         return "?"
-    unit = "B"
-    for larger in ("KiB", "MiB", "GiB"):
-        if abs(size) < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:,.0f} B" if unit == "B" else f"{size:,.2f} {unit}"
+    if abs(size) < 1024:
+        return f"{size:,.0f} B"
+    power = 3 if abs(size) >= 1 << 30 else 2 if abs(size) >= 1 << 20 else 1
+    return f"{size / 1024**power:,.2f} {' KMG'[power]}iB"

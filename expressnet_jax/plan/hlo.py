@@ -20,11 +20,11 @@ import numpy as np
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "c64": 8, "c128": 16}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"([a-z]+[0-9a-z]*)\[([0-9,<=]*)\]")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation)="
                      r"(\{[^}]*\}|%?[\w.\-]+)")  # fmt: skip
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,11 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     computations: dict[str, list[_Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
-        header = _COMPUTATION.match(line)
-        if header:
+        if header := _COMPUTATION.match(line):
             current = computations.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
-        elif current is not None:
-            found = _INSTRUCTION.match(line)
-            if found:
-                current.append(_Instruction(found[2], found[3], found[4]))
+        elif current is not None and (found := _INSTRUCTION.match(line)):
+            current.append(_Instruction(*found.groups()))
     return computations, entry
 
 
@@ -125,9 +122,9 @@ def _executed(computations: dict[str, list[_Instruction]], entry: str) -> Iterat
         for instruction in computations[name]:
             if instruction.opcode in ("async-done", "async-update"):  # the start has called it
                 continue
-            known = _TRIPS.search(instruction.rest) if instruction.opcode == "while" else None
             inner, times = loop, turns
             if instruction.opcode == "while":
+                known = TRIPS.search(instruction.rest)
                 times = turns * int(known[1]) if known else turns
                 inner = f"{times} turns" if known and "unknown" not in loop else "unknown number of turns"
             for called in _CALLED.findall(instruction.rest):
@@ -176,24 +173,19 @@ def replica_groups(attributes: str, devices: int) -> list[list[int]]:
     rest = named[1] if named else ""
     if literal := re.match(r"\{(\{[\d,]*\}(?:,\s*\{[\d,]*\})*)\}", rest):
         return [[int(n) for n in group.split(",") if n] for group in re.findall(r"\{([\d,]*)\}", literal[1])]
-    if iota := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
-        shape, order = _numbers(iota[1]), _iota(_numbers(iota[2]), iota[3])
-        return order.reshape(shape[0], -1).tolist()
+    if iota := re.match(r"\[(\d+)[\d,]*\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
+        return _iota(iota[2], iota[3]).reshape(int(iota[1]), -1).tolist()
     axes = re.match(r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?\{([^}]*)\}", rest)
     if axes:
-        sizes = dict(re.findall(r"'([^']+)'=(\d+)", axes[1]))
-        order = _iota(_numbers(axes[2]), axes[3]) if axes[2] else np.arange(devices)
-        return _along(order, {name: int(size) for name, size in sizes.items()}, axes[4])
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes[1])}
+        return _along(_iota(axes[2], axes[3]) if axes[2] else np.arange(devices), sizes, axes[4])
     return [list(range(devices))]
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
-def _iota(shape: list[int], transposed: str | None) -> np.ndarray:
-    numbers = np.arange(math.prod(shape)).reshape(shape)
-    return numbers.transpose(_numbers(transposed)) if transposed else numbers
+def _iota(shape: str, transposed: str | None) -> np.ndarray:
+    sizes = [int(n) for n in shape.split(",")]
+    numbers = np.arange(math.prod(sizes)).reshape(sizes)
+    return numbers.transpose([int(n) for n in transposed.split(",")]) if transposed else numbers
 
 
 def _along(order: np.ndarray, sizes: dict[str, int], named: str) -> list[list[int]]:
@@ -215,24 +207,18 @@ def _along(order: np.ndarray, sizes: dict[str, int], named: str) -> list[list[in
 
 def _axis(groups: Sequence[Sequence[int]], mesh: dict[str, int], *, pairs: bool) -> tuple[str, int]:
     """The axes along which the devices of a group differ, and how many devices a group has."""
-    shape = tuple(mesh.values())
-    places = [np.array(np.unravel_index(group, shape)).T for group in groups if group]  # (A, axes) each
-    varied = [i for i in range(len(shape)) if any(len(set(place[:, i])) > 1 for place in places)]
-    names = "+".join(list(mesh)[i] for i in varied)
-    whole = math.prod(shape[i] for i in varied)
-    size = max((len(group) for group in groups), default=1)
+    places = [np.unravel_index(group, tuple(mesh.values())) for group in groups if group]  # (axes, A) each
+    varied = [name for i, name in enumerate(mesh) if any(np.ptp(place[i]) for place in places)]
+    names, whole = "+".join(varied), math.prod(mesh[name] for name in varied)
+    size = max(map(len, groups), default=1)
     if pairs:
         return names, whole
     return (names if size == whole else f"part of {names}") if names else "", size
 
 
 def table(found: Iterable[Collective]) -> list[dict[str, Any]]:
-    """One row for each kind, axis, number of devices and loop, with the sums of `count`, `arrays` and `bytes`."""
-    return summed(found, ("kind", "axis", "devices", "loop"), ("count", "arrays", "bytes"))
-
-
-def summed(found: Iterable[Any], same: tuple[str, ...], sums: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row for all that have the `same` attributes, with the `sums` of others; those of the most bytes first."""
+    """One row for each kind, axis, number of devices and loop, with sums of the rest; those of the most bytes first."""
+    same, sums = ("kind", "axis", "devices", "loop"), ("count", "arrays", "bytes")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in found:
         key = tuple(getattr(one, name) for name in same)

@@ -1,18 +1,38 @@
-"""Chips and machines: what their makers say of them, and how the names on the command line are read.
+"""Chips and machines: what their makers say of them, the names on the command line, and a bound on a step's time.
 
 All bandwidths are bytes a second that one chip can send (receiving is as fast, at the same time); arithmetic is dense,
 without sparsity. An entry says where each figure is from; what no data sheet says is marked as assumed.
+
+The bound takes arithmetic, memory and links each at its peak. Neither latency nor a share of the peaks that is really
+reached is assumed: no program of this arithmetic and traffic can take less time, and this one may well take more.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from expressnet_jax.config import ConfigError
+from expressnet_jax.plan import hlo
 
 _GB, _GIB = 1e9, 1 << 30
+
+ASSUMPTIONS = (
+    "every figure of a chip is its maker's peak; nothing is assumed to reach only a part of it: a bound, not a promise",
+    "on a chip, arithmetic and memory traffic overlap fully: the longer of both counts",
+    "a collective sends what a ring sends, over all links of a chip at once; latency is not counted, so many small "
+    "collectives cost more than is said here",
+    "across slices or hosts, a collective is one inside of each, then one of every chip's share between them",
+    "'overlapped': communication is hidden behind the rest as far as it is not longer; 'not overlapped': none of it is",
+    "a chip's own work is that of this step for every number of chips; --sweep compiles for each of them",
+    "the loader keeps up; evaluations and checkpoints are not counted",
+)
+FROM_SHAPES = (
+    "predicted: memory traffic is the least that any program needs (arrays kept for gradients written and read once, "
+    "the weights and their gradients, the optimizer); the paper's network compiled for a v5e moves six times as much"
+)
 
 
 class Chip(NamedTuple):
@@ -125,3 +145,59 @@ def cpus(number: int) -> Machine:
     if number < 1:
         raise ConfigError(f"--cpus {number} must be at least 1")
     return Machine(f"cpus:{number}", None, number, 1)
+
+
+def arithmetic(chip: Chip, by_precision: dict[str, int], compiled_flops: float = 0.0) -> float:
+    """Seconds of convolutions and matrix products; with the compiler's own count at least those of that many."""
+    rates = {
+        "bfloat16": chip.bfloat16, "float16": chip.bfloat16, "highest": chip.exact,
+        "high": chip.bfloat16 / 3 if chip.platform == "tpu" else chip.float32,  # there three products of bfloat16 parts
+    }  # fmt: skip
+    seconds = sum(flops / rates.get(precision, chip.float32) for precision, flops in by_precision.items())
+    return max(seconds, compiled_flops / chip.bfloat16)
+
+
+def communication(chip: Chip, rows: Iterable[dict[str, Any]], slices: int) -> float:
+    """Seconds of all collectives, one after the other; only those along `data` leave a slice."""
+    seconds = 0.0
+    for row in rows:
+        across = slices if "data" in row["axis"] else 1
+        inside = max(1, row["devices"] // across)
+        links = hlo.sent(row["kind"], row["bytes"], inside) / chip.link
+        seconds += links + (hlo.sent(row["kind"], row["bytes"] / inside, across) / chip.network if across > 1 else 0.0)
+    return seconds
+
+
+def bound(images: int, compute: float, memory: float, sent: float) -> dict[str, Any]:
+    """The step's time in ms and images/s, with communication overlapped and not; `limit` names what takes longest."""
+    alone = max(compute, memory)
+    times = {"overlapped": max(alone, sent), "not_overlapped": alone + sent}
+    longest = max((compute, "arithmetic"), (memory, "memory bandwidth"), (sent, "communication"))
+    return {
+        "arithmetic_ms": 1e3 * compute, "memory_ms": 1e3 * memory, "communication_ms": 1e3 * sent,
+        "step_ms": {name: 1e3 * seconds for name, seconds in times.items()},
+        "images_per_second": {name: images / seconds for name, seconds in times.items()},
+        "limit": longest[1],
+    }  # fmt: skip
+
+
+def scaling(
+    chip: Chip, each: int, alone: float, counts: Iterable[tuple[int, int]],
+    rows: Callable[[int], Iterable[dict[str, Any]]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """For (chips, slices): images/s at `each` pictures a chip, and the efficiency against as many single chips.
+
+    `alone` is the time of a chip without communication; `rows(chips)` gives the collectives.
+    """
+    found = []
+    for chips, slices in counts:
+        made = bound(each * chips, alone, 0.0, communication(chip, rows(chips), slices))
+        row = {key: made[key] for key in ("communication_ms", "step_ms", "images_per_second")}
+        efficiency = {name: alone * 1e3 / ms for name, ms in made["step_ms"].items()}
+        found.append({"chips": chips, "slices": slices, "batch_size": each * chips, **row, "efficiency": efficiency})
+    return found
+
+
+def powers(chips: int, per_slice: int) -> list[tuple[int, int]]:
+    """1, 2, 4 ... up to so many chips, and how many slices they take."""
+    return [(n, -(-n // per_slice)) for n in sorted({*(2**i for i in range(chips.bit_length())), chips})]

@@ -13,7 +13,7 @@ from data_pipelines.common.text import counted
 from expressnet_jax.config import Config, ConfigError, checks
 from expressnet_jax.models import expressnet
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import compiled, machines
+from expressnet_jax.plan import machines
 from expressnet_jax.plan import step_cost as plan
 from expressnet_jax.plan.machines import Machine
 
@@ -39,8 +39,9 @@ def largest_batch(
     if machine.chip is None:
         raise ConfigError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
     data, expert = meshes.sizes(config, machine.chips)
-    chips, unit = data * expert, _unit(config, data * expert)
-    capacity, tried = int(machine.chip.memory), []
+    chips, capacity, tried = data * expert, int(machine.chip.memory), []
+    group = config.model.batchnorm_group or 1  # divides what all devices together have of one part of the batch
+    unit = config.optimizer.accumulate * group // math.gcd(group, chips)  # a device's batch is a multiple of it
 
     def needed(b: int) -> int | None:
         """Bytes for b pictures a device, None where it does not fit."""
@@ -50,12 +51,12 @@ def largest_batch(
             total = sum(plan.predicted(changed, machine, data, expert)["memory"].values())
         else:
             say(f"compiling with {counted(b, 'picture')} a device")
-            found = compiled.step(changed, machine, devices)
-            if isinstance(found, compiled.Refused):
+            found = plan.compiled(changed, machine, devices)
+            if isinstance(found, plan.Refused):
                 capacity = found.capacity or capacity  # what the compiler leaves to programs
                 tried.append({"batch_per_device": b, "total": found.needed or None, "fits": False})
                 return None
-            total = sum(compiled.parts(changed, found).values())
+            total = sum(plan.parts(changed, found).values())
         tried.append({"batch_per_device": b, "total": total, "fits": total <= capacity})
         return total if total <= capacity else None
 
@@ -67,14 +68,8 @@ def largest_batch(
     }  # fmt: skip
 
 
-def _unit(config: Config, chips: int) -> int:
-    """What a device's batch must be a multiple of."""
-    group = config.model.batchnorm_group or 1  # divides what all devices together have of one part of the batch
-    return config.optimizer.accumulate * group // math.gcd(group, chips)
-
-
 def _search(needed: Callable[[int], int | None], unit: int, first: int, capacity: Callable[[], int]) -> int:
-    """The largest multiple of `unit` known to fit, at most `_ATTEMPTS` steps after the first two."""
+    """The largest multiple of `unit` known to fit, at most `_ATTEMPTS` steps after the first two that fit."""
     known: dict[int, int] = {}
     refused = _NEVER
 
@@ -88,43 +83,34 @@ def _search(needed: Callable[[int], int | None], unit: int, first: int, capacity
 
     attempt(first)
     attempt(2 * first)
-    while len(known) < 2 and refused > unit:  # a line needs two points
-        b = max(unit, (max(known, default=0) + refused) // 2 // unit * unit)
-        if b in known or b >= refused:
-            break
+    steps = 0
+    while steps < _ATTEMPTS and (b := _next(known, refused, unit, capacity())) is not None:
+        steps += len(known) > 1
         attempt(b)
-    for _ in range(_ATTEMPTS):
-        following = _next(known, refused, unit, capacity())
-        if following is None:
-            break
-        attempt(following)
     return max(known, default=0)
 
 
 def _next(known: dict[int, int], refused: int, unit: int, capacity: int) -> int | None:
-    """What to try next: where the line through the two largest reaches the capacity, else the middle."""
-    if not known:
-        return None
-    largest = max(known)
+    """What to try next: where the line through the two largest reaches the capacity, else the middle; None: nothing."""
+    largest = max(known, default=0)
     if largest + unit >= refused:
         return None
-    if len(known) > 1:
-        smaller = max(b for b in known if b < largest)
-        slope = (known[largest] - known[smaller]) / (largest - smaller)
-        guess = largest + int((capacity - known[largest]) / slope) // unit * unit if slope > 0 else 2 * largest
-        if largest < guess < refused:
-            return guess
-        if guess <= largest:
-            return None
-    return (largest + refused) // 2 // unit * unit if refused < _NEVER else 2 * largest
+    middle = (largest + refused) // 2 // unit * unit
+    if len(known) < 2:
+        return middle
+    smaller = sorted(known)[-2]
+    slope = (known[largest] - known[smaller]) / (largest - smaller)
+    guess = largest + int((capacity - known[largest]) / slope) // unit * unit if slope > 0 else 2 * largest
+    if guess <= largest:
+        return None
+    return guess if guess < refused else middle
 
 
 def splits(config: Config, machine: Machine) -> dict[str, Any]:
     """Every number of devices that the experts can be spread over, compared by shapes: `rows`, `best`, `why`."""
     if not expressnet.routed_layers(config):
-        raise ConfigError(
-            "--splits goes with a network that has experts; by model.network or model.without this one has none"
-        )
+        because = "by model.network or model.without this one has none"
+        raise ConfigError(f"--splits goes with a network that has experts; {because}")
     chips = machine.chips
     per_slice = machine.chip.host if machine.platform == "gpu" and machine.chip else chips // machine.slices
     rows = []
@@ -132,7 +118,7 @@ def splits(config: Config, machine: Machine) -> dict[str, Any]:
         if config.moe.num_experts % expert or chips % expert or min(per_slice, chips) % expert:
             continue
         along = dataclasses.replace(config.mesh, data=-1, expert=expert)
-        made = plan.of_step(dataclasses.replace(config, mesh=along), machine, None, (chips // expert, expert))
+        made = plan.make(dataclasses.replace(config, mesh=along), machine, None)
         row = {
             "data": chips // expert, "expert": expert, "movement": made["config"]["movement"],
             "memory": made["memory"]["total"], "fits": made["memory"]["fits"],
@@ -156,16 +142,12 @@ def _why(rows: list[dict[str, Any]], best: dict[str, Any]) -> str:
         reason = "all fit; " if best["fits"] else "none fits; "
     other = min((row for row in rows if row is not best), key=lambda row: row["collective_bytes"])
     if "step_ms" in best:
-        return (
-            f"{reason}the shortest step without overlap: {best['communication_ms']:.3g} ms of communication, against "
-            f"{other['communication_ms']:.3g} with mesh.expert={other['expert']}"
-        )
+        sent = f"{best['communication_ms']:.3g} ms of communication, against {other['communication_ms']:.3g}"
+        return f"{reason}the shortest step without overlap: {sent} with mesh.expert={other['expert']}"
     return f"{reason}{best['collective_bytes']:,} bytes in collectives, against {other['collective_bytes']:,}"
 
 
-def sweep(
-    config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], int]:
+def sweep(config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]) -> tuple[list[Any], int]:
     """One row for each topology, all compiled with the batch a chip that the first one has; and that batch."""
     chosen = [machines.topology(shape, slices) for shape in shapes]
     data, expert = meshes.sizes(config, chosen[0].chips)
@@ -173,14 +155,17 @@ def sweep(
     for machine in chosen:  # mistakes are said before hours of compiling
         changed = with_batch(config, b * machine.chips if config.mesh.data == -1 else config.batch_size)
         meshes.sizes(changed, machine.chips)
-        asked.append((machine, changed, compiled.devices(machine)))
+        asked.append((machine, changed, plan.devices(machine)))
     rows = []
     for machine, changed, devices in asked:
         say(f"compiling for {machine.name}")
         made = plan.make(changed, machine, devices)
+        sums: dict[str, int] = {}  # bytes of all collectives by kind
+        for one in made["collectives"]:
+            sums[one["kind"]] = sums.get(one["kind"], 0) + one["bytes"]
         row = {"machine": machine.name, "chips": made["config"]["devices"], "batch_size": changed.batch_size}
         row |= {key: made["memory"][key] for key in ("total", "capacity", "fits")}
         row |= {key: made["arithmetic"][key] for key in ("flops_per_image", "bytes_per_image")}
-        row |= {"compile_seconds": made["compile_seconds"], "collectives": plan.totals(made["collectives"])}
-        rows.append(row | {"bound": made["bound"]})
+        row |= {"compile_seconds": made["compile_seconds"], "collectives": sums, "bound": made["bound"]}
+        rows.append(row)
     return rows, b

@@ -5,22 +5,50 @@ Legend: b pictures on one device.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections import Counter
+import re
+import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import topologies
 
+from data_pipelines.common.errors import Failure
+from data_pipelines.common.text import counted, one_line
 from expressnet_jax.config import Config
+from expressnet_jax.models import target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import compiled, hlo, roofline, trace, traffic
+from expressnet_jax.plan import hlo, machines, trace
 from expressnet_jax.plan.machines import Machine
+from expressnet_jax.runs import state as states
+from expressnet_jax.train import step as steps
 
-#: Slices of a TPU that the table of several slices goes to.
-_SLICES = (1, 2, 4, 8)
+
+class PlanError(Failure):
+    """A plan that cannot be made here; the message is one line."""
+
+
+class Compiled(NamedTuple):
+    """One training step on a mesh; every figure is that of one device."""
+
+    mesh: dict[str, int]
+    memory: dict[str, int]  # the compiler's own: argument, output, alias, temp, code, peak
+    flops: float
+    bytes: float  # read and written by the program's operations
+    collectives: list[hlo.Collective] | None  # None: this JAX cannot read the program of that libtpu
+    loops: int  # loops of more than one turn, whose body the compiler counts once
+    seconds: float
+
+
+class Refused(NamedTuple):
+    """The compiler's refusal of a step that needs more memory than a device has."""
+
+    needed: int  # bytes, 0 where it does not say
+    capacity: int  # likewise: what is left to programs
+    message: str
+    seconds: float
 
 
 def make(config: Config, machine: Machine, devices: Sequence[jax.Device] | None) -> dict[str, Any]:
@@ -29,70 +57,127 @@ def make(config: Config, machine: Machine, devices: Sequence[jax.Device] | None)
     Raises ConfigError where config and machine do not fit together, PlanError where it cannot be compiled here.
     """
     data, expert = meshes.sizes(config, machine.chips)
-    found = compiled.step(config, machine, devices) if devices is not None else None
-    return of_step(config, machine, found, (data, expert))
-
-
-def of_step(
-    config: Config, machine: Machine, found: compiled.Compiled | compiled.Refused | None, mesh: tuple[int, int]
-) -> dict[str, Any]:
-    """The plan of a step that the compiler made, refused, or was not asked for."""
-    data, expert = mesh
     chips, chip = data * expert, machine.chip
-    slices = -(-chips * machine.slices // machine.chips)  # that the devices in use lie in
+    found = compiled(config, machine, devices) if devices is not None else None
     expected = predicted(config, machine, data, expert)
     plan: dict[str, Any] = {
         "kind": "compiled, not run" if found is not None else "predicted, neither compiled nor run",
-        "machine": _machine(machine),
+        "machine": {"name": machine.name, "chips": machine.chips, "slices": machine.slices,
+                    "platform": machine.platform, "chip": None if chip is None else chip._asdict()},
         "config": _facts(config, data, expert),
         "jax": jax.__version__,
         "compile_seconds": round(found.seconds, 1) if found is not None else None,
-    }
-    if isinstance(found, compiled.Compiled):
-        plan["memory"] = _memory(compiled.parts(config, found), machine) | {"compiler": found.memory}
+    }  # fmt: skip
+    if isinstance(found, Compiled):
+        plan["memory"] = _memory(parts(config, found), machine) | {"compiler": found.memory}
         plan["arithmetic"] = _each(found.flops, found.bytes, config.batch_size // chips) | {"loops": found.loops}
         plan["collectives"] = expected["collectives"] if found.collectives is None else hlo.table(found.collectives)
     else:
         plan |= expected | {"memory": _memory(expected["memory"], machine)}
-    if isinstance(found, compiled.Refused):
+    if isinstance(found, Refused):
         plan["memory"] |= {"fits": False, "refused": found.message, "needed": found.needed,
                            "compiler_capacity": found.capacity}  # fmt: skip
     plan["predicted"] = expected
-    if chip is not None:
-        plan |= _speed(config, machine, plan, slices)
-    return plan
+    return plan if chip is None else plan | _speed(config, machine, plan)
+
+
+def devices(machine: Machine) -> Sequence[jax.Device]:
+    """A machine's devices, which need not be here. Raises PlanError where libtpu is missing or refuses the shape."""
+    if machine.chip is None:
+        found: Sequence[jax.Device] = jax.devices()
+        if len(found) != machine.chips:
+            raise PlanError(f"{machine.name}: JAX was started with {counted(len(found), 'device')} in this process")
+        return found
+    options: dict[str, Any] = {"num_slices": machine.slices} if machine.slices > 1 else {}
+    if machine.chip.name == "v4":
+        options["chip_config_name"] = "megacore"  # one device for each chip, as on a real v4, and not for each core
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=machine.shape, **options).devices
+    except Exception as error:  # whatever libtpu raises, for a shape that it does not know or where it is missing
+        why = f"{one_line(error)[:300]} (pip install libtpu where it is missing)"
+        raise PlanError(f"--topology {machine.name}: {why}") from None
+
+
+def compiled(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled | Refused:
+    """Compiles the training step of a config for these devices. Raises ConfigError where the config does not fit."""
+    mesh = meshes.create(config, at)
+    made = steps.programs(config, trace.clock(config), mesh)
+
+    def placed(tree: Any, sharding: Any) -> Any:
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+    jax.config.update("jax_enable_compilation_cache", False)  # or the seconds could be those of reading a file
+    began = time.perf_counter()
+    with target.compiling_for(machine.platform), jax.set_mesh(mesh):
+        state = states.abstract(config, made.optimizer, mesh)
+        sums = placed(jax.eval_shape(made.zero_sums), meshes.replicated(mesh))
+        batch = placed(trace.batch(config), meshes.batch_sharding(mesh))
+        try:
+            executable = made.step.lower(state, sums, batch).compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise PlanError(f"{machine.name}: {one_line(error)[:300]}") from None
+            return _refused(str(error), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    try:
+        text = executable.as_text() or ""
+    except jax.errors.JaxRuntimeError:  # as jax 0.10.2 cannot read the programs of libtpu 0.0.52 for a v5p
+        text = ""
+    own, cost = executable.memory_analysis(), executable.cost_analysis() or {}
+    names = {"argument": "argument_size", "output": "output_size", "alias": "alias_size", "temp": "temp_size",
+             "code": "generated_code_size", "peak": "peak_memory"}  # fmt: skip
+    return Compiled(
+        mesh=dict(mesh.shape),
+        memory={name: int(getattr(own, f"{field}_in_bytes", 0)) for name, field in names.items()},
+        flops=float(cost.get("flops", 0)),
+        bytes=float(cost.get("bytes accessed", 0)),
+        collectives=hlo.collectives(text, dict(mesh.shape)) if text else None,
+        loops=sum(int(turns) > 1 for turns in hlo.TRIPS.findall(text)),
+        seconds=seconds,
+    )
+
+
+def _refused(message: str, seconds: float) -> Refused:
+    """From "... Used 17.20G of 15.75G hbm. ..." or "... temporaries (105.08G) exceeds available HBM (15.75G)."."""
+    message = one_line(message)
+    size = r"([\d.]+)([KMG]?)"
+    found = re.search(rf"Used {size} of {size} hbm|\({size}\) exceeds available HBM \({size}\)", message)
+    numbers = [part for part in found.groups() if part is not None] if found else ["0", "", "0", ""]
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    needed, capacity = (int(float(numbers[i]) * units[numbers[i + 1]]) for i in (0, 2))
+    return Refused(needed, capacity, message[:200], seconds)
+
+
+def parts(config: Config, found: Compiled) -> dict[str, int]:
+    """A device's memory by part; together exactly what the compiler reserves: arguments, outputs that take no
+    argument's place, temporaries and program code."""
+    by_part, own = trace.held(config, found.mesh["data"], found.mesh["expert"]), found.memory
+    return {
+        **by_part,
+        "padding, less unused arguments": own["argument"] - sum(by_part.values()),
+        "new outputs": own["output"] - own["alias"],
+        "activations and buffers": own["temp"],
+        "program code": own["code"],
+    }
 
 
 def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[str, Any]:
     """`memory` by part, `arithmetic` and `collectives` from shapes; nothing is compiled."""
-    chips = data * expert
-    alone = trace.of_one_device(config, chips, expert)
-    counts, kept = _traced(alone, machine.platform)
-    held = compiled.held(config, data, expert)
-    weights = held["parameters"]
-    whole = sum(held[name] for name in compiled.PARTS.values())
+    alone = trace.of_one_device(config, data * expert, expert)
+    counts, kept = trace.arithmetic(alone, machine.platform), trace.kept(alone, machine.platform)
+    held = trace.held(config, data, expert)
+    weights, whole = held["parameters"], sum(held[name] for name in trace.PARTS.values())
     # What must be read and written at least: for each part of the batch arrays that the gradient needs, weights forward
     # and backward and their gradients; once the state before and after.
     moved = config.optimizer.accumulate * (2 * kept + 4 * weights) + 2 * whole + held["batch"]
-    kinds = {"convolutions": "convolutions", "products": "matrix products", "elementwise": "elementwise"}
+    kinds = {"convolutions": "convolutions", "matrix products": "products", "elementwise": "elementwise"}
     by_precision = {key.removeprefix("at "): counts[key] for key in sorted(counts) if key.startswith("at ")}
     return {
         "memory": held | {"activations kept for gradients": kept, "gradients": weights},
         "arithmetic": _each(counts["convolutions"] + counts["products"], moved, alone.batch_size)
-        | {"by_kind": {name: counts[kind] for kind, name in kinds.items()}, "by_precision": by_precision},
-        "collectives": _rows(config, data, expert, machine.platform),
+        | {"by_kind": {name: counts[kind] for name, kind in kinds.items()}, "by_precision": by_precision},
+        "collectives": trace.traffic(config, data, expert, machine.platform),
     }
-
-
-@functools.lru_cache(maxsize=64)
-def _traced(alone: Config, platform: str) -> tuple[Counter[str], int]:
-    return trace.arithmetic(alone, platform), trace.kept(alone, platform)
-
-
-def _rows(config: Config, data: int, expert: int, platform: str) -> list[dict[str, Any]]:
-    """The predicted collectives, each purpose of all layers in one row."""
-    found = traffic.predict(config, *trace.shapes(config), data, expert, platform)
-    return hlo.summed(found, ("what", "kind", "axis", "devices"), ("bytes", "arrays"))
 
 
 def _memory(parts: dict[str, int], machine: Machine) -> dict[str, Any]:
@@ -109,61 +194,44 @@ def _each(flops: float, moved: float, b: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _speed(config: Config, machine: Machine, plan: dict[str, Any], slices: int) -> dict[str, Any]:
+def _speed(config: Config, machine: Machine, plan: dict[str, Any]) -> dict[str, Any]:
     """`bound` of the step, `scaling` from one chip to all at the same batch a chip, `slices` beyond that (TPU)."""
-    chip, expert = machine.chip, plan["config"]["expert"]
+    chip, platform, expected = machine.chip, machine.platform, plan["predicted"]
     assert chip is not None
-    chips, b = plan["config"]["devices"], plan["config"]["batch_per_device"]
-    computing = roofline.arithmetic(
-        chip, plan["predicted"]["arithmetic"]["by_precision"], plan["arithmetic"]["flops_per_step"]
-    )
+    chips, b, expert = (plan["config"][name] for name in ("devices", "batch_per_device", "expert"))
+    slices = -(-chips * machine.slices // machine.chips)  # that the devices in use lie in
+    by_precision, flops = expected["arithmetic"]["by_precision"], plan["arithmetic"]["flops_per_step"]
+    computing = machines.arithmetic(chip, by_precision, flops)
     # The compiler counts a loop's body once; no program moves less than what was predicted.
-    moved = max(one["arithmetic"]["bytes_per_step"] for one in (plan, plan["predicted"]))
-    reading = moved / chip.bandwidth
+    reading = max(one["arithmetic"]["bytes_per_step"] for one in (plan, expected)) / chip.bandwidth
     # Compiled for several slices, what crosses between them is no collective any more: transfers by the runtime.
-    crossing = plan["predicted"]["collectives"] if slices > 1 else plan["collectives"]
-    sent = roofline.communication(chip, crossing, slices)
+    sent = machines.communication(chip, (expected if slices > 1 else plan)["collectives"], slices)
 
     def rows(n: int) -> list[dict[str, Any]]:
         across = min(expert, n)
-        along = dataclasses.replace(config.mesh, data=-1, expert=across)
-        return _rows(dataclasses.replace(config, mesh=along, batch_size=b * n), n // across, across, machine.platform)
+        changed = replace(config, mesh=replace(config.mesh, data=-1, expert=across), batch_size=b * n)
+        return trace.traffic(changed, n // across, across, platform)
 
     alone, per_slice = max(computing, reading), max(1, chips // slices)
-    host = chip.host if machine.platform == "gpu" else per_slice
-    counts = [(n, s) for n, s in roofline.powers(chips, host) if n % min(expert, n) == 0]
+    host = chip.host if platform == "gpu" else per_slice
+    counts = [(n, s) for n, s in machines.powers(chips, host) if n % min(expert, n) == 0]
     found = {
-        "bound": roofline.bound(config.batch_size, computing, reading, sent),
-        "scaling": roofline.scaling(chip, b, alone, counts, rows),
-        "assumptions": [*roofline.ASSUMPTIONS, *([] if "compiler" in plan["memory"] else [roofline.FROM_SHAPES])],
+        "bound": machines.bound(config.batch_size, computing, reading, sent),
+        "scaling": machines.scaling(chip, b, alone, counts, rows),
+        "assumptions": [*machines.ASSUMPTIONS, *([] if "compiler" in plan["memory"] else [machines.FROM_SHAPES])],
     }
-    if machine.platform == "tpu" and per_slice > 1:
-        several = [(per_slice * s, s) for s in sorted({*_SLICES, slices})]
-        found["several_slices"] = roofline.scaling(chip, b, alone, several, rows)
+    if platform == "tpu" and per_slice > 1:
+        several = [(per_slice * s, s) for s in sorted({1, 2, 4, 8, slices})]
+        found["several_slices"] = machines.scaling(chip, b, alone, several, rows)
     return found
-
-
-def _machine(machine: Machine) -> dict[str, Any]:
-    """Name, chips and slices, and what is known of a chip."""
-    chip = None if machine.chip is None else machine.chip._asdict()
-    return {"name": machine.name, "chips": machine.chips, "slices": machine.slices, "platform": machine.platform,
-            "chip": chip}  # fmt: skip
 
 
 def _facts(config: Config, data: int, expert: int) -> dict[str, Any]:
     """What of the config decides the plan."""
-    return {
-        "network": config.model.network, "preset": config.model.preset, "image_size": config.model.image_size,
-        "dtype": config.model.dtype, "batch_size": config.batch_size, "batch_per_device": config.batch_size
-        // (data * expert), "accumulate": config.optimizer.accumulate, "devices": data * expert, "data": data,
-        "expert": expert, "shard_optimizer": config.mesh.shard_optimizer, "num_experts": config.moe.num_experts,
+    devices, model = data * expert, ("network", "preset", "image_size", "dtype")
+    return {name: getattr(config.model, name) for name in model} | {
+        "batch_size": config.batch_size, "batch_per_device": config.batch_size // devices,
+        "accumulate": config.optimizer.accumulate, "devices": devices, "data": data, "expert": expert,
+        "shard_optimizer": config.mesh.shard_optimizer, "num_experts": config.moe.num_experts,
         "movement": dispatch.choose(config.moe, expert)[0], "optimizer": config.optimizer.name,
     }  # fmt: skip
-
-
-def totals(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Bytes of all collectives by kind."""
-    sums: Counter[str] = Counter()
-    for row in rows:
-        sums[row["kind"]] += row["bytes"]
-    return dict(sums)

@@ -6,7 +6,7 @@ import pytest
 
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
-from expressnet_jax.plan import machines, roofline, search
+from expressnet_jax.plan import machines, search
 from expressnet_jax.plan import step_cost as plan
 from tests.conftest import TINY, expressnet
 
@@ -55,12 +55,12 @@ def test_the_bound_by_hand():
     rows = [{"kind": "all-reduce", "axis": "data", "devices": 8, "bytes": 4.5 * GB},
             {"kind": "all-gather", "axis": "expert", "devices": 2, "bytes": 0.9 * GB}]  # fmt: skip
     # Links of 450 GB/s: 2 x 7/8 x 4.5 GB and 1/2 x 0.9 GB.
-    sent = roofline.communication(chip, rows, slices=1)
+    sent = machines.communication(chip, rows, slices=1)
     assert sent == pytest.approx(0.0175 + 0.001)
     # Two hosts: four chips inside, then a quarter of it over 50 GB/s between the two; the experts stay inside.
-    across = roofline.communication(chip, rows, slices=2)
+    across = machines.communication(chip, rows, slices=2)
     assert across == pytest.approx(2 * 3 / 4 * 4.5 / 450 + 2 / 2 * 4.5 / 4 / 50 + 0.001)
-    bound = roofline.bound(100, compute=0.010, memory=0.004, sent=sent)
+    bound = machines.bound(100, compute=0.010, memory=0.004, sent=sent)
     assert bound["step_ms"] == pytest.approx({"overlapped": 18.5, "not_overlapped": 28.5})
     assert bound["images_per_second"]["overlapped"] == pytest.approx(100 / 0.0185)
     assert bound["limit"] == "communication"
@@ -69,13 +69,13 @@ def test_the_bound_by_hand():
 def test_products_that_ask_for_more_than_bfloat16_take_longer():
     tpu, gpu = machines.topology("v5e:2x2").chip, machines.gpus("h100:8").chip
     work = {"bfloat16": 197e12, "high": 197e12, "highest": 197e12, "float32": 197e12}
-    assert roofline.arithmetic(tpu, work) == pytest.approx(1 + 3 + 6 + 1)
-    assert roofline.arithmetic(tpu, {"bfloat16": 1.0}, 2 * 197e12) == pytest.approx(2)
-    assert roofline.arithmetic(gpu, {"float32": 494e12, "highest": 67e12, "bfloat16": 989e12}) == pytest.approx(3)
+    assert machines.arithmetic(tpu, work) == pytest.approx(1 + 3 + 6 + 1)
+    assert machines.arithmetic(tpu, {"bfloat16": 1.0}, 2 * 197e12) == pytest.approx(2)
+    assert machines.arithmetic(gpu, {"float32": 494e12, "highest": 67e12, "bfloat16": 989e12}) == pytest.approx(3)
 
 
 def test_scaling_counts_chips_by_powers_of_two_and_their_slices():
-    assert roofline.powers(24, 8) == [(1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (24, 3)]
+    assert machines.powers(24, 8) == [(1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (24, 3)]
 
 
 def test_memory_falls_with_the_devices_that_share_the_experts_and_the_optimizer():

@@ -19,7 +19,7 @@ from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.export import artifact, compare, from_run, inspection, onnx_format
 from expressnet_jax.models import canonical, choice, cost, expressnet, inference
-from expressnet_jax.plan import search, trace, traffic
+from expressnet_jax.plan import search, trace
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import optimizer as optimizers
 from expressnet_jax.runs import restore
@@ -213,11 +213,10 @@ def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
 @pytest.mark.parametrize("without", ["cnnfe1", "cnnfe2,resnet", "moe_cnn,moe_expression"])
 def test_a_plan_counts_what_is_left(without):
     c = config(without)
-    params, stats = jax.eval_shape(lambda: nnx.split(expressnet.create(c), nnx.Param, nnx.BatchStat)[1:])
-    shapes = [nnx.to_pure_dict(tree) for tree in (params, stats)]
-    rows = traffic.predict(c, *shapes, 2, 1, "cpu")
-    sizes = {row.what: row.bytes for row in rows}
-    learned = sum(leaf.size for leaf in jax.tree.leaves(shapes[0]))
+    params = jax.eval_shape(lambda: nnx.split(expressnet.create(c), nnx.Param, ...)[1])
+    rows = trace.traffic(c, 2, 1, "cpu")
+    sizes = {row["what"]: row["bytes"] for row in rows}
+    learned = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert sizes["gradients"] + sizes.get("experts' gradients", 0) == 4 * learned
     assert ("experts' gradients" in sizes) == bool(CASES[without][1])
     assert 0 < trace.kept(c, "cpu") < trace.kept(config(), "cpu")

@@ -1,20 +1,55 @@
-"""ResNet-50 in the original v1 form of VGGFace2's face-recognition weights (Cao et al. 2018; He et al. 2016).
+"""The three branches that look at a picture: CNNFE1 (large kernels, flattened), CNNFE2 (small, averaged), a ResNet-50.
 
-Legend: B image, H W height and width, D in, F filters of a stage; a block gives 4 F channels.
-The stride of stages 3 to 5 sits in the first 1x1 convolution, and stage 2's first block projects its shortcut too.
+Legend: B image, H W height and width, D in, F out (of a ResNet's stage: its filters; a block gives 4 F channels), h w
+height and width of the last map.
+
+Sources: arXiv 2510.13493, section 3. The ResNet is of the original v1 form of VGGFace2's face-recognition weights (Cao
+et al. 2018; He et al. 2016): the stride of stages 3 to 5 sits in the first 1x1 convolution, and stage 2's first block
+projects its shortcut too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from expressnet_jax.config import Model
+from expressnet_jax.config import Extractor, Model
 from expressnet_jax.config.settings import ResNet as Spec
 from expressnet_jax.models import layers
+
+
+class Blocks(nnx.Module):
+    """conv -> relu -> dropout -> BatchNorm -> 2x2 max pool, once per kernel; the last block has no pool.
+
+    The last map is averaged, or flattened into a dense layer where `width` is not 0:
+    (B, H, W, 3) -> (B, h, w, F) with h = H / 2^(n-1) -> (B, F) or (B, width).
+    """
+
+    def __init__(self, config: Model, name: str, extractor: Extractor, width: int, rngs: nnx.Rngs) -> None:
+        self.dropout, self.remat, self.count = config.conv_dropout, config.remat, len(extractor.kernels)
+        d = 3
+        for i, (size, f) in enumerate(zip(extractor.kernels, extractor.filters, strict=True), start=1):
+            setattr(self, f"conv{i}", layers.Conv(config, f"{name}/conv{i}", d, f, size, rngs=rngs))
+            setattr(self, f"bn{i}", layers.BatchNorm(config, f))
+            d = f
+        side, self.dense_dropout = config.image_size >> (self.count - 1), config.dense_dropout
+        self.dense = layers.dense(config, side * side * d, width, rngs) if width else None
+
+    def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        def block(conv: layers.Conv, bn: layers.BatchNorm, rngs: nnx.Rngs | None, x: jax.Array) -> jax.Array:
+            return bn(layers.dropout(jax.nn.relu(conv(x, train=train)), self.dropout, rngs), train=train)
+
+        run = nnx.remat(block) if self.remat and train else block
+        for i in range(1, self.count + 1):
+            x = run(getattr(self, f"conv{i}"), getattr(self, f"bn{i}"), rngs, x)
+            x = x if i == self.count else layers.max_pool(x, 2)
+        if self.dense is None:
+            return x.mean(axis=(1, 2))
+        return layers.dropout(jax.nn.relu(self.dense(x.reshape(x.shape[0], -1))), self.dense_dropout, rngs)
 
 
 def blocks(spec: Spec) -> Iterator[tuple[int, int, int, int]]:
@@ -55,10 +90,8 @@ class Stage(nnx.Module):
     def __init__(self, config: Model, d: int, f: int, *, blocks: int, stride: int, rngs: nnx.Rngs) -> None:
         self.count, self.remat = blocks, config.remat
         for i in range(1, blocks + 1):
-            block = Bottleneck(
-                config, d if i == 1 else 4 * f, f, stride=stride if i == 1 else 1, project=i == 1, rngs=rngs
-            )
-            setattr(self, f"block{i}", block)
+            sizes = {"d": d, "stride": stride} if i == 1 else {"d": 4 * f, "stride": 1}
+            setattr(self, f"block{i}", Bottleneck(config, f=f, project=i == 1, rngs=rngs, **sizes))
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         def block(block: Bottleneck, x: jax.Array) -> jax.Array:
@@ -76,16 +109,12 @@ class ResNet(nnx.Module):
     def __init__(self, config: Model, rngs: nnx.Rngs) -> None:
         spec = config.resnet
         self.pool, self.dropout, self.count = spec.stem_pool, config.dense_dropout, len(spec.blocks)
-        self.even = spec.form == "torchvision"
-        self.conv1 = layers.Conv(
-            config, "resnet", 3, spec.stem_filters, spec.stem_kernel,
-            stride=spec.stem_stride, bias=False, even=self.even, rngs=rngs,
-        )  # fmt: skip
-        self.conv1_bn = layers.BatchNorm(config, spec.stem_filters)
-        d = spec.stem_filters
+        self.even, d, size = spec.form == "torchvision", spec.stem_filters, spec.stem_kernel
+        stem: Any = {"stride": spec.stem_stride, "bias": False, "even": self.even}
+        self.conv1 = layers.Conv(config, "resnet", 3, d, size, rngs=rngs, **stem)
+        self.conv1_bn = layers.BatchNorm(config, d)
         for i, (blocks, f) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
-            stage = Stage(config, d, f, blocks=blocks, stride=1 if i == 2 else 2, rngs=rngs)
-            setattr(self, f"stage{i}", stage)
+            setattr(self, f"stage{i}", Stage(config, d, f, blocks=blocks, stride=1 if i == 2 else 2, rngs=rngs))
             d = 4 * f
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
