@@ -15,7 +15,7 @@ import numpy as np
 
 from expressnet_jax.config import Config, Extractor, Preprocess
 from expressnet_jax.export import artifact
-from expressnet_jax.models import expressnet, preprocess
+from expressnet_jax.models import branches, expressnet, preprocess
 
 Weights = Mapping[str, np.ndarray]
 Layers = list[tuple[np.ndarray, np.ndarray]]
