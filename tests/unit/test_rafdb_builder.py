@@ -209,7 +209,7 @@ def test_known_totals_are_compared(tmp_path: Path) -> None:
 
 BAD_LINES = [
     ("train_00099.jpg 4\n", "its picture 'train_00099.jpg' is not there"),
-    ("train_00001.jpg 4\n", "names the picture 'train_00001.jpg' a second time"),
+    ("train_00001.jpg 4\n", "'train_00001.jpg' is listed in row 0 already"),
     ("../../etc/passwd 4\n", "begins with neither train_ nor test_"),
     ("/etc/passwd 4\n", "begins with neither train_ nor test_"),
     ("validation_00001.jpg 4\n", "begins with neither train_ nor test_"),
@@ -240,11 +240,11 @@ def test_bad_line_is_skipped_or_an_error(bad: str, why: str, tmp_path: Path) -> 
 BAD_ROWS = [
     ("../../etc/passwd,4", "its picture '../../etc/passwd' is not there"),
     ("/etc/passwd,4", "its picture '/etc/passwd' is not there"),
-    ("train_00001_aligned.jpg,4", "a second time"),
+    ("train_00001_aligned.jpg,4", "is listed in row 0 already"),
     ("train_00099_aligned.jpg,4", "its picture 'train_00099_aligned.jpg' is not there"),
-    ("train_00099_aligned.jpg", "has 1 columns, expected 2"),
+    ("train_00099_aligned.jpg", "has 1 column, expected 2"),
     ("train_00001_aligned.jpg,", "class '', expected a number from 1 to 7"),
-    ('"train_00001_aligned.jpg,4', "has 1 columns, expected 2"),  # takes no other row with it
+    ('"train_00001_aligned.jpg,4', "has 1 column, expected 2"),  # takes no other row with it
     ("train_00001_aligned.jpg," + "4" * 200_000, "no valid CSV"),
 ]
 
