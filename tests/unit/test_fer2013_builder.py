@@ -182,7 +182,7 @@ def test_pictures_keep_their_bytes(tmp_path: Path) -> None:
     assert [example["bytes"] for example in examples(tmp_path, "train")] == [grey, colour]
     assert not any("sizes" in note for note in report["notes"])
     mixed = splits.open_split("fer2013", "train", SEVEN, data_dir=str(tmp_path / "data"))
-    stored = [mixed[i]["image"] for i in range(2)]  # a batch needs one shape: grey becomes colour
+    stored = mixed.load(np.arange(2))["image"]  # a batch needs one shape: grey becomes colour
     assert [picture.shape for picture in stored] == [(48, 48, 3)] * 2
     np.testing.assert_array_equal(stored[0], np.repeat(np.asarray(pictures.decode(grey))[..., None], 3, axis=-1))
     np.testing.assert_array_equal(stored[1], np.asarray(pictures.decode(colour)))
