@@ -45,7 +45,7 @@ _THREADS = min(16, os.cpu_count() or 1)
 #: Once so many bytes of frames and arrays wait in memory, the next batch is started without waiting until it is full.
 _MAX_HELD = 256 << 20
 
-#: What data preparation says of how it cut faces out (data_pipelines/faces/cut.py).
+#: What data preparation says of how it cut faces out (data_pipelines/faces/crop.py).
 _CROPPED = re.compile(r"(\w+), (published margins|eyes level), (\d+) px")
 
 
