@@ -26,7 +26,7 @@ def test_help_has_an_example_that_the_parser_takes(command, capsys):
     assert ended.value.code == 0 and "--json" in text
     example = text.split("example: expressnet ")[1]
     assert example.startswith(f"{command} ")
-    words, _ = cli.arguments.split_overrides(example.replace("'", "").split())
+    words, _ = cli.common.split_overrides(example.replace("'", "").split())
     assert cli.parser().parse_args(words).run.__module__ == f"expressnet_jax.commands.{command.split()[-1]}"
 
 
