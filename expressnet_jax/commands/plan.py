@@ -77,8 +77,11 @@ def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
     import dataclasses
 
     from expressnet_jax.figures import curves
+    from expressnet_jax.parallel import mesh as meshes
     from expressnet_jax.plan import describe, search, step_cost
 
+    if not options.splits:  # which tries meshes of its own
+        meshes.sizes(config, machine.chips)
     devices = None if machine.platform == "gpu" else step_cost.devices(machine)
     found: dict[str, Any] = {}
     if options.splits:
