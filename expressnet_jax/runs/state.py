@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -46,9 +47,14 @@ def init(config: Config, optimizer: optax.GradientTransformation, mesh: jax.shar
 
 def abstract(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
     """Shapes, dtypes and shardings of the state on this mesh: what a checkpoint is restored into."""
-    shapes = jax.eval_shape(lambda: _create(config, optimizer))
+    shapes = _shapes(config, optimizer)
     lie = meshes.state_sharding(mesh, shapes, shard_optimizer=config.mesh.shard_optimizer)
     return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, lie)
+
+
+@functools.lru_cache(maxsize=4)  # a run asks three times, and tracing the network takes seconds
+def _shapes(config: Config, optimizer: optax.GradientTransformation) -> State:
+    return jax.eval_shape(lambda: _create(config, optimizer))
 
 
 def shardings(config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
