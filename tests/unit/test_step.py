@@ -1,6 +1,7 @@
 """One training step: what it counts, averages, skips, and what its randomness depends on."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ def config(*changes):
     return config_files.load(TINY, changes)
 
 
+@functools.cache  # several tests take the same step, and compiling it takes longer than they do
 def setup(c):
     clock = Clock(c.batch_size, 160, 24)
     optimizer = optimizers.create(c, clock)
