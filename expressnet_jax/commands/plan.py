@@ -87,7 +87,7 @@ def _sweep(config: Any, options: Namespace) -> dict[str, Any]:
 def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
     import dataclasses
 
-    from expressnet_jax.figures import curves
+    from expressnet_jax.figures import plots
     from expressnet_jax.plan import compiled, describe, search, step_cost
 
     devices = None if machine.platform == "gpu" else compiled.devices(machine)
@@ -104,6 +104,6 @@ def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
         made["search"] = search.largest_batch(config, machine, devices, say)
         say("\n" + describe.search(made["search"]))
     if options.plot:
-        curves.scaling_figure(made, options.plot)
+        plots.scaling_figure(made, options.plot)
         say(f"written to {options.plot}")
     return made

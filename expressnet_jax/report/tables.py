@@ -15,8 +15,7 @@ from data_pipelines.common.pages import MISSING, get, label, number
 from data_pipelines.common.tables import CsvWriter
 from data_pipelines.common.text import shown
 from expressnet_jax.config import ConfigError
-from expressnet_jax.report.columns import Row, Table
-from expressnet_jax.report.declared import FILES
+from expressnet_jax.report.declared import FILES, Row, Table
 
 #: [ and * would be taken for an argument of the end of the line before.
 _LATEX = {
