@@ -60,7 +60,8 @@ _EVALUATION: Shape = {
     },
     "saliency?": {"shares?": {str: float}},
 }  # fmt: skip
-_TRAINING: Shape = {"best_step?": int, "best_epoch?": float, **_optional(str, "result training_time devices jax")}
+#: The summary of a training.
+TRAINING: Shape = {"best_step?": int, "best_epoch?": float, **_optional(str, "result training_time devices jax")}
 #: What get_study of a ready-made study returns.
 READY_MADE: Shape = {
     **dict.fromkeys(("question", "config", "baseline"), str), "seeds?": int, "needs?": {str: str}, "arms": {str: {}},
@@ -78,11 +79,6 @@ RECORDS: dict[str, Shape] = {
     "train": {"step": int, "epoch": float, "images_per_second": float, **_optional(float, "loss accuracy")},
     "validation": {"step": int, "epoch": float, **_optional(float, "loss accuracy macro_f1")},
 }
-
-
-def training(found: Any) -> str | None:
-    """`misfit` for the summary of a training."""
-    return misfit(found, _TRAINING)
 
 
 def evaluation(found: Any) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,9 +169,7 @@ def read(folder: Path) -> Study:
     """The study of a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = folder / "study.json"
     try:
-        facts = files.read_json(path)
-        if wrong := shapes.misfit(facts, shapes.STUDY):
-            raise DataError(f"{path} cannot be read: {wrong}")
+        facts = _fitting(path, shapes.STUDY)
         runs = [Run(**{key: run[key] for key in Run._fields}) for run in facts["runs"]]
         if [run.number for run in runs] != list(range(len(runs))):
             raise DataError(f"{path} cannot be read: its runs are not numbered 0, 1, 2, ...")
@@ -195,10 +193,14 @@ def outcome_of(workdir: Path, split: str | None = None, failure: Path | None = N
     """
     unreadable: list[str] = []
     trained = (workdir / "summary.json").exists()
-    summary = _fitting(workdir / "summary.json", shapes.training, unreadable) if trained else {}
-    paths = sorted(workdir.glob("evaluation/*/summary.json"))
-    made = {path.parent: _fitting(path, shapes.evaluation, unreadable) for path in paths}
-    evaluations = {folder: one for folder, one in made.items() if one}
+    paths = ([workdir / "summary.json"] if trained else []) + sorted(workdir.glob("evaluation/*/summary.json"))
+    found = {}
+    for path in paths:
+        try:
+            found[path.parent] = _fitting(path, shapes.TRAINING if path.parent == workdir else None)
+        except (OSError, DataError) as error:
+            unreadable.append(str(error))
+    summary, evaluations = found.pop(workdir, {}), found
     try:
         config: Config | ConfigError = run_folder.read_config(workdir)
     except ConfigError as error:
@@ -223,15 +225,11 @@ def outcome_of(workdir: Path, split: str | None = None, failure: Path | None = N
     return Outcome(state, why, config, summary, evaluations, judged, unreadable)
 
 
-def _fitting(path: Path, misfit: Callable[[Any], str | None], unreadable: list[str]) -> dict[str, Any]:
-    """What a JSON file holds; empty, and named in `unreadable`, where that is not what `misfit` wants."""
-    try:
-        found: dict[str, Any] = files.read_json(path)
-        if wrong := misfit(found):
-            raise DataError(f"{path} cannot be read: {wrong}")
-    except (OSError, DataError) as error:
-        unreadable.append(str(error))
-        return {}
+def _fitting(path: Path, shape: shapes.Shape | None) -> dict[str, Any]:
+    """What a JSON file holds. Raises DataError where that is not of the shape; None stands for an evaluation's."""
+    found: dict[str, Any] = files.read_json(path)
+    if wrong := shapes.evaluation(found) if shape is None else shapes.misfit(found, shape):
+        raise DataError(f"{path} cannot be read: {wrong}")
     return found
 
 

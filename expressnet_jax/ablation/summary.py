@@ -125,9 +125,8 @@ def conclusion(study: Study, compared: list[dict[str, Any]], examples: int) -> l
     for verdict in ("better", "worse"):
         named = [f"{one['arm']} ({_points(one)})" for one in judged if one["verdict"] == verdict]
         if named:
-            verb = "is" if len(named) == 1 else "are"
-            settings = counted(len(named), "setting")
-            sentences.append(f"{settings} {verb} {verdict} than {study.baseline}: {'; '.join(named)}.")
+            settings = counted(len(named), "setting is", "settings are")
+            sentences.append(f"{settings} {verdict} than {study.baseline}: {'; '.join(named)}.")
     rest = [one for one in judged if one["verdict"] == "no difference shown"]
     if rest:
         half = float(np.median([(one["interval"][1] - one["interval"][0]) / 2 for one in rest]))
@@ -164,19 +163,16 @@ def describe(found: dict[str, Any]) -> str:
             row[2] = f"{accuracy['mean']:.2%}"
             row[3] = f"{_ends(accuracy['interval'], '.2f')} %" if accuracy["interval"] else ""
         if compared is not None:
-            row[4:] = ["" if compared["difference"] is None else _difference(compared), compared["verdict"]]
+            row[4:] = [_points(compared), compared["verdict"]]
         rows.append(row)
     return "\n".join([*aligned(rows), "", *found["conclusion"]])
 
 
-def _difference(one: dict[str, Any]) -> str:
-    between = f" ({_ends(one['interval'], '+.2f')} points)" if one["interval"] else ""
-    return f"{100 * one['difference']:+.2f}{between}"
-
-
 def _points(one: dict[str, Any]) -> str:
-    """A difference with its interval in points of percent."""
-    return f"{100 * one['difference']:+.2f} points, {_ends(one['interval'], '+.2f')}"
+    """A difference with its interval, where they are known, in points of percent."""
+    if one["difference"] is None:
+        return ""
+    return f"{100 * one['difference']:+.2f} points" + (f", {_ends(one['interval'], '+.2f')}" if one["interval"] else "")
 
 
 def _ends(interval: Sequence[float], form: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ _MAX_NUMBERED = 16  # classes up to which the cells of a confusion matrix carry 
 _Records = Sequence[dict[str, Any]]
 
 
-def training_figure(records: _Records, path: str | os.PathLike[str]) -> None:
+def training_figure(records: _Records, path: Path) -> None:
     """Loss and accuracy over the epochs of a run, in training and in validation, from its metrics.jsonl.
 
     The best epoch is that of the highest validation accuracy, whose checkpoint is kept. Records of one step
@@ -51,7 +51,7 @@ def training_figure(records: _Records, path: str | os.PathLike[str]) -> None:
     save(figure, path)
 
 
-def experts_figure(records: _Records, path: str | os.PathLike[str]) -> None:
+def experts_figure(records: _Records, path: Path) -> None:
     """Each expert's share of the selections over the steps of a run, layer by layer, from its metrics.jsonl.
 
     The busiest and the idlest at the end are named, the others faint; a dotted line is the even share.
@@ -125,7 +125,7 @@ def _plot_validation(axes: Axes, records: _Records, key: str, best: dict[str, An
     )  # fmt: skip
 
 
-def robustness_figure(robustness: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def robustness_figure(robustness: dict[str, Any], path: Path) -> None:
     """Accuracy over strength, a line for each corruption with its name at its end.
 
     robustness: "strengths", "corruptions" ({name: {"accuracy": a value for each strength}}), "mean_accuracy",
@@ -155,7 +155,7 @@ def robustness_figure(robustness: dict[str, Any], path: str | os.PathLike[str]) 
     save(figure, path)
 
 
-def scaling_figure(plan: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def scaling_figure(plan: dict[str, Any], path: Path) -> None:
     """A plan's bound on images/s against chips: communication hidden, or not at all, and the ideal, all logarithmic."""
     inside = plan["scaling"]
     rows = [*inside, *(row for row in plan.get("several_slices", ()) if row["chips"] > inside[-1]["chips"])]
@@ -186,7 +186,7 @@ def scaling_figure(plan: dict[str, Any], path: str | os.PathLike[str]) -> None:
     save(figure, path)
 
 
-def confusion_figure(summary: dict[str, Any], path: str | os.PathLike[str], title: str = "") -> None:
+def confusion_figure(summary: dict[str, Any], path: Path, title: str = "") -> None:
     """The confusion matrix of a summary (`metrics.summarize`): colour is the share of the true class, by row.
 
     Each cell holds that share in percent and, below it, the count (up to 16 classes). A class without examples has

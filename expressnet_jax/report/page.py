@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import functools
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,10 +18,9 @@ import jinja2
 from markupsafe import Markup
 
 from data_pipelines.common import pages
-from data_pipelines.common.files import write_text
 from data_pipelines.common.pages import Grid, finite, get, grid, label, matrix
-from expressnet_jax.config import ConfigError
 from expressnet_jax.figures import charts
+from expressnet_jax.report import tables
 from expressnet_jax.report.declared import FILES, METRICS, ON_PAGE, layers, settings
 
 _PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
@@ -32,14 +30,9 @@ _MOST_POINTS = 300  # of a curve
 _MOST_RECORDS = 60  # its rows where there was no validation
 
 
-def write(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def write(report: dict[str, Any], path: Path) -> None:
     """Writes the page, whole or not at all. Raises ConfigError where it cannot be written."""
-    where = Path(path).expanduser()
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        write_text(where, render(report))
-    except OSError as error:
-        raise ConfigError(f"{where}: cannot be written ({error.strerror or error}); choose another file") from error
+    tables.write(path.parent, {path.name: render(report)})
 
 
 def render(report: dict[str, Any]) -> str:
