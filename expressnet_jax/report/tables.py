@@ -69,14 +69,16 @@ def write_latex(report: dict[str, Any], folder: Path) -> list[Path]:
 
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
     """Writes texts to files of a folder, each whole or not at all. Raises ConfigError where one cannot be written."""
-    made = [folder.expanduser() / name for name in files]
-    for path, content in zip(made, files.values(), strict=True):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    folder = folder.expanduser()
+    made = [folder / name for name in files]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(made, files.values(), strict=True):
             # A name of a file that is no text holds half characters, which no file can.
             write_text(path, content.encode("utf-8", "backslashreplace").decode())
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+    except OSError as error:
+        where = made[0] if len(made) == 1 else folder
+        raise ConfigError(f"{where}: cannot be written ({error.strerror or error}); choose another place") from error
     return made
 
 
