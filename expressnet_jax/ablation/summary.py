@@ -91,7 +91,7 @@ def _comparisons(baseline: str, found: dict[str, Seeds]) -> list[dict[str, Any]]
     for name, arm in found.items():
         if name == baseline:
             continue
-        row: dict[str, Any] = {"difference": None, "interval": None, "p_value": None, "verdict": "not enough runs"}
+        row: dict[str, Any] = dict.fromkeys(("difference", "interval", "p_value")) | {"verdict": "not enough runs"}
         if arm and base:
             ours, theirs = (np.stack([one.right for one in side.values()]) for side in (arm, base))  # (S, N) each
             row = statistics.compare(ours, theirs, len(found) - 1, ALPHA)

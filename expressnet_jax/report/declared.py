@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from data_pipelines.common.pages import Cell, Grid, get
+from expressnet_jax.ablation import shapes
 
 Row = dict[str, Any]  # what a table's columns look at
 Part = tuple[Row, Any]  # the names that tell a part of the document from the others, and the part
@@ -236,9 +237,6 @@ def _csv(names: str, path: str = "", name: str = "{}") -> list[Column]:
     return [Column(name.format(key), at=f"{path}.{key}" if path else key) for key in names.split()]
 
 
-_VOTES = "agreement_top cross_entropy kl mean_probability_of_majority spearman_entropy"
-_LAYER = "experts selected dead entropy mutual_information mutual_information_by_chance normalized_mutual_information"
-
 #: Tables that have a CSV file of their name, in the order in which they are written.
 FILES: dict[str, Table] = {
     "runs": Table(_of_runs, _whole,
@@ -288,7 +286,7 @@ FILES: dict[str, Table] = {
         Column("flip_low flip_high", at="depth.flip.interval"),
         *_csv("difference mcnemar_p", "depth.flip", "flip_{}"),
         *_csv("leaked accuracy_leaked accuracy_without macro_f1_without", "depth.duplicates"),
-        *_csv(_VOTES, "depth.votes", "votes_{}"), *_csv("mean_accuracy relative", "robustness", "robustness_{}")),
+        *_csv(shapes.VOTES, "depth.votes", "votes_{}"), *_csv("mean_accuracy relative", "robustness", "robustness_{}")),
     "per_class": Table(_of_classes, _evaluations,
         *_csv("run split"), Column("class", "class"), Column("precision", "precision, %", "percent"),
         Column("recall"), Column("", "recall, %", "percent", "known_recall"), Column("f1", "F1, %", "percent"),
@@ -303,7 +301,8 @@ FILES: dict[str, Table] = {
         *_csv("run split"), Column("factor", "factor"), Column("value", "value"),
         Column("examples", "examples", "count"), Column("accuracy", "accuracy, %", "bar"),
         Column("low high", "95 % interval, %", "percent", "interval")),
-    "layers": Table(lambda layer: [layer], _layers, *_csv(f"run split layer {_LAYER}")),
+    "layers": Table(lambda layer: [layer], _layers,
+        *_csv(f"run split layer experts selected dead {shapes.INFORMATION}")),
     "experts": Table(_of_experts, _layers,
         *_csv("run split layer"), Column("expert", "expert", "count"), Column("load"),
         Column("", "share, %", "scaled", "share"), Column("importance", "importance, %", "percent")),
