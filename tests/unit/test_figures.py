@@ -246,8 +246,8 @@ def test_a_write_that_fails_leaves_the_old_picture_or_none(tmp_path, monkeypatch
 def test_pyplot_stays_out(tmp_path):
     """pyplot picks a display and keeps every figure alive: neither belongs in a training job."""
     code = (
-        "import sys\nfrom expressnet_jax.figures import charts, pictures, plots\n"
-        f"curves.training_figure([], {str(tmp_path / 'c.png')!r})\n"
+        "import sys\nfrom pathlib import Path\nfrom expressnet_jax.figures import charts, pictures, plots\n"
+        f"plots.training_figure([], Path({str(tmp_path / 'c.png')!r}))\n"
         "assert charts.dots('d', [charts.Dots('arm', [0.5], None, None)])\n"
         "assert not {'matplotlib.pyplot', 'jax'} & set(sys.modules)"
     )
