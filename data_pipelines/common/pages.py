@@ -131,14 +131,9 @@ def _final(value: Any) -> Any:
 def environment(*folders: Path) -> jinja2.Environment:
     """Templates of these folders and of this one. What a name does not reach is missing, at any depth."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.ChainableUndefined,
-        finalize=_final,
-    )
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]), autoescape=True, finalize=_final,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.ChainableUndefined,
+    )  # fmt: skip
     made.filters |= {"label": label, "text": text, "breakable": _breakable, "number": _span, "share": _share}
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     made.globals |= {"style": Markup(STYLE), "script": Markup(SCRIPT), "script_digest": digest, "grid": grid}

@@ -20,9 +20,7 @@ import numpy as np
 
 from data_pipelines.common import files
 from data_pipelines.common.text import json_line, say, span
-from expressnet_jax.ablation import outcome as outcomes
-from expressnet_jax.ablation.outcome import Outcome
-from expressnet_jax.ablation.study import Run, Study
+from expressnet_jax.ablation.study import Outcome, Run, Study
 from expressnet_jax.ablation.sweep import Arm
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
@@ -81,7 +79,7 @@ def run(
     finished, spent = 0.0, 0.0  # FLOPs and seconds of the runs that were trained here as a whole: a measure of others
     with _signals() as told:
         for one in study.runs:
-            before = outcomes.of(study, one).state
+            before = study.outcome(one).state
             if before == "done" or not (training or _trained(study, one)):
                 continue
             if _busy(study, one):
@@ -91,7 +89,7 @@ def run(
             _one(study, one, data_dir, told)
             if told["signal"]:
                 raise Interrupted(told["signal"], f"run {one.number}")
-            found = outcomes.of(study, one)
+            found = study.outcome(one)
             if before == "missing" and found.state == "done":
                 finished, spent = finished + flops[one.arm], spent + time.monotonic() - began
                 rate = finished / spent
@@ -99,7 +97,7 @@ def run(
             said += f": {found.why}" if found.why else ""
             about = f"[{one.number + 1}/{len(study.runs)}] {one.arm}, seed {one.seed}"
             say(f"{about}: {said}; {left(study, flops, rate)}")
-    return outcomes.of_all(study)
+    return study.outcomes()
 
 
 def left(study: Study, flops: dict[str, float], rate: float | None) -> str:

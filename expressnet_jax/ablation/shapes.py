@@ -29,17 +29,17 @@ _BIN = {"low": float, "high": float, "count": int, **_optional(float, "confidenc
 _SCORES = {**_optional(float, "ece nll brier"), "bins?": [_BIN]}
 _FLIP = "accuracy mean_class_accuracy macro_f1 difference mcnemar_p"
 _DUPLICATES = "accuracy accuracy_leaked accuracy_without macro_f1_without"
-_VOTES = "agreement_top cross_entropy kl mean_probability_of_majority spearman_entropy"
+VOTES = "agreement_top cross_entropy kl mean_probability_of_majority spearman_entropy"
 _DEPTH = {
     "calibration?": {"temperature?": float, "fitted_on?": str, "before?": _SCORES, "after?": _SCORES},
     "flip?": {**_optional(float, _FLIP), "interval?": _INTERVAL},
     "duplicates?": {"leaked?": int, **_optional(float, _DUPLICATES)},
-    "votes?": _optional(float, _VOTES),
+    "votes?": _optional(float, VOTES),
 }
-_INFORMATION = "entropy mutual_information mutual_information_by_chance normalized_mutual_information"
+INFORMATION = "entropy mutual_information mutual_information_by_chance normalized_mutual_information"
 _LAYER = {
     **_optional(int, "experts selected dead"),
-    **_optional(float, _INFORMATION),
+    **_optional(float, INFORMATION),
     "load?": [float],
     "importance?": [float],
     "classes?": [[int]],
@@ -60,7 +60,8 @@ _EVALUATION: Shape = {
     },
     "saliency?": {"shares?": {str: float}},
 }  # fmt: skip
-_TRAINING: Shape = {"best_step?": int, "best_epoch?": float, **_optional(str, "result training_time devices jax")}
+#: The summary of a training.
+TRAINING: Shape = {"best_step?": int, "best_epoch?": float, **_optional(str, "result training_time devices jax")}
 #: What get_study of a ready-made study returns.
 READY_MADE: Shape = {
     **dict.fromkeys(("question", "config", "baseline"), str), "seeds?": int, "needs?": {str: str}, "arms": {str: {}},
@@ -78,11 +79,6 @@ RECORDS: dict[str, Shape] = {
     "train": {"step": int, "epoch": float, "images_per_second": float, **_optional(float, "loss accuracy")},
     "validation": {"step": int, "epoch": float, **_optional(float, "loss accuracy macro_f1")},
 }
-
-
-def training(found: Any) -> str | None:
-    """`misfit` for the summary of a training."""
-    return misfit(found, _TRAINING)
 
 
 def evaluation(found: Any) -> str | None:

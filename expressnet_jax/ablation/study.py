@@ -1,4 +1,4 @@
-"""A study on disk: what is compared, in study.json, and the runs, each in a folder with its number.
+"""A study on disk: what is compared, in study.json, and the runs, each in a folder with its number; what they became.
 
 OUT/study.json      question, config, arms, seeds, runs          OUT/runs/7/        the folder of run 7
 OUT/sweep.txt       the settings of run 7 in line 7 (from 0)     OUT/runs/7.log     what it printed
@@ -18,7 +18,7 @@ from data_pipelines.common import files
 from data_pipelines.common.errors import DataError
 from expressnet_jax.ablation import shapes
 from expressnet_jax.ablation.sweep import Arm, Settings
-from expressnet_jax.config import ConfigError
+from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 
@@ -26,6 +26,20 @@ from expressnet_jax.runs import restore
 _FIXED = ("config", "common")
 #: What a plan that was stopped while it was written has left.
 _BEGUN = ("study.json.part", ".lock")
+
+STATES = ("done", "failed", "missing", "unfinished", "not evaluated")
+
+
+class Outcome(NamedTuple):
+    """The files of a run at one moment; one that cannot be read keeps none of the others from being read."""
+
+    state: str  # one of STATES; "unfinished": training has begun, and can go on
+    why: str | None  # it has failed
+    config: Config | ConfigError  # the error says why there is none
+    summary: dict[str, Any]  # of its training; empty before that has ended
+    evaluations: dict[Path, dict[str, Any]]  # folder -> summary
+    judged: Path | None  # the folder of the evaluation that makes it done
+    unreadable: list[str]  # a sentence for each file that is not as it should be
 
 
 class Run(NamedTuple):
@@ -62,6 +76,14 @@ class Study(NamedTuple):
     def failure(self, run: Run) -> Path:
         """The file that says how the last try of a run has failed."""
         return self.folder / "runs" / f"{run.number}.failed"
+
+    def outcome(self, run: Run) -> Outcome:
+        """What has become of a run."""
+        return outcome_of(self.workdir(run), self.split, self.failure(run))
+
+    def outcomes(self) -> list[Outcome]:
+        """What has become of its runs, in their order."""
+        return [self.outcome(run) for run in self.runs]
 
     def settings(self, run: Run) -> list[tuple[str, str]]:
         """What `train` is given for a run, as on the command line."""
@@ -147,9 +169,7 @@ def read(folder: Path) -> Study:
     """The study of a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = folder / "study.json"
     try:
-        facts = files.read_json(path)
-        if wrong := shapes.misfit(facts, shapes.STUDY):
-            raise DataError(f"{path} cannot be read: {wrong}")
+        facts = _fitting(path, shapes.STUDY)
         runs = [Run(**{key: run[key] for key in Run._fields}) for run in facts["runs"]]
         if [run.number for run in runs] != list(range(len(runs))):
             raise DataError(f"{path} cannot be read: its runs are not numbered 0, 1, 2, ...")
@@ -162,3 +182,67 @@ def read(folder: Path) -> Study:
         raise ConfigError(str(error)) from error
     found = {key: facts[key] for key in shapes.STUDY} | {"common": list(map(tuple, facts["common"])), "runs": runs}
     return Study(folder=folder, **found)
+
+
+def outcome_of(workdir: Path, split: str | None = None, failure: Path | None = None) -> Outcome:
+    """The outcome of the run in a folder.
+
+    split: of a study; the run is done once its best checkpoint is evaluated on it, and an evaluation that somebody made
+    while it was still being trained does not count. Without a split any evaluation does. failure: the file that says
+    how its last try has failed.
+    """
+    unreadable: list[str] = []
+    trained = (workdir / "summary.json").exists()
+    paths = ([workdir / "summary.json"] if trained else []) + sorted(workdir.glob("evaluation/*/summary.json"))
+    found = {}
+    for path in paths:
+        try:
+            found[path.parent] = _fitting(path, shapes.TRAINING if path.parent == workdir else None)
+        except (OSError, DataError) as error:
+            unreadable.append(str(error))
+    summary, evaluations = found.pop(workdir, {}), found
+    try:
+        config: Config | ConfigError = run_folder.read_config(workdir)
+    except ConfigError as error:
+        config = error
+    best = summary.get("best_step")
+    wanted = [
+        folder for folder, one in evaluations.items()
+        if split is None or (one.get("asked") == split and best is not None and one.get("step") == best)
+    ]  # fmt: skip
+    judged = wanted[0] if trained and wanted else None
+    why = None
+    if judged is not None:
+        state = "done"
+    elif failure is not None and (why := _failure(failure)) is not None:
+        state = "failed"
+    elif trained:
+        state = "not evaluated"
+    else:
+        state = "unfinished" if (workdir / "config.json").exists() else "missing"
+    if isinstance(config, ConfigError) and state not in ("failed", "missing"):
+        state, why = "failed", str(config)
+    return Outcome(state, why, config, summary, evaluations, judged, unreadable)
+
+
+def _fitting(path: Path, shape: shapes.Shape | None) -> dict[str, Any]:
+    """What a JSON file holds. Raises DataError where that is not of the shape; None stands for an evaluation's."""
+    found: dict[str, Any] = files.read_json(path)
+    if wrong := shapes.evaluation(found) if shape is None else shapes.misfit(found, shape):
+        raise DataError(f"{path} cannot be read: {wrong}")
+    return found
+
+
+def _failure(path: Path) -> str | None:
+    """Why the last try failed; None where it is not known to have."""
+    try:
+        why = files.read_json(path)["why"]
+    except (OSError, DataError, KeyError, TypeError):
+        return None
+    return why if isinstance(why, str) else "why cannot be read"
+
+
+def counts(outcomes: list[Outcome]) -> dict[str, int]:
+    """How many runs are planned, and how many are in which state."""
+    states = [one.state for one in outcomes]
+    return {"planned": len(states)} | {state: states.count(state) for state in STATES}

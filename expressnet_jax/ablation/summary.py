@@ -5,14 +5,15 @@ Legend: S seeds, N examples, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import counted
-from expressnet_jax.ablation.outcome import Outcome, counts
-from expressnet_jax.ablation.study import Study
+from expressnet_jax.ablation.study import Outcome, Study, counts
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts, statistics
 from expressnet_jax.evaluation.answers import Answers
@@ -90,7 +91,7 @@ def _comparisons(baseline: str, found: dict[str, Seeds]) -> list[dict[str, Any]]
     for name, arm in found.items():
         if name == baseline:
             continue
-        row: dict[str, Any] = {"difference": None, "interval": None, "p_value": None, "verdict": "not enough runs"}
+        row: dict[str, Any] = dict.fromkeys(("difference", "interval", "p_value")) | {"verdict": "not enough runs"}
         if arm and base:
             ours, theirs = (np.stack([one.right for one in side.values()]) for side in (arm, base))  # (S, N) each
             row = statistics.compare(ours, theirs, len(found) - 1, ALPHA)
@@ -124,9 +125,8 @@ def conclusion(study: Study, compared: list[dict[str, Any]], examples: int) -> l
     for verdict in ("better", "worse"):
         named = [f"{one['arm']} ({_points(one)})" for one in judged if one["verdict"] == verdict]
         if named:
-            verb = "is" if len(named) == 1 else "are"
-            settings = counted(len(named), "setting")
-            sentences.append(f"{settings} {verb} {verdict} than {study.baseline}: {'; '.join(named)}.")
+            settings = counted(len(named), "setting is", "settings are")
+            sentences.append(f"{settings} {verdict} than {study.baseline}: {'; '.join(named)}.")
     rest = [one for one in judged if one["verdict"] == "no difference shown"]
     if rest:
         half = float(np.median([(one["interval"][1] - one["interval"][0]) / 2 for one in rest]))
@@ -140,7 +140,41 @@ def conclusion(study: Study, compared: list[dict[str, Any]], examples: int) -> l
     return sentences
 
 
+def describe_plan(study: Study, flops: dict[str, float]) -> str:
+    """What will be compared, and what each run asks for against the baseline's, as lines of text."""
+    seeds = f"{'seed' if len(study.seeds) == 1 else 'seeds'} {', '.join(map(str, study.seeds))}"
+    runs, settings = counted(len(study.runs), "run"), counted(len(study.arms), "setting")
+    base = flops[study.baseline]
+    rows = [["setting", "work of a run, baseline = 1"]]
+    rows += [[name + " (baseline)" * (name == study.baseline), f"{flops[name] / base:.3f}"] for name in study.arms]
+    left_out = [f"left out: {one['arm']}: {one['why']}" for one in study.left_out]
+    head = f"{study.name}: {runs}, {settings} with {seeds}, compared on {study.split}"
+    return "\n".join([head, *aligned(rows), *left_out])
+
+
+def describe(found: dict[str, Any]) -> str:
+    """What came out, as lines of text: one for each setting, then the conclusion."""
+    by_arm = {one["arm"]: one for one in found["comparisons"]}
+    rows = [["setting", "runs", "accuracy", "95 % interval", "against the baseline", ""]]
+    for arm in found["arms"]:
+        name, accuracy, compared = arm["name"], arm["metrics"]["accuracy"], by_arm.get(arm["name"])
+        row = [name + " (baseline)" * (name == found["baseline"]), str(arm["done"]), "-", "", "", ""]
+        if accuracy is not None:
+            row[2] = f"{accuracy['mean']:.2%}"
+            row[3] = f"{_ends(accuracy['interval'], '.2f')} %" if accuracy["interval"] else ""
+        if compared is not None:
+            row[4:] = [_points(compared), compared["verdict"]]
+        rows.append(row)
+    return "\n".join([*aligned(rows), "", *found["conclusion"]])
+
+
 def _points(one: dict[str, Any]) -> str:
-    """A difference with its interval in points of percent."""
-    low, high = one["interval"]
-    return f"{100 * one['difference']:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f}"
+    """A difference with its interval, where they are known, in points of percent."""
+    if one["difference"] is None:
+        return ""
+    return f"{100 * one['difference']:+.2f} points" + (f", {_ends(one['interval'], '+.2f')}" if one["interval"] else "")
+
+
+def _ends(interval: Sequence[float], form: str) -> str:
+    low, high = interval
+    return f"{100 * low:{form}} to {100 * high:{form}}"

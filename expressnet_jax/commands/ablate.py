@@ -29,8 +29,8 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> common.Result:
     """Plans a study, runs what is missing, and makes its page; returns 1 where runs are missing after that."""
-    from expressnet_jax.ablation import outcome, runner, study
-    from expressnet_jax.report import collect, page, terminal
+    from expressnet_jax.ablation import runner, study, summary
+    from expressnet_jax.report import collect, page
 
     if options.seeds is not None and options.seeds < 1:
         raise UsageError(f"--seeds={options.seeds} must be at least 1")
@@ -41,8 +41,8 @@ def run(options: Namespace) -> common.Result:
         planned = study.planned(options.out, facts, found.arms, found.left_out, seeds)
         study.check(planned, found.arms)
         study.write(planned)
-        say(terminal.plan(planned, flops))
-        counts = outcome.counts(outcome.of_all(planned))
+        say(summary.describe_plan(planned, flops))
+        counts = study.counts(planned.outcomes())
         rate = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
         say(runner.left(planned, flops, rate))
         if options.plan:
@@ -50,7 +50,7 @@ def run(options: Namespace) -> common.Result:
         outcomes = runner.run(planned, flops, rate, options.data_dir, training=not options.evaluate_only)
     report = collect.of_study(planned, outcomes)
     page.write(report, options.out / "report.html")
-    say(terminal.study(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
+    say(summary.describe(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
     if options.json:
         print(json_line(report["study"]), end="")
     counts = report["study"]["counts"]

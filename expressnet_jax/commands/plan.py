@@ -76,7 +76,7 @@ def _before_jax(cpus: int | None) -> None:
 def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
     import dataclasses
 
-    from expressnet_jax.figures import curves
+    from expressnet_jax.figures import plots
     from expressnet_jax.parallel import mesh as meshes
     from expressnet_jax.plan import describe, search, step_cost
 
@@ -96,6 +96,6 @@ def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
         made["search"] = search.largest_batch(config, machine, devices, say)
         say("\n" + describe.search(made["search"]))
     if options.plot:
-        curves.scaling_figure(made, options.plot)
+        plots.scaling_figure(made, options.plot)
         say(f"written to {options.plot}")
     return made

@@ -18,8 +18,7 @@ from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts, factors, metrics, robustness, saliency
 from expressnet_jax.evaluation.answers import Answers
-from expressnet_jax.figures import confusion, pictures
-from expressnet_jax.figures import curves as curve_figures
+from expressnet_jax.figures import pictures, plots
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import data as datas
@@ -173,7 +172,7 @@ def _write(folder: Path, found: _Found, text: str) -> None:
 
 def _draw(folder: Path, found: _Found) -> None:
     summary, answers, split = found.summary, found.answers, found.split
-    confusion.confusion_figure(summary, folder / "confusion.png", split.name)
+    plots.confusion_figure(summary, folder / "confusion.png", split.name)
     shown = _spread(len(split), _SHOWN)
     probabilities = np.exp(answering.log_softmax(answers.logits))
     pictures.predictions_figure(
@@ -186,7 +185,7 @@ def _draw(folder: Path, found: _Found) -> None:
         surest = [split.load(np.array(row, int))["image"] if row else None for row in rows]
         pictures.surest_figure(surest, of_layer, summary["classes"], folder / f"surest_{layer}.png", layer)
     if summary["robustness"]:
-        curve_figures.robustness_figure(summary["robustness"], folder / "robustness.png")
+        plots.robustness_figure(summary["robustness"], folder / "robustness.png")
         examples = robustness.examples(split.load(shown[:1])["image"][0])
         pictures.corruptions_figure(examples, summary["robustness"]["strengths"], folder / "corruptions.png")
     if found.maps is not None:
@@ -200,5 +199,5 @@ def _draw(folder: Path, found: _Found) -> None:
 def curves(workdir: Path) -> None:
     """Draws the training and validation curves of a run to curves.png, the experts' shares to experts.png."""
     records = run_folder.read_records(workdir)
-    curve_figures.training_figure(records, workdir / "curves.png")
-    curve_figures.experts_figure(records, workdir / "experts.png")
+    plots.training_figure(records, workdir / "curves.png")
+    plots.experts_figure(records, workdir / "experts.png")

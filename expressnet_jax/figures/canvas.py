@@ -7,7 +7,6 @@ colour alone.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ BLUE, VERMILLION, GREY, INK, FAINT = "#0072B2", "#D55E00", "#8A8A8A", "#222222",
 _DPI = 150
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Writes a PNG, whole or not at all, and the folders that lead to it. The same data give the same bytes."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=_DPI, metadata={"Software": None})  # without matplotlib's version

@@ -11,8 +11,7 @@ import io
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -28,12 +27,11 @@ _WIDTH = 440
 _LONGEST = 44  # letters of a name that fit above its row
 
 #: Colours while drawing, which are those of the page when it is light, and the page's names for them.
-_ONE, _TWO, _THREE, _TEXT, _WEAK = "#0072b2", "#d55e00", "#6b6b72", "#1d1d1f", "#5c5c63"
-_LINE, _AXIS, _GROUND = "#dcdce0", "#85858c", "#fdfdfc"
 _NAMES = {
-    _ONE: "one", _TWO: "two", _THREE: "three", _TEXT: "text", _WEAK: "weak",
-    _LINE: "line", _AXIS: "axis", _GROUND: "ground",
+    "#0072b2": "one", "#d55e00": "two", "#6b6b72": "three", "#1d1d1f": "text", "#5c5c63": "weak",
+    "#dcdce0": "line", "#85858c": "axis", "#fdfdfc": "ground",
 }  # fmt: skip
+_ONE, _TWO, _THREE, _TEXT, _WEAK, _LINE, _AXIS, _GROUND = _NAMES
 
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"color": _ONE, "linestyle": "-", "marker": "o"},
@@ -50,8 +48,7 @@ _VERDICTS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line of a chart. points: (x, y) in the order of x; look: 0 solid with circles, 1 dashed with squares."""
 
     name: str
@@ -59,8 +56,7 @@ class Line:
     look: int = 0
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """An arm against the baseline, as fractions; the interval is None where there are too few runs."""
 
     arm: str
@@ -69,8 +65,7 @@ class Difference:
     verdict: str
 
 
-@dataclass(frozen=True)
-class Dots:
+class Dots(NamedTuple):
     """An arm's values, one a run, with their mean and its interval; fractions."""
 
     arm: str
@@ -83,8 +78,7 @@ def forest(key: str, rows: Sequence[Difference], baseline: str, level: str) -> M
     """Each arm's difference in accuracy from the baseline, with simultaneous intervals and the verdict in words."""
     if not rows:
         return Markup("")
-    bottom = 46 * len(rows) + 12
-    chart = _rows_chart(bottom, 266, f"points of accuracy, from {_cut(baseline, 36)}")
+    chart = _rows_chart(46 * len(rows) + 12, 266, f"points, from {_cut(baseline, 32)}")
     chart.axes.axvline(0, color=_AXIS, linestyle="--", linewidth=1)
     told = []
     for place, row in enumerate(rows):
@@ -122,8 +116,7 @@ def dots(key: str, rows: Sequence[Dots]) -> Markup:
 
 def lines(key: str, title: str, drawn: Sequence[Line], x_label: str, *, best: float | None = None) -> Markup:
     """Lines over a common x, as of training. best: where a dotted line marks the chosen epoch."""
-    drawn = [line for line in drawn if line.points]
-    if not drawn:
+    if not (drawn := [line for line in drawn if line.points]):
         return Markup("")
     chart = _Chart((_WIDTH, 290), (50, 44, 424, 246))
     chart.axes.margins(0.02, 0.06)
@@ -131,11 +124,10 @@ def lines(key: str, title: str, drawn: Sequence[Line], x_label: str, *, best: fl
     xs = [x for line in drawn for x, _ in line.points]
     if best is not None and min(xs) <= best <= max(xs):
         chart.axes.axvline(best, color=_AXIS, linestyle=":", linewidth=1.5)
-        chart.axes.annotate(
-            "best", (best, 1), (0, 4), chart.axes.get_xaxis_transform(), "offset points", ha="center", color=_WEAK
-        )
+        place = chart.axes.get_xaxis_transform()
+        chart.axes.annotate("best", (best, 1), (0, 4), place, "offset points", ha="center", color=_WEAK)
     chart.write(428, 283, x_label, ha="right", color=_WEAK)
-    ends = [(line.name, *line.points[0], *line.points[-1]) for line in drawn]
+    ends = ((name, *points[0], *points[-1]) for name, points, _ in drawn)
     told = "; ".join(f"{name} from {y:.4g} at {x:.4g} to {last:.4g} at {end:.4g}" for name, x, y, end, last in ends)
     return chart.html(key, title, f"Over {x_label}: {told}", title)
 
@@ -145,8 +137,7 @@ def reliability(key: str, drawn: Sequence[Line], sizes: Sequence[tuple[float, fl
 
     sizes: (low, high, examples as a share of the fullest bin's) of each bin, drawn as the bars at the foot.
     """
-    drawn = [line for line in drawn if line.points]
-    if not drawn:
+    if not (drawn := [line for line in drawn if line.points]):
         return Markup("")
     chart = _Chart((_WIDTH, 378), (50, 30, 424, 330))
     for low, high, share in sizes:
@@ -162,10 +153,9 @@ def reliability(key: str, drawn: Sequence[Line], sizes: Sequence[tuple[float, fl
 
 def panel(key: str, title: str, drawn: Sequence[Line]) -> Markup:
     """A small chart of values in % over strengths; all panels have one scale."""
-    drawn = [line for line in drawn if line.points]
-    if not drawn:
+    if not (drawn := [line for line in drawn if line.points]):
         return Markup("")
-    chart = _Chart((190, 150), (34, 26, 182, 126))
+    chart = _Chart((190, 154), (34, 30, 182, 130))
     chart.axes.margins(x=0.04)
     chart.lines(drawn, legend=False)
     xs = sorted({x for line in drawn for x, _ in line.points})
@@ -213,11 +203,11 @@ class _Chart:
             xs, ys = zip(*line.points, strict=True)
             look = _LOOKS[line.look] | ({} if len(xs) <= 40 else {"marker": ""})
             self.axes.plot(xs, ys, label=line.name, linewidth=1.8, markersize=6.5, **look)
-        if not legend:
-            return
-        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (46 / self._width, 1), "borderpad": 0.1}
-        room: dict[str, Any] = {"fontsize": 14.5, "handlelength": 1.8, "columnspacing": 0.8}  # for a phone's letters
-        self._figure.legend(ncols=2, frameon=False, labelcolor=_TEXT, **place, **room)
+        if legend:  # its letters have room for those of a phone
+            self._figure.legend(
+                ncols=2, frameon=False, labelcolor=_TEXT, loc="upper left", bbox_to_anchor=(46 / self._width, 1),
+                borderpad=0.1, fontsize=14.5, handlelength=1.8, columnspacing=0.8,
+            )  # fmt: skip
 
     def whisker(self, interval: tuple[float, float] | None, y: float, color: str) -> None:
         """An interval of fractions as a line with ends; nothing where there is none."""

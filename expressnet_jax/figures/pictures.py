@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def predictions_figure(
     predictions: ArrayLike,
     probabilities: ArrayLike,
     classes: Sequence[str],
-    path: str | os.PathLike[str],
+    path: Path,
 ) -> None:
     """A grid of pictures, each with its predicted class and that class's probability; wrong ones are marked.
 
@@ -76,11 +76,7 @@ def _checked(
 
 
 def surest_figure(
-    pictures: Sequence[np.ndarray | None],
-    of_layer: dict[str, Any],
-    classes: Sequence[str],
-    path: str | os.PathLike[str],
-    title: str,
+    pictures: Sequence[np.ndarray | None], of_layer: dict[str, Any], classes: Sequence[str], path: Path, title: str
 ) -> None:
     """One row an expert: its share of the selections, and the pictures that gave it the largest probability.
 
@@ -106,9 +102,7 @@ def surest_figure(
     save(figure, path)
 
 
-def corruptions_figure(
-    pictures: Mapping[str, Sequence[np.ndarray]], strengths: Sequence[int], path: str | os.PathLike[str]
-) -> None:
+def corruptions_figure(pictures: Mapping[str, Sequence[np.ndarray]], strengths: Sequence[int], path: Path) -> None:
     """One picture under every corruption (rows) at every strength (columns).
 
     pictures: for each corruption's name one uint8 (H, W, C), C 1 or 3 (RGB), at each strength.
@@ -130,7 +124,7 @@ def saliency_figure(
     parts: np.ndarray,
     averages: Mapping[str, float],
     names: Sequence[str],
-    path: str | os.PathLike[str],
+    path: Path,
 ) -> None:
     """One row a picture: the picture with the class whose logit it is, and for each branch the size of its map over it.
 

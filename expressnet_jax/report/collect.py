@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import json
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.common.text import json_line, say
-from expressnet_jax.ablation import outcome, shapes, summary
+from expressnet_jax.ablation import shapes, summary
 from expressnet_jax.ablation import study as studies
-from expressnet_jax.ablation.outcome import Outcome
-from expressnet_jax.ablation.study import Study
+from expressnet_jax.ablation.study import Outcome, Study
 from expressnet_jax.config import PRESETS, Config, ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
-from expressnet_jax.report import paper, picture_files
+from expressnet_jax.report import paper
 from expressnet_jax.runs.folder import read_records
 
 _PICTURED = 3  # runs whose pictures are on the page: of many, they would make it too large to load
 _PARTS = 2000  # blocks and layers of experts of a network whose size is counted: each takes its time
+_LARGEST = 20_000_000  # bytes of a picture; ours have at most about 2 million
 #: Pictures of an evaluation that hold what no table of the page does.
 _PICTURES = {
     "predictions.png": "Predictions",
@@ -47,7 +49,7 @@ def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = T
         raise ConfigError(f"{in_study[0]} is a study; it goes on a page of its own, without other folders")
     if in_study:
         study = studies.read(paths[0])
-        return of_study(study, outcome.of_all(study), against=against, pictures=pictures)
+        return of_study(study, study.outcomes(), against=against, pictures=pictures)
     notes: list[str] = []
     runs = _of_folders(paths, pictures, notes)
     title = f"Run: {runs[0]['name']}" if len(runs) == 1 else f"{len(runs)} runs"
@@ -96,7 +98,7 @@ def _of_folders(paths: Sequence[Path], pictures: bool, notes: list[str]) -> list
     folders = list({os.path.realpath(path): path for path in paths}.values())
     runs = []
     for number, (path, name) in enumerate(zip(folders, _names(folders), strict=True)):
-        one = outcome.read(path)
+        one = studies.outcome_of(path)
         if isinstance(one.config, ConfigError):
             raise one.config
         runs.append(_run(path, name, one, pictures and number < _PICTURED, notes))
@@ -194,7 +196,26 @@ def _records(path: Path, name: str, notes: list[str]) -> dict[str, list[dict[str
 def _pictures(folder: Path, run: Path, split: str) -> list[dict[str, str]]:
     found = []
     for file, title in _PICTURES.items():
-        source = picture_files.as_uri(folder / file, run)
+        source = _as_uri(folder / file, run)
         if source is not None:
             found.append({"title": f"{title}: {split}", "alt": f"{title}, from {split}", "src": source})
     return found
+
+
+def _as_uri(path: Path, folder: Path) -> str | None:
+    """The PNG file as a data: URI, "" where something else has its place, and None where nothing has.
+
+    A page is given to others, and a folder may come from a stranger: a link in it, or on the way to it, must not bring
+    another file of this machine onto the page, and a pipe must not keep the report waiting.
+    """
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+            data = file.read(_LARGEST + 1) if inside and stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or len(data) > _LARGEST:
+        return ""
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -1,4 +1,5 @@
-"""The report's tables, each declared once: `tables` writes them as files, the templates show them.
+"""The report's tables, each declared once: what its columns are called in a CSV file and on a page, where their values
+lie, and how these are shown. `tables` writes them as files, the templates show them.
 
 Parts of a document may be missing at any depth.
 """
@@ -6,11 +7,72 @@ Parts of a document may be missing at any depth.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
-from data_pipelines.common.pages import get
-from expressnet_jax.report.columns import Column, Part, Row, Table
+from data_pipelines.common.pages import Cell, Grid, get
+from expressnet_jax.ablation import shapes
+
+Row = dict[str, Any]  # what a table's columns look at
+Part = tuple[Row, Any]  # the names that tell a part of the document from the others, and the part
+
+
+class Column(NamedTuple):
+    """A column.
+
+    csv: its name in the CSV file, or several for the parts of one value, such as an interval's; "" where it has none.
+    title: its head on the page and in LaTeX; "" where it has none.
+    form: how its values are shown (`pages.Cell`).
+    at: where the value lies, as keys with dots between them; by default under the CSV name; "." for the whole row.
+    only: "page" or "latex", where it stands in one of the two alone.
+    missing: what the page says instead of a missing text.
+    """
+
+    csv: str = ""
+    title: str = ""
+    form: str = "text"
+    at: str = ""
+    only: str = "page latex"
+    missing: str | None = None
+
+    def value(self, row: Row) -> Any:
+        at = self.at or self.csv
+        return row if at == "." else get(row, *at.split("."))
+
+    def cell(self, row: Row) -> Cell:
+        value = self.value(row)
+        return Cell(self.missing if value is None else value, self.form)
+
+    def plain(self, row: Row) -> list[Any]:
+        """A value for each of the CSV names."""
+        value, names = self.value(row), self.csv.split()
+        if self.form == "spread":
+            value = [*(get(value, key) for key in ("mean", "std")), *(get(value, "interval", end) for end in (0, 1))]
+        return [get(value, place) for place in range(len(names))] if len(names) > 1 else [value] * len(names)
+
+
+class Table:
+    """A table. of: the rows of a part of the report; parts: the parts that have some."""
+
+    def __init__(
+        self, of: Callable[[Any], Iterable[Row]], parts: Callable[[Row], Iterable[Part]], *columns: Column
+    ) -> None:
+        self.of, self.parts, self.columns = of, parts, columns
+
+    def rows(self, report: Row) -> Iterator[Row]:
+        """All rows of a report."""
+        return ({**row, **names} for names, part in self.parts(report) for row in self.of(part))
+
+    def shown(self, where: str) -> list[Column]:
+        """The columns of the page, or of LaTeX."""
+        return [column for column in self.columns if column.title and where in column.only]
+
+    def grid(self, part: Any) -> Grid:
+        """The rows of a part for the page."""
+        columns = self.shown("page")
+        cells = [[column.cell(row) for column in columns] for row in self.of(part)]
+        return Grid([column.title for column in columns], cells)
+
 
 _FLOPS = "flops_per_image_all_experts"  # of computing all of them, however many are selected
 #: Of an arm's runs: key in the document -> name on the page.
@@ -175,93 +237,47 @@ def _csv(names: str, path: str = "", name: str = "{}") -> list[Column]:
     return [Column(name.format(key), at=f"{path}.{key}" if path else key) for key in names.split()]
 
 
-_VOTES = "agreement_top cross_entropy kl mean_probability_of_majority spearman_entropy"
-_LAYER = "experts selected dead entropy mutual_information mutual_information_by_chance normalized_mutual_information"
-
 #: Tables that have a CSV file of their name, in the order in which they are written.
 FILES: dict[str, Table] = {
-    "runs": Table(
-        _of_runs,
-        _whole,
-        Column("run", at="name"),
-        *_csv("path arm seed state why settings parameters"),
+    "runs": Table(_of_runs, _whole,
+        Column("run", at="name"), *_csv("path arm seed state why settings parameters"),
         Column(_FLOPS, at="flops_per_image"),
-        *_csv("steps best_step best_epoch training_time images_per_second", "training"),
-    ),
-    "arms": Table(
-        _of_arms,
-        _study,
-        Column("arm", "arm", at="name"),
-        Column("settings", "settings", only="page", missing="as in the config"),
-        *_csv("planned done"),
-        Column("parameters", "parameters", "count"),
-        Column(_FLOPS, "GFLOP an image", "giga", "flops_per_image"),
-        Column("images_per_second"),
+        *_csv("steps best_step best_epoch training_time images_per_second", "training")),
+    "arms": Table(_of_arms, _study,
+        Column("arm", "arm", at="name"), Column("settings", "settings", only="page", missing="as in the config"),
+        *_csv("planned done"), Column("parameters", "parameters", "count"),
+        Column(_FLOPS, "GFLOP an image", "giga", "flops_per_image"), Column("images_per_second"),
         Column("", "seeds done", "done", "."),
-        *(
-            Column(f"{key}_mean {key}_std {key}_low {key}_high", f"{name}, %", "spread", f"metrics.{key}")
-            for key, name in METRICS.items()
-        ),
-        Column("", "images/s", "rate", "images_per_second", only="page"),
-    ),
+        *(Column(f"{key}_mean {key}_std {key}_low {key}_high", f"{name}, %", "spread", f"metrics.{key}")
+          for key, name in METRICS.items()),
+        Column("", "images/s", "rate", "images_per_second", only="page")),
     "arm_values": Table(_of_arm_values, _study, *_csv("arm metric place value")),
-    "comparisons": Table(
-        lambda study: study.get("comparisons") or [],
-        _study,
-        Column("arm", "arm"),
-        Column("baseline", "baseline", only="page"),
+    "comparisons": Table(lambda study: study.get("comparisons") or [], _study,
+        Column("arm", "arm"), Column("baseline", "baseline", only="page"),
         Column("difference", "difference, points", "points"),
-        Column("low high", "interval, points", "points", "interval"),
-        Column("p_value", "p", "p"),
-        Column("verdict", "verdict", missing="no verdict"),
-    ),
-    "mcnemar": Table(
-        _of_mcnemar,
-        _study,
-        Column("arm", "arm"),
-        Column("baseline", "baseline"),
-        Column("seed", "seed", "plain"),
+        Column("low high", "interval, points", "points", "interval"), Column("p_value", "p", "p"),
+        Column("verdict", "verdict", missing="no verdict")),
+    "mcnemar": Table(_of_mcnemar, _study,
+        Column("arm", "arm"), Column("baseline", "baseline"), Column("seed", "seed", "plain"),
         Column("only_arm", "right only in the arm", "count"),
-        Column("only_baseline", "right only in the baseline", "count"),
-        Column("p_value", "p", "p"),
-    ),
-    "left_out": Table(
-        lambda study: study.get("left_out") or [],
-        _study,
-        Column("arm", "arm"),
-        Column("why", "why", missing="no reason given"),
-    ),
+        Column("only_baseline", "right only in the baseline", "count"), Column("p_value", "p", "p")),
+    "left_out": Table(lambda study: study.get("left_out") or [], _study,
+        Column("arm", "arm"), Column("why", "why", missing="no reason given")),
     "agreement": Table(_of_agreement, _study, *_csv("arm layer value")),
-    "published": Table(
-        _of_paper,
-        _papers,
-        Column("data_set", "data set", only="latex"),
-        Column("run", "run"),
-        Column("split", "split"),
-        Column("examples", "examples", "count"),
-        Column("accuracy", "accuracy, %", "percent"),
-        Column("macro_f1", "macro F1, %", "percent"),
-        Column("comparable", "comparable", "comparable"),
-        Column("why"),
-        Column("", "why", at="words", only="page"),
-    ),
+    "published": Table(_of_paper, _papers,
+        Column("data_set", "data set", only="latex"), Column("run", "run"), Column("split", "split"),
+        Column("examples", "examples", "count"), Column("accuracy", "accuracy, %", "percent"),
+        Column("macro_f1", "macro F1, %", "percent"), Column("comparable", "comparable", "comparable"),
+        Column("why"), Column("", "why", at="words", only="page")),
     "published_classes": Table(_of_published_classes, _papers, *_csv("data_set run split class f1")),
-    "evaluations": Table(
-        lambda one: [one],
-        _evaluations,
-        Column("run", "run", only="latex"),
-        Column("", "run", "link", "link", only="page"),
-        Column("", "arm", at="arm", only="page"),
-        Column("", "seed", "plain", "seed", only="page"),
-        Column("", "state", at="state", only="page"),
-        Column("split", "split"),
-        Column("step"),
-        Column("examples", "examples", "count", only="latex"),
-        Column("accuracy", "accuracy, %", "percent"),
+    "evaluations": Table(lambda one: [one], _evaluations,
+        Column("run", "run", only="latex"), Column("", "run", "link", "link", only="page"),
+        Column("", "arm", at="arm", only="page"), Column("", "seed", "plain", "seed", only="page"),
+        Column("", "state", at="state", only="page"), Column("split", "split"), Column("step"),
+        Column("examples", "examples", "count", only="latex"), Column("accuracy", "accuracy, %", "percent"),
         Column("accuracy_low accuracy_high", "95 % interval, %", "percent", "accuracy_interval"),
         Column("mean_class_accuracy", "mean class accuracy, %", "percent"),
-        Column("macro_f1", "macro F1, %", "percent"),
-        Column("loss"),
+        Column("macro_f1", "macro F1, %", "percent"), Column("loss"),
         Column("temperature", at="depth.calibration.temperature"),
         Column("ece_before", "ECE, %", "percent", "depth.calibration.before.ece"),
         *_csv("nll brier", "depth.calibration.before", "{}_before"),
@@ -270,74 +286,37 @@ FILES: dict[str, Table] = {
         Column("flip_low flip_high", at="depth.flip.interval"),
         *_csv("difference mcnemar_p", "depth.flip", "flip_{}"),
         *_csv("leaked accuracy_leaked accuracy_without macro_f1_without", "depth.duplicates"),
-        *_csv(_VOTES, "depth.votes", "votes_{}"),
-        *_csv("mean_accuracy relative", "robustness", "robustness_{}"),
-    ),
-    "per_class": Table(
-        _of_classes,
-        _evaluations,
-        *_csv("run split"),
-        Column("class", "class"),
-        Column("precision", "precision, %", "percent"),
-        Column("recall"),
-        Column("", "recall, %", "percent", "known_recall"),
-        Column("f1", "F1, %", "percent"),
-        Column("examples", "examples", "count"),
-    ),
+        *_csv(shapes.VOTES, "depth.votes", "votes_{}"), *_csv("mean_accuracy relative", "robustness", "robustness_{}")),
+    "per_class": Table(_of_classes, _evaluations,
+        *_csv("run split"), Column("class", "class"), Column("precision", "precision, %", "percent"),
+        Column("recall"), Column("", "recall, %", "percent", "known_recall"), Column("f1", "F1, %", "percent"),
+        Column("examples", "examples", "count")),
     "confusion": Table(_of_confusion, _evaluations, *_csv("run split true predicted count")),
-    "calibration": Table(
-        _of_bins,
-        _evaluations,
-        *_csv("run split"),
-        Column("scaling", "scaling"),
-        Column("low", "from, %", "percent"),
-        Column("high", "to, %", "percent"),
-        Column("count", "examples", "count"),
-        Column("confidence", "confidence, %", "percent"),
-        Column("accuracy", "accuracy, %", "percent"),
-    ),
+    "calibration": Table(_of_bins, _evaluations,
+        *_csv("run split"), Column("scaling", "scaling"), Column("low", "from, %", "percent"),
+        Column("high", "to, %", "percent"), Column("count", "examples", "count"),
+        Column("confidence", "confidence, %", "percent"), Column("accuracy", "accuracy, %", "percent")),
     "robustness": Table(_of_robustness, _evaluations, *_csv("run split corruption strength accuracy macro_f1")),
-    "factors": Table(
-        _of_factors,
-        _evaluations,
-        *_csv("run split"),
-        Column("factor", "factor"),
-        Column("value", "value"),
-        Column("examples", "examples", "count"),
-        Column("accuracy", "accuracy, %", "bar"),
-        Column("low high", "95 % interval, %", "percent", "interval"),
-    ),
-    "layers": Table(lambda layer: [layer], _layers, *_csv(f"run split layer {_LAYER}")),
-    "experts": Table(
-        _of_experts,
-        _layers,
-        *_csv("run split layer"),
-        Column("expert", "expert", "count"),
-        Column("load"),
-        Column("", "share, %", "scaled", "share"),
-        Column("importance", "importance, %", "percent"),
-    ),
+    "factors": Table(_of_factors, _evaluations,
+        *_csv("run split"), Column("factor", "factor"), Column("value", "value"),
+        Column("examples", "examples", "count"), Column("accuracy", "accuracy, %", "bar"),
+        Column("low high", "95 % interval, %", "percent", "interval")),
+    "layers": Table(lambda layer: [layer], _layers,
+        *_csv(f"run split layer experts selected dead {shapes.INFORMATION}")),
+    "experts": Table(_of_experts, _layers,
+        *_csv("run split layer"), Column("expert", "expert", "count"), Column("load"),
+        Column("", "share, %", "scaled", "share"), Column("importance", "importance, %", "percent")),
     "expert_classes": Table(_of_expert_classes, _layers, *_csv("run split layer expert class count")),
     "training": Table(_of_training, _training, *_csv("run part epoch loss accuracy macro_f1")),
-}
+}  # fmt: skip
 
 #: Tables of the page that have no file of their own.
 ON_PAGE: dict[str, Table] = {
     "all_runs": Table(_of_all_evaluations, _whole, *FILES["evaluations"].columns),
-    "scores": Table(
-        _of_scores,
-        _evaluations,
-        Column("", "logits", at="scaling"),
-        Column("", "ECE, %", "percent", "ece"),
-        Column("", "negative log likelihood", "decimal", "nll"),
-        Column("", "Brier score", "decimal", "brier"),
-    ),
-    "surest": Table(
-        _of_surest,
-        _layers,
-        Column("", "expert", "count", "expert"),
-        Column("", "number in the split", "plain", "index"),
-        Column("", "class", at="class"),
-        Column("", "probability, %", "percent", "probability"),
-    ),
-}
+    "scores": Table(_of_scores, _evaluations,
+        Column("", "logits", at="scaling"), Column("", "ECE, %", "percent", "ece"),
+        Column("", "negative log likelihood", "decimal", "nll"), Column("", "Brier score", "decimal", "brier")),
+    "surest": Table(_of_surest, _layers,
+        Column("", "expert", "count", "expert"), Column("", "number in the split", "plain", "index"),
+        Column("", "class", at="class"), Column("", "probability, %", "percent", "probability")),
+}  # fmt: skip

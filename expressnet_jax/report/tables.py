@@ -6,7 +6,6 @@ LaTeX is in the form of the package booktabs, its numbers rounded as on the page
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from data_pipelines.common.pages import MISSING, get, label, number
 from data_pipelines.common.tables import CsvWriter
 from data_pipelines.common.text import shown
 from expressnet_jax.config import ConfigError
-from expressnet_jax.report.columns import Row, Table
-from expressnet_jax.report.declared import FILES
+from expressnet_jax.report.declared import FILES, Row, Table
 
 #: [ and * would be taken for an argument of the end of the line before.
 _LATEX = {
@@ -28,7 +26,7 @@ _LATEX = {
 _HEADS = {"p": "$p$", "GFLOP an image": "GFLOP", "seeds done": "seeds"}
 
 
-def write_csv(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+def write_csv(report: dict[str, Any], folder: Path) -> list[Path]:
     """Writes each table of the report as <folder>/<table>.csv, one without rows too; what is missing is an empty cell.
 
     Texts stand in quotes, and what a spreadsheet would take for a formula gets an apostrophe in front. Raises
@@ -41,10 +39,10 @@ def write_csv(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[Pa
         writer.rows([[csv for column in table.columns for csv in column.csv.split()]])
         writer.rows([x for column in table.columns for x in column.plain(row)] for row in table.rows(report))
         files[f"{name}.csv"] = stream.getvalue()
-    return _write(folder, files)
+    return write(folder, files)
 
 
-def write_latex(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+def write_latex(report: dict[str, Any], folder: Path) -> list[Path]:
     """Writes arms.tex and comparisons.tex (both for a study), evaluations.tex, per_class.tex (one table for each
     evaluation) and published.tex. They need the LaTeX package booktabs. A file is empty if the report has no rows for
     its table.
@@ -66,19 +64,22 @@ def write_latex(report: dict[str, Any], folder: str | os.PathLike[str]) -> list[
         _latex(classes, list(classes.of(one)), f"{_text(names['run'])} on {_text(names['split'])}.")
         for names, one in classes.parts(report)
     )
-    return _write(folder, {f"{name}.tex": text for name, text in files.items()})
+    return write(folder, {f"{name}.tex": text for name, text in files.items()})
 
 
-def _write(folder: str | os.PathLike[str], files: dict[str, str]) -> list[Path]:
-    where = Path(folder).expanduser()
+def write(folder: Path, files: dict[str, str]) -> list[Path]:
+    """Writes texts to files of a folder, each whole or not at all. Raises ConfigError where one cannot be written."""
+    folder = folder.expanduser()
+    made = [folder / name for name in files]
     try:
-        where.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(made, files.values(), strict=True):
             # A name of a file that is no text holds half characters, which no file can.
-            write_text(where / name, content.encode("utf-8", "backslashreplace").decode())
+            write_text(path, content.encode("utf-8", "backslashreplace").decode())
     except OSError as error:
-        raise ConfigError(f"{where}: cannot be written ({error.strerror or error}); choose another folder") from error
-    return [where / name for name in files]
+        where = made[0] if len(made) == 1 else folder
+        raise ConfigError(f"{where}: cannot be written ({error.strerror or error}); choose another place") from error
+    return made
 
 
 def _latex(table: Table, rows: list[Row], caption: str) -> str:

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from expressnet_jax.evaluation.metrics import summarize
-from expressnet_jax.figures.confusion import confusion_figure
-from expressnet_jax.figures.curves import training_figure
 from expressnet_jax.figures.pictures import MAX_PICTURES, predictions_figure
+from expressnet_jax.figures.plots import confusion_figure, training_figure
 
 
 def pixels(path):
@@ -247,8 +246,8 @@ def test_a_write_that_fails_leaves_the_old_picture_or_none(tmp_path, monkeypatch
 def test_pyplot_stays_out(tmp_path):
     """pyplot picks a display and keeps every figure alive: neither belongs in a training job."""
     code = (
-        "import sys\nfrom expressnet_jax.figures import charts, confusion, curves, pictures\n"
-        f"curves.training_figure([], {str(tmp_path / 'c.png')!r})\n"
+        "import sys\nfrom pathlib import Path\nfrom expressnet_jax.figures import charts, pictures, plots\n"
+        f"plots.training_figure([], Path({str(tmp_path / 'c.png')!r}))\n"
         "assert charts.dots('d', [charts.Dots('arm', [0.5], None, None)])\n"
         "assert not {'matplotlib.pyplot', 'jax'} & set(sys.modules)"
     )

@@ -13,7 +13,8 @@ import pytest
 
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import json_line
-from expressnet_jax.ablation import outcome, shapes
+from expressnet_jax.ablation import shapes
+from expressnet_jax.ablation.study import counts
 from expressnet_jax.config import ConfigError
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts
@@ -254,7 +255,7 @@ def test_a_run_of_a_study_without_its_config_has_failed(what: str, tmp_path: Pat
     assert found is not None and [run["state"] for run in found["runs"]] == ["done", "failed"]
     words = {"no config": "has no config.json", "no config that can be read": "seed='x' is not a whole number"}
     assert words[what] in found["runs"][1]["why"]
-    assert found["study"]["counts"] == outcome.counts(outcome.of_all(study))
+    assert found["study"]["counts"] == counts(study.outcomes())
     assert found["study"]["counts"]["done"] == 1 and found["study"]["counts"]["failed"] == 1
     assert [arm["done"] for arm in found["study"]["arms"]] == [1, 0]
     (header,) = Parser((tmp_path / "out" / "page.html").read_text()).root.all("header")
@@ -270,8 +271,8 @@ def test_a_run_of_a_study_whose_evaluation_cannot_be_read_is_to_be_evaluated_aga
     found = made([tmp_path / "study"], tmp_path / "out")
     assert found is not None and [run["state"] for run in found["runs"]] == ["done", "not evaluated"]
     assert f"run 1: {path} cannot be read: classes is not a list" in found["notes"]
-    assert found["study"]["counts"] == outcome.counts(
-        outcome.of_all(study)
+    assert found["study"]["counts"] == counts(
+        study.outcomes()
     )  # the page and `ablate`, which evaluates it, say the same
     assert [arm["done"] for arm in found["study"]["arms"]] == [1, 0]
     (header,) = Parser((tmp_path / "out" / "page.html").read_text()).root.all("header")

@@ -44,7 +44,7 @@ def test_file(tmp_path: Path) -> None:
     assert data == (tmp_path / "new" / "two.html").read_bytes()
     assert data.decode("ascii") == page.render(documents.document())
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["one.html", "two.html"]
-    with pytest.raises(ConfigError, match=r"new: cannot be written \(.*directory.*\); choose another file"):
+    with pytest.raises(ConfigError, match=r"new: cannot be written \(.*directory.*\); choose another place"):
         page.write(documents.single(), tmp_path / "new")
     with pytest.raises(ConfigError, match="cannot be written"):
         page.write(documents.single(), tmp_path / "new" / "one.html" / "page.html")

@@ -16,7 +16,7 @@ from data_pipelines.labels import EMOTIONS
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import robustness
-from expressnet_jax.figures import curves, pictures
+from expressnet_jax.figures import pictures, plots
 from expressnet_jax.models.preprocess import preprocess
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer as optimizers
@@ -148,10 +148,10 @@ def test_only_pictures_are_corrupted():
 @pytest.mark.parametrize("end", [0.0, 0.4, 0.8])
 def test_each_curve_keeps_a_label_of_its_own_where_all_are_equal(tmp_path, end):
     """The curves hide each other, but the lines to their labels part."""
-    curves.robustness_figure(made_up([list(np.linspace(0.8, end, 6))] * 7), tmp_path / "a.png")
+    plots.robustness_figure(made_up([list(np.linspace(0.8, end, 6))] * 7), tmp_path / "a.png")
     values = pixels(tmp_path / "a.png")
     for colour in ("0072B2", "D55E00", "009E73", "CC79A7", "E69F00", "56B4E9"):
         rgb = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
         assert (np.abs(values - rgb).sum(-1) < 60).any(), colour
-    curves.robustness_figure(made_up([list(np.linspace(0.8, 0.3, 6))] * 7), tmp_path / "b.png")
+    plots.robustness_figure(made_up([list(np.linspace(0.8, 0.3, 6))] * 7), tmp_path / "b.png")
     assert (pixels(tmp_path / "b.png") != values).any()

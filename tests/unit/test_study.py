@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from expressnet_jax.ablation import outcome, runner, study, sweep
+from expressnet_jax.ablation import runner, study, sweep
 from expressnet_jax.config import ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from tests import report_folder as folders
@@ -110,7 +110,7 @@ def test_the_state_of_a_run_is_what_its_folder_holds(tmp_path):
     workdir = made.workdir(run)
 
     def state():
-        return outcome.of(made, run)[:2]
+        return made.outcome(run)[:2]
 
     assert state() == ("missing", None)
     workdir.mkdir()
@@ -134,7 +134,7 @@ def test_the_state_of_a_run_is_what_its_folder_holds(tmp_path):
         folders.write(folder / "summary.json", found | other)
         assert state() == ("not evaluated", None)
     folders.write(folder / "summary.json", found)
-    assert state() == ("done", None) and outcome.of(made, run).judged == folder
+    assert state() == ("done", None) and made.outcome(run).judged == folder
     folders.write(workdir / "summary.json", {"best_step": None})
     folders.write(folder / "summary.json", found | {"step": None})
     assert state() == ("not evaluated", None)

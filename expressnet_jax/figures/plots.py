@@ -1,27 +1,32 @@
-"""Figures made of curves: a run's training and the shares of its experts, robustness, and the scaling of a plan."""
+"""Figures made of numbers: curves of training, experts, robustness and a plan's scaling, and the confusion matrix."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from expressnet_jax.figures.canvas import BLUE, GREY, INK, VERMILLION, entitle, plots, save
+from data_pipelines.common.text import shorten
+from expressnet_jax.figures.canvas import BLUE, GREY, INK, VERMILLION, entitle, head, plots, save
 
 # Okabe and Ito's colours, but for their yellow, which is too pale for a line on white; each with a marker of its own.
 _LINES = (
     (BLUE, "o"), (VERMILLION, "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), (INK, "X"),
 )  # fmt: skip
 
+_NAME = 12  # characters of a class name that fit beside a matrix
+_MAX_NUMBERED = 16  # classes up to which the cells of a confusion matrix carry their numbers
+
 _Records = Sequence[dict[str, Any]]
 
 
-def training_figure(records: _Records, path: str | os.PathLike[str]) -> None:
+def training_figure(records: _Records, path: Path) -> None:
     """Loss and accuracy over the epochs of a run, in training and in validation, from its metrics.jsonl.
 
     The best epoch is that of the highest validation accuracy, whose checkpoint is kept. Records of one step
@@ -46,7 +51,7 @@ def training_figure(records: _Records, path: str | os.PathLike[str]) -> None:
     save(figure, path)
 
 
-def experts_figure(records: _Records, path: str | os.PathLike[str]) -> None:
+def experts_figure(records: _Records, path: Path) -> None:
     """Each expert's share of the selections over the steps of a run, layer by layer, from its metrics.jsonl.
 
     The busiest and the idlest at the end are named, the others faint; a dotted line is the even share.
@@ -120,7 +125,7 @@ def _plot_validation(axes: Axes, records: _Records, key: str, best: dict[str, An
     )  # fmt: skip
 
 
-def robustness_figure(robustness: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def robustness_figure(robustness: dict[str, Any], path: Path) -> None:
     """Accuracy over strength, a line for each corruption with its name at its end.
 
     robustness: "strengths", "corruptions" ({name: {"accuracy": a value for each strength}}), "mean_accuracy",
@@ -150,7 +155,7 @@ def robustness_figure(robustness: dict[str, Any], path: str | os.PathLike[str]) 
     save(figure, path)
 
 
-def scaling_figure(plan: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def scaling_figure(plan: dict[str, Any], path: Path) -> None:
     """A plan's bound on images/s against chips: communication hidden, or not at all, and the ideal, all logarithmic."""
     inside = plan["scaling"]
     rows = [*inside, *(row for row in plan.get("several_slices", ()) if row["chips"] > inside[-1]["chips"])]
@@ -178,4 +183,45 @@ def scaling_figure(plan: dict[str, Any], path: str | os.PathLike[str]) -> None:
     entitle(axes, f"{plan['machine']['name']}: a bound on images/s, {each}", 10)
     axes.set(xlabel="chips", ylabel="images/s at most")
     axes.legend(frameon=False, loc="upper left")
+    save(figure, path)
+
+
+def confusion_figure(summary: dict[str, Any], path: Path, title: str = "") -> None:
+    """The confusion matrix of a summary (`metrics.summarize`): colour is the share of the true class, by row.
+
+    Each cell holds that share in percent and, below it, the count (up to 16 classes). A class without examples has
+    a grey row.
+    """
+    counts = np.asarray(summary["confusion"], np.int64)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    size = len(counts)
+    names = [shorten(name, _NAME) for name in summary["classes"]]
+    side = min(max(0.72 * size, 2.2), 11.0)  # inches
+    figure = Figure(figsize=(max(side + 2.8, 5.6), side + 1.8), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("#DDDDDD")
+    heat = axes.pcolormesh(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true (examples)", aspect="equal", ylim=(size, 0))
+    places = np.arange(size) + 0.5
+    axes.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
+    rows = [f"{name} ({total:,})" for name, total in zip(names, totals[:, 0], strict=True)]
+    axes.set_yticks(places, rows, parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for edge in range(1, size):
+        axes.axhline(edge, color="white", linewidth=1.5)
+        axes.axvline(edge, color="white", linewidth=1.5)
+    for (row, column), share in np.ndenumerate(shares):
+        if size <= _MAX_NUMBERED and totals[row]:
+            weight, colour = "bold" if row == column else "normal", "white" if share > 0.55 else INK
+            place: dict[str, Any] = {"x": column + 0.5, "y": row + 0.5, "ha": "center", "va": "center"}
+            axes.text(s=f"{share:.0%}\n{counts[row, column]:,}", fontsize=8.5, fontweight=weight, color=colour, **place)
+    figure.colorbar(heat, format=PercentFormatter(1.0), aspect=30).outline.set_visible(False)
+    low, high = summary["accuracy_interval"]
+    head(figure, shorten(title or "Confusion matrix", int(figure.get_figwidth() * 9)))
+    figure.supxlabel(
+        f"accuracy {summary['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}), "
+        f"macro F1 {summary['macro_f1']:.1%}, {summary['examples']:,} examples", fontsize=8, color=INK,
+    )  # fmt: skip
     save(figure, path)
