@@ -56,13 +56,24 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def lightly_compiled():
+    """For tests of what a program does and not of how the compiler rounds: compiling takes 0.6 of the time."""
+    import jax
+
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def environment(devices: int = 1) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # Most of a test is compiling: these programs take 0.6 of the time, and run slower. Those of
-        # tests/unit, tests/golden and tests/multidevice/test_plan.py are compiled as users' are.
+        # Most of a test is compiling: these programs take 0.6 of the time, and run slower. Those of tests/golden,
+        # tests/multidevice/test_plan.py and of tests/unit without `lightly_compiled` are compiled as users' are.
         "JAX_DISABLE_MOST_OPTIMIZATIONS": os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "true"),
         "JAX_ENABLE_COMPILATION_CACHE": str(devices == 1).lower(),  # the reason is in commands/common.py
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),

@@ -61,7 +61,10 @@ def test_hosts_share_out_the_same_global_batches(split, hosts):
         np.testing.assert_array_equal(joined, batch["index"])
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+LONG = [pytest.param(workers, marks=pytest.mark.long) for workers in (1, 2, 4)]  # each imports everything first
+
+
+@pytest.mark.parametrize("workers", [3, *LONG])
 def test_worker_processes_give_the_same_batches(split, workers):
     threads = take(loader.training_batches(split, 16, seed=2, start=1), 7)
     processes = take(loader.training_batches(split, 16, seed=2, start=1, workers=workers), 7)

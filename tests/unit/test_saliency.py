@@ -15,6 +15,8 @@ from expressnet_jax.models import canonical, preprocess
 from tests import networks
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
+
 SMALL = {
     "model.image_size": "16", "model.resnet.stem_pool": "false", "model.resnet.blocks": "1",
     "model.resnet.filters": "4", "model.convolution": "direct", "moe.router": "soft",

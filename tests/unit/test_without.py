@@ -28,6 +28,8 @@ from expressnet_jax.train import step as steps
 from tests import networks
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("lightly_compiled")
+
 #: What is removed, and the parts and MoE layers that are then left.
 CASES = {
     "": ("cnnfe1 cnnfe2 fuse moe_cnn moe_expression resnet", "moe_cnn moe_expression"),
