@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_pipelines import hashing, pictures
 
@@ -60,7 +59,7 @@ def measure(data: bytes) -> tuple[tuple[Any, ...], np.ndarray]:
     image = pictures.decode(data)
     counts = np.array(image.histogram(), np.int64).reshape(-1, 256)  # of each channel: pixels of each level
     kind = _GREY if len(counts) == 1 else _COLOUR
-    if kind == _COLOUR and _without_colour(image, counts):
+    if kind == _COLOUR and (counts == counts[0]).all() and not np.ptp(np.asarray(image), axis=2).any():
         image, counts, kind = image.getchannel(0), counts[:1], _COLOURLESS
     number = image.width * image.height
     sums = counts @ _POWERS
@@ -68,13 +67,6 @@ def measure(data: bytes) -> tuple[tuple[Any, ...], np.ndarray]:
     file, content = _digest(data), _digest(f"{image.size} {image.mode}".encode(), image.tobytes())
     row = (image.height, image.width, kind, deviation, file, content, hashing.reduced(image))
     return row, np.insert(np.broadcast_to(sums, (3, 2)), 0, number, axis=1)
-
-
-def _without_colour(image: Image.Image, counts: np.ndarray) -> bool:
-    if (counts != counts[0]).any():
-        return False
-    pixels = np.asarray(image)
-    return bool((pixels[..., 1:] == pixels[..., :1]).all())
 
 
 def _deviation(number: int, total: int, squares: int) -> float:
