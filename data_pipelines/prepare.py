@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.common.files import replace_folder
 from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import counted, reason
+from data_pipelines.faces.crop import FaceCrop, Faces
 from data_pipelines.sources import open_source
 
 if TYPE_CHECKING:
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from data_pipelines.builders.base import FaceBuilder, Form
 
 _SHOWN = 5  # skipped pictures that the text for people names
-
-
-@dataclasses.dataclass(frozen=True)
-class Faces:
-    """How faces are cut out of the pictures."""
-
-    detector: str  # a name of `detectors.NAMES`
-    model: str | None = None  # the file that some detectors need
-    align: bool = False  # turn the eyes level, instead of the published margins
-    recrop: bool = False  # also where the pictures are crops of faces already
 
 
 def prepare(
@@ -89,11 +79,7 @@ def _form(side: int, faces: Faces | None) -> Form:
 
     if side and not 8 <= side <= pictures.MAX_SIDE:
         raise UsageError(f"--size {side}: pictures are stored with 8 to {pictures.MAX_SIDE} pixels a side")
-    if faces is None:
-        return Form(side)
-    from data_pipelines.faces.crop import FaceCrop
-
-    return Form(side, FaceCrop(faces.detector, faces.model, faces.align, side or COMMON_SIDE), faces.recrop)
+    return Form(side, FaceCrop(faces, side or COMMON_SIDE), faces.recrop) if faces else Form(side)
 
 
 def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
