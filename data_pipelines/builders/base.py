@@ -230,17 +230,13 @@ def differences(split: str, counts: Counter[str], known: Mapping[str, int], tota
 
 def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, Counter[str], list[str]]:
     """The (height, width) that pictures of different sizes are brought to, or None; their shapes then; a note on it."""
-    sizes: Counter[str] = Counter()  # the same without the channels
-    for shape, number in shapes.items():
-        sizes[shape.rpartition("x")[0]] += number
+    sizes = Counter(shape.rpartition("x")[0] for shape in shapes.elements())
     if len(sizes) == 1:
         return None, shapes, []
     size, number = sizes.most_common(1)[0]
     if 2 * number <= sizes.total():
         size = f"{COMMON_SIDE}x{COMMON_SIDE}"
     note = f"{sizes.total() - sizes[size]:,} of {counted(sizes.total(), 'picture')} had another size: brought to {size}"
-    after: Counter[str] = Counter()
-    for shape, number in shapes.items():
-        after[f"{size}x{shape.rpartition('x')[2]}"] += number
+    after = Counter(f"{size}x{shape.rpartition('x')[2]}" for shape in shapes.elements())
     height, width = map(int, size.split("x"))
     return (height, width), after, [note]

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -33,7 +33,6 @@ MAX_MODEL_BYTES = 16 << 20
 BORDER = 0.25
 
 Point = tuple[float, float]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,15 @@ def create(name: str, model: str | None = None) -> Detector:
     return _YuNet(model) if name == "yunet" else _BlazeFace(model)
 
 
-class _Pool(Generic[_T]):
+class _Pool:
     """Library objects that only one thread may use at a time: as many as threads ever needed one at once."""
 
-    def __init__(self, make: Callable[[], _T]) -> None:
+    def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._idle = [make()]  # at once, so that what is wrong with a model shows before any work begins
 
     @contextlib.contextmanager
-    def borrow(self) -> Iterator[_T]:
+    def borrow(self) -> Iterator[Any]:
         try:
             instance = self._idle.pop()
         except IndexError:
@@ -290,11 +289,10 @@ def _import(module: str, extra: str) -> Any:
     """An optional library. Raises UsageError with the command that installs it."""
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise UsageError(f"{module} is not installed; run: pip install 'expressnet_jax[{extra}]'") from None
     except (ImportError, OSError) as error:
-        why = reason(error, 200)
-        raise UsageError(f"{module} cannot be loaded ({why}); run: pip install 'expressnet_jax[{extra}]'") from None
+        missing = isinstance(error, ModuleNotFoundError)
+        why = "is not installed" if missing else f"cannot be loaded ({reason(error, 200)})"
+        raise UsageError(f"{module} {why}; run: pip install 'expressnet_jax[{extra}]'") from error
 
 
 def _opencv() -> Any:
