@@ -192,19 +192,22 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         """Pictures checked, cropped and encoded by all cores (Pillow lets threads run), in the order they came."""
         for _, finished in ordered(functools.partial(self._finish, crop=crop), waiting):
             bar.update()
-            if finished.bad:
-                self.skipped.add(finished.name, finished.bad)
+            if bad := finished.values.get("bad"):
+                self.skipped.add(**bad)
             yield finished
 
     def _finish(self, picture: Picture, crop: FaceCrop | None) -> Finished:
         try:
             image, shape, face = pictures.store(picture.image, self._form.side, crop)
         except BadPicture as error:
-            return Finished(picture.name, bad=str(error))
+            return Finished(b"", {"bad": {"path": picture.name, "why": str(error)}})
         example = {"image": image, "label": picture.label, "name": picture.name, **picture.extra}
         record = self.info.features.serialize_example(example)
-        whole = crop is not None and not face
-        return Finished(picture.name, picture.order, picture.label, record, "x".join(map(str, shape)), whole)
+        shown = "x".join(map(str, shape))
+        values = {"orders": picture.order, "sizes": len(record), "labels": picture.label, "shapes": shown}
+        if crop and not face:
+            values["whole"] = {"path": picture.name, "why": "no face found"}
+        return Finished(record, values)
 
     def _examples(self, shard: Shard, size: tuple[int, int] | None) -> Iterator[tuple[int, Any]]:
         """A shard's examples, their pictures brought to (height, width) where that is given."""
