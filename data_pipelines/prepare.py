@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,7 @@ def prepare(
     tfds.disable_progress_bar()  # ours counts pictures; TFDS's show its inner steps
     found = open_source(source) if source is not None else None
     task = {"source": found.fingerprint() if found else "", "form": form.describe()}
-    with _clean_after_failure(target.parent), staging.workplace(root, name, task) as folder:
+    with staging.workplace(root, name, task) as folder:
         whole = folder / "whole"
         builder = cls(source=found, strict=strict, form=form, staging=folder / "parts", data_dir=whole, config=config)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
@@ -144,19 +143,6 @@ def _data_dir(data_dir: str | None) -> Path:
 def _path(cls: type[FaceBuilder], config: str | None, root: Path) -> Path:
     """TFDS's folder: <data_dir>/<name>[/<config>]/<version>."""
     return root.joinpath(cls.name, *([config] if config else []), str(cls.VERSION))
-
-
-@contextlib.contextmanager
-def _clean_after_failure(folder: Path) -> Iterator[None]:
-    """After an error removes the empty folders, up from `folder`, that were not there before."""
-    new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    try:
-        yield
-    except BaseException:
-        for path in new:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
 
 
 def _already_there(name: str, source: str | None, data_dir: str | None, strict: bool, form: Form) -> dict[str, Any]:

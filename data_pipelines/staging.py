@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -107,13 +108,17 @@ class Stage:
 def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
     """A folder for a data set that is being prepared; what an interrupted run of the same `task` finished is in it.
 
-    It is removed when the data set is there, and when it cannot be made. After an interruption or a failure of the disk
-    it stays if it holds whole parts, until the same data set is prepared again. Raises DataError where the disk fails
-    or another process works in it; KeyboardInterrupt is raised again with a message.
+    It is removed when the data set is there, and when it cannot be made, with the empty folders made around it. After
+    an interruption or a failure of the disk it stays if it holds whole parts, until the same data set is prepared
+    again. Raises DataError where the disk fails or another process works in it; KeyboardInterrupt is raised again with
+    a message.
     """
     folder = root / f"incomplete.{name.replace('/', '.')}"
     busy = DataError(f"another process is preparing {name} in {folder}; wait until it is done")
     with contextlib.ExitStack() as stack:
+        for path in reversed((root / name, *(root / name).parents)):
+            if not os.path.exists(path):
+                stack.callback(_remove_if_empty, path)  # the innermost first
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / "lock", busy))
@@ -135,6 +140,11 @@ def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
         finally:
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _clear(folder: Path, task: dict[str, Any]) -> None:
