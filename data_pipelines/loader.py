@@ -23,23 +23,11 @@ SAMPLING = {"uniform": 1.0, "sqrt": 0.5, "balanced": 0.0}
 THREADS, AHEAD = 2, 4
 
 
-def training_batches(
-    split: Split, batch_size: int, *, seed: int, start: int = 0, host: int = 0, hosts: int = 1, workers: int = 0,
-    sampling: str = "uniform", also: Sequence[tuple[Split, float]] = (),
-) -> Iterator[Batch]:  # fmt: skip
-    """This host's part of every global batch from step `start` on, without end, as `training_steps` has them.
-
-    `workers` processes decode; with 0, threads do. Raises DataError for splits whose pictures differ in size.
-    """
-    parts = training_steps(split, batch_size, seed=seed, host=host, hosts=hosts, sampling=sampling, also=also)
-    return iter(_read(parts[start:], workers))
-
-
 def training_steps(
     split: Split, batch_size: int, *, seed: int, host: int = 0, hosts: int = 1, sampling: str = "uniform",
     also: Sequence[tuple[Split, float]] = (),
 ) -> grain.MapDataset:  # fmt: skip
-    """This host's part of each global batch, by the number of the step: `[s]` reads and decodes it.
+    """This host's part of each global batch, without end: `[s]` reads and decodes that of step s; see `batches`.
 
     Batch s holds the examples s*B to (s+1)*B of a stream that depends on `seed` alone, whatever the number of hosts,
     and host h gets the h-th slice of each. With `sampling` uniform the stream is the shuffled split, again and again,
@@ -110,14 +98,15 @@ def evaluation_batches(
         return split.load(np.where(real, positions, 0)) | {"mask": real}
 
     padded = grain.MapDataset.range(-(-len(split) // batch_size) * batch_size)
-    return iter(_read(padded.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(load), workers))
+    return batches(padded.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(load), workers)
 
 
-def _read(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only absl programs parse
-            flags.FLAGS.mark_as_parsed()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return batches.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
+def batches(steps: grain.MapDataset, workers: int = 0) -> Iterator[Batch]:
+    """The batches of these steps, one after the other: `workers` processes read and decode them; with 0, threads do."""
+    if not workers:
+        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)))
+    if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only absl programs parse
+        flags.FLAGS.mark_as_parsed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return iter(steps.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.common.files import replace_folder
 from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import counted, reason
+from data_pipelines.faces.crop import FaceCrop, Faces
 from data_pipelines.sources import open_source
 
 if TYPE_CHECKING:
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
     from data_pipelines.builders.base import FaceBuilder, Form
 
 _SHOWN = 5  # skipped pictures that the text for people names
-
-
-@dataclasses.dataclass(frozen=True)
-class Faces:
-    """How faces are cut out of the pictures."""
-
-    detector: str  # a name of `detectors.NAMES`
-    model: str | None = None  # the file that some detectors need
-    align: bool = False  # turn the eyes level, instead of the published margins
-    recrop: bool = False  # also where the pictures are crops of faces already
 
 
 def prepare(
@@ -74,7 +63,7 @@ def prepare(
     tfds.disable_progress_bar()  # ours counts pictures; TFDS's show its inner steps
     found = open_source(source) if source is not None else None
     task = {"source": found.fingerprint() if found else "", "form": form.describe()}
-    with _clean_after_failure(target.parent), staging.workplace(root, name, task) as folder:
+    with staging.workplace(root, name, task) as folder:
         whole = folder / "whole"
         builder = cls(source=found, strict=strict, form=form, staging=folder / "parts", data_dir=whole, config=config)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
@@ -89,11 +78,7 @@ def _form(side: int, faces: Faces | None) -> Form:
 
     if side and not 8 <= side <= pictures.MAX_SIDE:
         raise UsageError(f"--size {side}: pictures are stored with 8 to {pictures.MAX_SIDE} pixels a side")
-    if faces is None:
-        return Form(side)
-    from data_pipelines.faces.crop import FaceCrop
-
-    return Form(side, FaceCrop(faces.detector, faces.model, faces.align, side or COMMON_SIDE), faces.recrop)
+    return Form(side, FaceCrop(faces, side or COMMON_SIDE), faces.recrop) if faces else Form(side)
 
 
 def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
@@ -158,19 +143,6 @@ def _data_dir(data_dir: str | None) -> Path:
 def _path(cls: type[FaceBuilder], config: str | None, root: Path) -> Path:
     """TFDS's folder: <data_dir>/<name>[/<config>]/<version>."""
     return root.joinpath(cls.name, *([config] if config else []), str(cls.VERSION))
-
-
-@contextlib.contextmanager
-def _clean_after_failure(folder: Path) -> Iterator[None]:
-    """After an error removes the empty folders, up from `folder`, that were not there before."""
-    new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    try:
-        yield
-    except BaseException:
-        for path in new:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
 
 
 def _already_there(name: str, source: str | None, data_dir: str | None, strict: bool, form: Form) -> dict[str, Any]:

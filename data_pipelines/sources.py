@@ -15,7 +15,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -43,19 +43,33 @@ class Source:
         """Relative POSIX paths of all regular files, sorted, without the litter that operating systems leave."""
         return [self.path.name]
 
+    def _where(self, name: str) -> Path:
+        """The path that a message about one of the files gives."""
+        del name
+        return self.path
+
+    def _streams(self, names: Collection[str]) -> Generator[tuple[str, IO[bytes]]]:
+        """What `read` reads: each file is open until the next one is asked for."""
+        for name in sorted(names):
+            with _one_line_errors(self._where(name)), self._where(name).open("rb") as stream:
+                yield name, stream
+
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """One file of any length as a binary stream."""
-        with _one_line_errors(self.path), self.path.open("rb") as stream:
-            yield stream
+        """One file of any length as a binary stream. Raises DataError if it is not there or cannot be read."""
+        with contextlib.closing(self._streams([name])) as streams, _one_line_errors(self._where(name)):
+            for _, stream in streams:
+                yield stream
+                return
+        raise DataError(f"{self.path}: has no file {name!r}")
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """The asked-for files, each once, in the order that suits the source (an archive's own order).
 
         A file longer than MAX_MEMBER_BYTES comes cut to MAX_MEMBER_BYTES + 1 bytes.
         """
-        for name in sorted(names):
-            with self.open(name) as stream:
+        for name, stream in self._streams(names):
+            with _one_line_errors(self._where(name)):
                 data = stream.read(MAX_MEMBER_BYTES + 1)
             yield name, data
 
@@ -115,15 +129,14 @@ class _Folder(Source):
         def fail(error: OSError) -> None:
             raise error
 
-        for folder, subfolders, files in os.walk(self.path, onerror=fail):
-            subfolders.sort()
-            relative = Path(folder).relative_to(self.path).as_posix()
-            for file in files:
-                name = file if relative == "." else f"{relative}/{file}"
+        root = os.path.join(self.path, "")
+        for folder, _, files in os.walk(self.path, onerror=fail):
+            for path in (os.path.join(folder, file) for file in files):
+                name = path.removeprefix(root)
                 if _clean(name) != name:  # nor has a name with a backslash, which becomes a slash
                     continue
                 with contextlib.suppress(FileNotFoundError):  # a dangling link
-                    status = os.stat(os.path.join(folder, file))
+                    status = os.stat(path)
                     if stat.S_ISREG(status.st_mode):
                         yield name, status
 
@@ -131,10 +144,8 @@ class _Folder(Source):
         with _one_line_errors(self.path):
             return sorted(name for name, _ in self._files())
 
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with _one_line_errors(self.path / name), (self.path / name).open("rb") as stream:
-            yield stream
+    def _where(self, name: str) -> Path:
+        return self.path / name
 
     def fingerprint(self) -> str:
         with _one_line_errors(self.path):
@@ -170,7 +181,7 @@ class _Tar(Source):
         if not complete:
             raise tarfile.ReadError("damaged or cut short")
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    def _streams(self, names: Collection[str]) -> Generator[tuple[str, IO[bytes]]]:
         wanted = set(names)
         if not wanted:
             return
@@ -179,20 +190,10 @@ class _Tar(Source):
                 stream = archive.extractfile(member) if name in wanted else None
                 if stream is None:
                     continue
-                yield name, stream.read(MAX_MEMBER_BYTES + 1)
+                yield name, stream
                 wanted.remove(name)
                 if not wanted:  # what follows need not be decompressed
                     return
-
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with _one_line_errors(self.path), tarfile.open(self.path) as archive:
-            for found, member in self._members(archive):
-                stream = archive.extractfile(member) if found == name else None
-                if stream is not None:
-                    yield stream
-                    return
-        raise DataError(f"{self.path}: has no file {name!r}")
 
 
 class _Zip(Source):
@@ -214,14 +215,8 @@ class _Zip(Source):
         with self._opened() as (_, members):
             return sorted(members)
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    def _streams(self, names: Collection[str]) -> Generator[tuple[str, IO[bytes]]]:
         with self._opened() as (archive, members):
             for name in sorted(names):
                 with archive.open(members[name]) as stream:
-                    data = stream.read(MAX_MEMBER_BYTES + 1)
-                yield name, data
-
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with self._opened() as (archive, members), archive.open(members[name]) as stream:
-            yield stream
+                    yield name, stream

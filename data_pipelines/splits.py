@@ -144,23 +144,19 @@ def clean_holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Spli
 
     The cut depends on the split and `seed` only. Raises DataError where either side would be empty.
     """
-    groups: dict[bytes, list[int]] = {}
-    classes: dict[bytes, int] = {}
+    groups: dict[bytes, tuple[int, list[int]]] = {}  # of equal pictures: the label of the first one, their positions
     for position, record in enumerate(split.scan()):
-        digest = hashlib.sha256(record["image"]).digest()
-        groups.setdefault(digest, []).append(position)
-        classes.setdefault(digest, int(record["label"]))  # a group with conflicting labels counts as its first
+        _, equal = groups.setdefault(hashlib.sha256(record["image"]).digest(), (int(record["label"]), []))
+        equal.append(position)
     rng = np.random.default_rng(seed)
     held: list[int] = []
-    for label in sorted(set(classes.values())):
-        members = [digest for digest, c in classes.items() if c == label]
-        wanted = len(held) + round(fraction * sum(len(groups[d]) for d in members))
+    for label in sorted({label for label, _ in groups.values()}):
+        members = [positions for of, positions in groups.values() if of == label]
+        wanted = len(held) + round(fraction * sum(map(len, members)))
         for i in rng.permutation(len(members)):
             if len(held) < wanted:
-                held += groups[members[i]]
-    chosen = np.zeros(len(split), bool)
-    chosen[held] = True
-    return _cut(split, chosen, fraction)
+                held += members[i]
+    return _cut(split, held, fraction)
 
 
 def random_holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
@@ -177,10 +173,10 @@ def random_holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Spl
     held_count = int(np.ceil(fraction * len(names)))
     kept = _apportion(counts, len(names) - held_count, rng)
     held = _apportion(counts - kept, held_count, rng)
-    chosen = np.zeros(len(split), bool)
+    chosen: list[int] = []
     for label, keep, hold in zip(classes, kept, held, strict=True):
         members = np.flatnonzero(names == label)
-        chosen[members[rng.permutation(len(members))[keep : keep + hold]]] = True
+        chosen += members[rng.permutation(len(members))[keep : keep + hold]].tolist()
     return _cut(split, chosen, fraction)
 
 
@@ -200,7 +196,9 @@ def _apportion(counts: np.ndarray, draws: int, rng: Any) -> np.ndarray:
     return shares.astype(int)
 
 
-def _cut(split: Split, chosen: np.ndarray, fraction: float) -> tuple[Split, Split]:
+def _cut(split: Split, held: list[int], fraction: float) -> tuple[Split, Split]:
+    """The split without the positions `held`, and with only those. Raises DataError where one of the two is empty."""
+    chosen = np.isin(np.arange(len(split)), held)
     if chosen.all() or not chosen.any():
         examples = counted(len(split), "example")
         raise DataError(f"holding out {fraction:g} of {examples} of {split.name} leaves an empty split")

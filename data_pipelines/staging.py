@@ -8,14 +8,14 @@ counts once its list is beside it; what an interruption leaves half-written is w
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python import array_record_data_source, array_record_module
@@ -24,6 +24,9 @@ from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import locked, write_text
 from data_pipelines.common.text import counted, one_line
 
+#: What is kept of stored pictures: place in the order, bytes, label, height x width x channels; and the {path, why} of
+#: those that are bad, and not stored, and of those kept whole for want of a face.
+KEYS = ("orders", "sizes", "labels", "shapes", "bad", "whole")
 PART = 2048  # pictures that an interruption can cost
 _SHARD_BYTES = 64 << 20
 _AT_ONCE = 256  # records that are read together
@@ -39,17 +42,11 @@ def read_records(records: Any, numbers: Sequence[int] | np.ndarray) -> Iterator[
 Shard = Callable[[], Iterator[tuple[int, bytes]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """One picture as it will be stored, or why it will not be."""
 
-    name: str
-    order: int = 0
-    label: str = ""
-    record: bytes = b""  # serialized example
-    shape: str = ""  # height x width x channels
-    whole: bool = False  # a face was looked for and not found
-    bad: str = ""
+    record: bytes  # serialized example; empty where the picture is bad
+    values: dict[str, Any]  # what `Stage.values` gives of it, by key
 
 
 class Stage:
@@ -71,10 +68,7 @@ class Stage:
         return sum(part["taken"] for part in self._lists)
 
     def values(self, key: str) -> list[Any]:
-        """The `orders`, `sizes` (bytes), `labels` or `shapes` of all stored pictures, or the {path, why} of some.
-
-        Those are the `bad` pictures, which are not stored, and those kept `whole` for want of a face.
-        """
+        """One of KEYS of all pictures that have it."""
         return [value for part in self._lists for value in part[key]]
 
     def add(self, pictures: Iterator[Finished]) -> None:
@@ -84,20 +78,14 @@ class Stage:
 
     def _write(self, pictures: Iterator[Finished]) -> None:
         number = len(self._lists)
-        part: dict[str, Any] = {"taken": 0}
-        part |= {key: [] for key in ("orders", "sizes", "labels", "shapes", "bad", "whole")}
+        part: dict[str, Any] = {"taken": 0, **{key: [] for key in KEYS}}
         writer = array_record_module.ArrayRecordWriter(str(self._path(number, "array_record")), "group_size:1")
         for picture in pictures:
             part["taken"] += 1
-            if picture.bad:
-                part["bad"].append({"path": picture.name, "why": picture.bad})
-                continue
-            writer.write(picture.record)
-            values = (picture.order, len(picture.record), picture.label, picture.shape)
-            for key, value in zip(("orders", "sizes", "labels", "shapes"), values, strict=True):
+            if picture.record:
+                writer.write(picture.record)
+            for key, value in picture.values.items():
                 part[key].append(value)
-            if picture.whole:
-                part["whole"].append({"path": picture.name, "why": "no face found"})
         writer.close()
         write_text(self._path(number, "json"), json.dumps(part))
         self._lists.append(part)
@@ -120,13 +108,17 @@ class Stage:
 def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
     """A folder for a data set that is being prepared; what an interrupted run of the same `task` finished is in it.
 
-    It is removed when the data set is there, and when it cannot be made. After an interruption or a failure of the disk
-    it stays if it holds whole parts, until the same data set is prepared again. Raises DataError where the disk fails
-    or another process works in it; KeyboardInterrupt is raised again with a message.
+    It is removed when the data set is there, and when it cannot be made, with the empty folders made around it. After
+    an interruption or a failure of the disk it stays if it holds whole parts, until the same data set is prepared
+    again. Raises DataError where the disk fails or another process works in it; KeyboardInterrupt is raised again with
+    a message.
     """
     folder = root / f"incomplete.{name.replace('/', '.')}"
     busy = DataError(f"another process is preparing {name} in {folder}; wait until it is done")
     with contextlib.ExitStack() as stack:
+        for path in reversed((root / name, *(root / name).parents)):
+            if not os.path.exists(path):
+                stack.callback(_remove_if_empty, path)  # the innermost first
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / "lock", busy))
@@ -148,6 +140,11 @@ def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
         finally:
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _clear(folder: Path, task: dict[str, Any]) -> None:

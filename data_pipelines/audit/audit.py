@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 _MOST_SPECIFIC_FIRST = ("ferplus", "fer2013", "rafdb", "affectnet", "folder")
 _SHOWN = 3  # examples that the text for people names
+_TRAIN_FIRST = "train".__ne__
 _MOMENTS = ("mean", "deviation")
 _WAY_OUT = "To see them: --html FILE writes a page with example pictures of each finding; --json lists them by name."
 
-#: The findings in several pictures: key in a report -> title, and what those of one split are to those of another.
-DUPLICATES = {
-    "exact_duplicates": ("exact duplicates", "equal to"),
-    "near_duplicates": ("near duplicates", "nearly equal to"),
-    "mirrored": ("mirrored duplicates", "mirroring"),
-}
-#: The findings in single pictures: key in a report -> title.
-SINGLES = {
+#: The findings in several pictures: key in a report -> what those of one split are to those of another.
+DUPLICATES = {"exact_duplicates": "equal to", "near_duplicates": "nearly equal to", "mirrored": "mirroring"}
+#: All findings, those in several pictures first: key in a report -> title.
+TITLES = {
+    "exact_duplicates": "exact duplicates",
+    "near_duplicates": "near duplicates",
+    "mirrored": "mirrored duplicates",
     "blank": "blank",
     "odd_sizes": "odd sizes",
     "colour_without_colour": "colour files without colour",
@@ -88,7 +88,7 @@ def _open_prepared(name: str, data_dir: str | None) -> Opened:
         for number, record in enumerate(staging.read_records(records, range(len(records)))):
             yield Picture(number, record["name"].decode("utf-8", "replace"), record["image"], classes[record["label"]])
 
-    splits = {split: builder.info.splits[split].num_examples for split in _training_first(metadata["counts"])}
+    splits = {split: builder.info.splits[split].num_examples for split in sorted(metadata["counts"], key=_TRAIN_FIRST)}
     head = {"kind": "prepared", "data_set": name, **kept}
     return Opened(head, classes, splits, stream, list(metadata["skipped"]))
 
@@ -97,12 +97,8 @@ def _open_path(path: str) -> Opened:
     name, builder, plan = recognise(open_source(path))
     # No protocol: folders of several data sets look alike, so that it could be that of another one.
     head = {"kind": "path", "data_set": name, "layout": plan.layout, "protocol": None, "notes": list(plan.notes)}
-    splits = {split: plan.splits[split].expected for split in _training_first(plan.splits)}
+    splits = {split: plan.splits[split].expected for split in sorted(plan.splits, key=_TRAIN_FIRST)}
     return Opened(head, builder.CLASSES, splits, lambda split: plan.splits[split].pictures(), builder.skipped.entries)
-
-
-def _training_first(splits: Iterable[str]) -> list[str]:
-    return sorted(splits, key="train".__ne__)
 
 
 def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:
@@ -185,31 +181,30 @@ def _splits(report: dict[str, Any]) -> list[str]:
 
 def _found(report: dict[str, Any]) -> list[str]:
     lines = []
-    for key, (title, relation) in DUPLICATES.items():
-        kind = report[key]
-        groups = f" in {counted(kind['total'], 'group')}, {kind['conflicting']:,} of them with different labels"
-        equal = f"; {counted(kind['equal_files'], 'equal file')}" if kind.get("equal_files") else ""
-        lines.append(f"{title}: {kind['pictures']:,}{f'{groups}{equal}' if kind['total'] else ''}")
-        lines += [f"  {leak}" for leak in leaks(kind, relation)]
-        for group in kind["listed"][:_SHOWN]:
-            rest = f" and {group['size'] - _SHOWN:,} more" if group["size"] > _SHOWN else ""
-            pictures = group["pictures"][:_SHOWN]
-            lines.append("  " + ", ".join(f"{shown(one['name'])} ({one['label']})" for one in pictures) + rest)
-    for key, title in SINGLES.items():
-        kind = report[key]
-        limit = f", with a standard deviation below {kind['below']:g} of 255" if "below" in kind else ""
-        one_level = f", {kind['of_one_level']:,} of them of one level" if kind.get("of_one_level") else ""
-        lines.append(f"{title}{limit}: {kind['total']:,}{one_level}")
-        lines += [f"  {detail(one)}" for one in kind["listed"][:_SHOWN]]
+    for key, title in TITLES.items():
+        kind, shown_first = report[key], report[key]["listed"][:_SHOWN]
+        if key in DUPLICATES:
+            groups = f" in {counted(kind['total'], 'group')}, {kind['conflicting']:,} of them with different labels"
+            equal = f"; {counted(kind['equal_files'], 'equal file')}" if kind.get("equal_files") else ""
+            lines.append(f"{title}: {kind['pictures']:,}{f'{groups}{equal}' if kind['total'] else ''}")
+            lines += [f"  {leak}" for leak in leaks(kind, key)]
+            for group in shown_first:
+                names = [f"{shown(one['name'])} ({one['label']})" for one in group["pictures"][:_SHOWN]]
+                rest = f" and {group['size'] - _SHOWN:,} more" if group["size"] > _SHOWN else ""
+                lines.append(f"  {', '.join(names)}{rest}")
+        else:
+            limit = f", with a standard deviation below {kind['below']:g} of 255" if "below" in kind else ""
+            one_level = f", {kind['of_one_level']:,} of them of one level" if kind.get("of_one_level") else ""
+            lines += [f"{title}{limit}: {kind['total']:,}{one_level}", *(f"  {detail(one)}" for one in shown_first)]
     return [*lines, f"sizes: {sizes(report)}"]
 
 
-def leaks(kind: dict[str, Any], relation: str) -> list[str]:
-    """For each pair of splits, in words, how many pictures of one are in the other as well."""
+def leaks(kind: dict[str, Any], key: str) -> list[str]:
+    """For each pair of splits, in words, how many pictures of one are in the other too. key: the finding's."""
     return [
-        f"{counted(leak['pictures'], 'picture')} of {shown(leak['split'])} {relation} one of {shown(leak['like'])}"
-        for leak in kind["leaks"]
-        if leak["pictures"]
+        f"{counted(one['pictures'], 'picture')} of {shown(one['split'])} {DUPLICATES[key]} one of {shown(one['like'])}"
+        for one in kind.get("leaks", [])
+        if one["pictures"]
     ]
 
 

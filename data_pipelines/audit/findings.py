@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_pipelines import hashing, pictures
 
@@ -23,7 +22,7 @@ MEMBERS = 50
 
 _SIZES = 10  # sizes that a report names
 _GREY, _COLOUR, _COLOURLESS = range(3)  # one channel; three; three that are equal
-_POWERS = np.arange(256, dtype=np.int64)[:, None] ** [1, 2]
+_POWERS = np.arange(256, dtype=np.int64)[:, None] ** [0, 1, 2]
 _DIGEST = 16  # bytes: equal digests of different pictures do not happen
 
 ROW = np.dtype(
@@ -60,21 +59,13 @@ def measure(data: bytes) -> tuple[tuple[Any, ...], np.ndarray]:
     image = pictures.decode(data)
     counts = np.array(image.histogram(), np.int64).reshape(-1, 256)  # of each channel: pixels of each level
     kind = _GREY if len(counts) == 1 else _COLOUR
-    if kind == _COLOUR and _without_colour(image, counts):
+    if kind == _COLOUR and (counts == counts[0]).all() and not np.ptp(np.asarray(image), axis=2).any():
         image, counts, kind = image.getchannel(0), counts[:1], _COLOURLESS
-    number = image.width * image.height
     sums = counts @ _POWERS
-    deviation = max(_deviation(number, *channel) for channel in sums.tolist())
+    deviation = max(_deviation(*channel) for channel in sums.tolist())
     file, content = _digest(data), _digest(f"{image.size} {image.mode}".encode(), image.tobytes())
     row = (image.height, image.width, kind, deviation, file, content, hashing.reduced(image))
-    return row, np.insert(np.broadcast_to(sums, (3, 2)), 0, number, axis=1)
-
-
-def _without_colour(image: Image.Image, counts: np.ndarray) -> bool:
-    if (counts != counts[0]).any():
-        return False
-    pixels = np.asarray(image)
-    return bool((pixels[..., 1:] == pixels[..., :1]).all())
+    return row, np.broadcast_to(sums, (3, 3))
 
 
 def _deviation(number: int, total: int, squares: int) -> float:
@@ -98,9 +89,8 @@ def statistics(scan: Scan, splits: tuple[str, ...]) -> dict[str, Any]:
     rows = scan.rows[np.isin(scan.rows["split"], places)]
     classes = np.bincount(rows["label"], minlength=len(scan.classes)).tolist()
     kinds = np.bincount(rows["kind"], minlength=3).tolist()
-    sums = [list(map(int, channel)) for channel in np.sum([scan.sums[place] for place in places], 0)]
-    together = [sum(column) for column in zip(*sums, strict=True)]
-    channels = sums if kinds[_COLOUR] else sums[:1]
+    sums = np.sum([scan.sums[place] for place in places], 0)
+    channels = (sums if kinds[_COLOUR] else sums[:1]).tolist()
     return {
         "pictures": len(rows),
         "classes": dict(zip(scan.classes, classes, strict=True)),
@@ -108,7 +98,7 @@ def statistics(scan: Scan, splits: tuple[str, ...]) -> dict[str, Any]:
         "grey": kinds[_GREY],
         "colour": kinds[_COLOUR],
         "colour_without_colour": kinds[_COLOURLESS],
-        **_mean_and_deviation(together),
+        **_mean_and_deviation(sums.sum(0).tolist()),
         "channels": [_mean_and_deviation(channel) for channel in channels],
     }
 

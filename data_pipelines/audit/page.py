@@ -10,7 +10,7 @@ import contextlib
 import io
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from data_pipelines import hashing, pictures
 from data_pipelines.audit import audit
 from data_pipelines.common import pages
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import replacing
+from data_pipelines.common.files import write_text
 from data_pipelines.common.pages import Cell, Grid
 from data_pipelines.common.text import counted, progress
 
@@ -49,33 +49,31 @@ def write(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
     if where.exists() and not where.is_file():
         raise DataError(f"{where}: is no file; give --html the name of a file")
     try:
-        with replacing(where) as part, part.open("w", encoding="ascii", newline="\n") as stream:
-            stream.write(_page(report))
+        write_text(where, _page(report))
     except OSError as error:
         raise DataError(f"{where}: cannot be written ({error.strerror or error}); give --html another place") from error
 
 
 def _sections(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What the page says of each finding that there is: in each part a heading, examples, and how many there are."""
-    for key, (title, relation) in audit.DUPLICATES.items():
-        kind, parts = report[key], []
-        for several, heading in _PARTS.items():
-            groups = [one for one in kind["listed"] if several == (len(one["splits"]) > 1, len(one["labels"]) > 1)]
-            if groups:
-                parts.append({"heading": heading, "examples": _spread(groups, GROUPS), "total": len(groups)})
-        if parts:
+    for key, title in audit.TITLES.items():
+        kind, parts = report[key], {"": report[key]["listed"]}
+        if key in audit.DUPLICATES:
+            parts = {heading: [] for heading in _PARTS.values()}
+            for group in kind["listed"]:
+                parts[_PARTS[len(group["splits"]) > 1, len(group["labels"]) > 1]].append(group)
+        if kind["total"]:
             yield {
                 "key": key,
                 "title": title.capitalize(),
-                "total": kind["pictures"],
-                "leaks": audit.leaks(kind, relation),
-                "parts": parts,
+                "total": kind.get("pictures", kind["total"]),
+                "leaks": audit.leaks(kind, key),
+                "parts": [
+                    {"heading": heading, "examples": _spread(found, GROUPS if heading else SINGLES), "total": total}
+                    for heading, found in parts.items()
+                    if (total := len(found) if heading else kind["total"])
+                ],
             }
-    for key, title in audit.SINGLES.items():
-        total = report[key]["total"]
-        if total:
-            part = {"heading": "", "examples": _spread(report[key]["listed"], SINGLES), "total": total}
-            yield {"key": key, "title": title.capitalize(), "total": total, "leaks": [], "parts": [part]}
 
 
 def _spread(items: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
@@ -140,7 +138,7 @@ def _found(report: dict[str, Any], sections: list[dict[str, Any]]) -> Grid:
     """Every finding, with a link to its section where there is one."""
     linked = {section["key"] for section in sections}
     rows = []
-    for key, title in ({key: title for key, (title, _) in audit.DUPLICATES.items()} | audit.SINGLES).items():
+    for key, title in audit.TITLES.items():
         kind = report[key]
         counts = [kind["total"], None, None, None]
         if key in audit.DUPLICATES:
@@ -152,32 +150,33 @@ def _found(report: dict[str, Any], sections: list[dict[str, Any]]) -> Grid:
     return Grid(["finding", "pictures", "groups", "labels differ", "across splits"], rows)
 
 
+def _by_row(corner: str, columns: Iterable[str], rows: Iterable[tuple[str, str, Iterable[Any]]]) -> Grid:
+    """A table whose rows are (title, form, a value for each column)."""
+    cells = [[Cell(title), *(Cell(value, form) for value in values)] for title, form, values in rows]
+    return Grid([corner, *columns], cells)
+
+
 def _classes(report: dict[str, Any]) -> Grid:
     splits = report["splits"].values()
-    rows = []
-    for label in report["all"]["classes"]:
-        counts = ((split["classes"][label], split) for split in splits)
-        portions = [
-            {"count": n, "share": n / max(1, split["pictures"]), "bar": n / max(1, *split["classes"].values())}
-            for n, split in counts
-        ]
-        rows.append([Cell(label), *(Cell(portion, "portion") for portion in portions)])
-    rows.append([Cell("all"), *(Cell(split["pictures"], "count") for split in splits)])
-    rows.append([Cell("largest : smallest"), *(Cell(split["imbalance"] or None, "rate") for split in splits)])
-    return Grid(["class", *report["splits"]], rows)
+
+    def portion(split: dict[str, Any], label: str) -> dict[str, float]:
+        n = split["classes"][label]
+        return {"count": n, "share": n / max(1, split["pictures"]), "bar": n / max(1, *split["classes"].values())}
+
+    rows = [(label, "portion", [portion(split, label) for split in splits]) for label in report["all"]["classes"]]
+    rows.append(("all", "count", [split["pictures"] for split in splits]))
+    rows.append(("largest : smallest", "rate", [split["imbalance"] for split in splits]))
+    return _by_row("class", report["splits"], rows)
 
 
 def _pixels(report: dict[str, Any]) -> Grid:
-    parts = {**report["splits"], "all": report["all"]}
-    names = ("red", "green", "blue") if len(report["all"]["channels"]) == 3 else ()
+    parts = report["splits"] | {"all": report["all"]}
     rows = [
         ("pictures in grey", "count", [part["grey"] + part["colour_without_colour"] for part in parts.values()]),
         ("pictures in colour", "count", [part["colour"] for part in parts.values()]),
     ]
     rows += [(title, "pixel", [part[key] for part in parts.values()]) for title, key in _MOMENTS]
-    for place, name in enumerate(names):
-        # A split without colour has one channel, which stands for three.
-        channels = [part["channels"][min(place, len(part["channels"]) - 1)] for part in parts.values()]
+    for place, name in enumerate(("red", "green", "blue") if len(report["all"]["channels"]) == 3 else ()):
+        channels = [(part["channels"] * 3)[place] for part in parts.values()]  # the only one of grey stands for three
         rows += [(f"{title}, {name}", "pixel", [channel[key] for channel in channels]) for title, key in _MOMENTS]
-    cells = [[Cell(title), *(Cell(value, form) for value in values)] for title, form, values in rows]
-    return Grid(["pixels, 0 to 1", *parts], cells)
+    return _by_row("pixels, 0 to 1", parts, rows)

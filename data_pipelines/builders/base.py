@@ -192,19 +192,22 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         """Pictures checked, cropped and encoded by all cores (Pillow lets threads run), in the order they came."""
         for _, finished in ordered(functools.partial(self._finish, crop=crop), waiting):
             bar.update()
-            if finished.bad:
-                self.skipped.add(finished.name, finished.bad)
+            if bad := finished.values.get("bad"):
+                self.skipped.add(**bad)
             yield finished
 
     def _finish(self, picture: Picture, crop: FaceCrop | None) -> Finished:
         try:
             image, shape, face = pictures.store(picture.image, self._form.side, crop)
         except BadPicture as error:
-            return Finished(picture.name, bad=str(error))
+            return Finished(b"", {"bad": {"path": picture.name, "why": str(error)}})
         example = {"image": image, "label": picture.label, "name": picture.name, **picture.extra}
         record = self.info.features.serialize_example(example)
-        whole = crop is not None and not face
-        return Finished(picture.name, picture.order, picture.label, record, "x".join(map(str, shape)), whole)
+        shown = "x".join(map(str, shape))
+        values = {"orders": picture.order, "sizes": len(record), "labels": picture.label, "shapes": shown}
+        if crop and not face:
+            values["whole"] = {"path": picture.name, "why": "no face found"}
+        return Finished(record, values)
 
     def _examples(self, shard: Shard, size: tuple[int, int] | None) -> Iterator[tuple[int, Any]]:
         """A shard's examples, their pictures brought to (height, width) where that is given."""
@@ -230,17 +233,13 @@ def differences(split: str, counts: Counter[str], known: Mapping[str, int], tota
 
 def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, Counter[str], list[str]]:
     """The (height, width) that pictures of different sizes are brought to, or None; their shapes then; a note on it."""
-    sizes: Counter[str] = Counter()  # the same without the channels
-    for shape, number in shapes.items():
-        sizes[shape.rpartition("x")[0]] += number
+    sizes = Counter(shape.rpartition("x")[0] for shape in shapes.elements())
     if len(sizes) == 1:
         return None, shapes, []
     size, number = sizes.most_common(1)[0]
     if 2 * number <= sizes.total():
         size = f"{COMMON_SIDE}x{COMMON_SIDE}"
     note = f"{sizes.total() - sizes[size]:,} of {counted(sizes.total(), 'picture')} had another size: brought to {size}"
-    after: Counter[str] = Counter()
-    for shape, number in shapes.items():
-        after[f"{size}x{shape.rpartition('x')[2]}"] += number
+    after = Counter(f"{size}x{shape.rpartition('x')[2]}" for shape in shapes.elements())
     height, width = map(int, size.split("x"))
     return (height, width), after, [note]

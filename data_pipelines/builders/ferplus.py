@@ -77,11 +77,17 @@ class _Votes:
         if before != number:
             raise BadPicture(f"{quote(image)} has its votes in row {before} already")
         winner = majority(numbers)
-        if image and winner is not None and winner < len(EMOTIONS):
+        if not image:
+            why = "without a picture (no face)"
+        elif winner is None:
+            why = "without a majority"
+        elif winner >= len(EMOTIONS):
+            why = f"with a majority for {'unknown' if _CHOICES[winner] == 'unknown' else 'not a face'}"
+        else:
             extra = {"votes": np.array(numbers[: len(EMOTIONS)], np.float32)}
             self.pictures[split][number] = Picture(number, image, b"", EMOTIONS[winner], extra)
-        else:
-            self.unused.setdefault(split, Counter())[_why_unused(image, winner)] += 1
+            return
+        self.unused.setdefault(split, Counter())[why] += 1
 
     def notes(self, splits: Mapping[str, object]) -> list[str]:
         """One line for each split: how many rows have no majority label, and why."""
@@ -187,14 +193,6 @@ class FerPlus(FaceBuilder):
 def _plan(layout: str, splits: dict[str, Split], votes: _Votes, notes: list[str]) -> Plan:
     notes = notes + votes.notes(splits) + tables.absent(splits, OFFICIAL)
     return Plan(layout, tables.protocol(splits, _PROTOCOLS), splits, notes)
-
-
-def _why_unused(image: str, winner: int | None) -> str:
-    if not image:
-        return "without a picture (no face)"
-    if winner is None:
-        return "without a majority"
-    return f"with a majority for {'unknown' if _CHOICES[winner] == 'unknown' else 'not a face'}"
 
 
 def _find_folders(names: list[str]) -> dict[str, dict[str, str]]:

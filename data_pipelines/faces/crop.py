@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -27,50 +28,38 @@ MIN_EYE_DISTANCE = 0.25
 AS_GOOD = 0.8
 
 
+@dataclass(frozen=True)
+class Faces:
+    """How faces are cut out of the pictures."""
+
+    detector: str  # a name of `detectors.NAMES`
+    model: str | None = None  # the file that some detectors need
+    align: bool = False  # turn the eyes level, instead of the published margins
+    recrop: bool = False  # also where the pictures are crops of faces already
+
+
 class FaceCrop:
     """Finds the labelled face and cuts it out: with the published margins, or turned so that the eyes lie level."""
 
-    def __init__(self, detector: str, model: str | None, align: bool, side: int) -> None:
-        """Makes the detector.
-
-        Args:
-            detector: a name of `detectors.NAMES`.
-            model: the file that some detectors need.
-            align: whether to turn the eyes level.
-            side: of the crop, in pixels.
-
-        Raises UsageError where the detector cannot be made.
-        """
-        self._detector = detectors.create(detector, model)
-        self._align, self._side = align, side
+    def __init__(self, faces: Faces, side: int) -> None:
+        """Makes the detector; `side` is that of the crop, in pixels. Raises UsageError where it cannot be made."""
+        self._detector = detectors.create(faces.detector, faces.model)
+        self._cut, self._side = align if faces.align else crop, side
         #: Everything that decides what is cut out, in one line.
-        self.text = f"{detector}, {'eyes level' if align else 'published margins'}, {side} px"
+        self.text = f"{faces.detector}, {'eyes level' if faces.align else 'published margins'}, {side} px"
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray | None:
         """The face in (H, W, 3) as (side, side, 3), both uint8; None if there is none."""
         found = self._detector.detect(rgb)
-        if not found:
-            return None
-        face = best(found, rgb.shape[1], rgb.shape[0])
-        return (align if self._align else crop)(rgb, face, self._side)
+        return self._cut(rgb, best(found, rgb.shape[1], rgb.shape[0]), self._side) if found else None
 
 
 def paper_box(face: Face, width: int, height: int) -> tuple[int, int, int, int]:
-    """The part of the picture that the paper cuts out for a face.
+    """The part of a picture of width x height pixels that the paper cuts out for a face: (left, top, right, bottom).
 
     The box is moved out by a tenth of its width and height, made a fifth larger, and clipped to the picture, as in the
-    notebooks that the authors of ExpressNet-MoE (arXiv 2510.13493) published.
-
-    Args:
-        face: its box may reach beyond the picture.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-
-    Returns:
-        (left, top, right, bottom) in whole pixels, the last two exclusive; at least one pixel wide and high.
-
-    Raises:
-        ValueError: the box lies outside the picture.
+    notebooks that the authors of ExpressNet-MoE (arXiv 2510.13493) published. The result is in whole pixels, right and
+    bottom exclusive, and at least one pixel wide and high. Raises ValueError for a box outside the picture.
     """
     x, y, box_width, box_height = face.box
     left, right = _clip(x - MOVED_OUT * box_width, GROWN * box_width, width)
@@ -86,30 +75,19 @@ def _clip(start: float, length: float, limit: int) -> tuple[int, int]:
 
 
 def crop(rgb: np.ndarray, face: Face, side: int) -> np.ndarray:
-    """The face with the paper's margins, stretched to a square.
+    """The face with the paper's margins, stretched to a square: bilinear, smoothed where it shrinks.
 
-    Args:
-        rgb: uint8 (height, width, 3).
-        face: a face in it.
-        side: of the result, pixels.
-
-    Returns:
-        uint8 (side, side, 3), in the channel order of `rgb`; bilinear, smoothed where it shrinks.
+    From uint8 (height, width, 3) to uint8 (side, side, 3), in the same channel order.
     """
     cut = Image.fromarray(rgb).crop(paper_box(face, rgb.shape[1], rgb.shape[0]))
     return np.asarray(cut.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def align(rgb: np.ndarray, face: Face, side: int) -> np.ndarray:
-    """The face turned and scaled, never stretched, so that its eyes lie at EYES.
+    """The face turned and scaled, never stretched, so that its eyes lie at EYES; black beyond the picture.
 
-    Args:
-        rgb: uint8 (height, width, 3).
-        face: a face in it. Without eyes, or with eyes closer than MIN_EYE_DISTANCE, `crop` is used instead.
-        side: of the result, pixels.
-
-    Returns:
-        uint8 (side, side, 3), in the channel order of `rgb`; black where the picture does not reach.
+    From uint8 (height, width, 3) to uint8 (side, side, 3), in the same channel order. A face without eyes, or with eyes
+    closer than MIN_EYE_DISTANCE, is cut out by `crop` instead.
     """
     if face.eyes is None:
         return crop(rgb, face, side)
@@ -148,16 +126,11 @@ def _region(origin: complex, step: complex, side: int, width: int, height: int) 
 
 
 def best(faces: Sequence[Face], width: int, height: int) -> Face:
-    """The face that a picture's label most probably means.
+    """The face that the label of a picture of width x height pixels most probably means; of equals the first.
 
     A labelled picture shows its face large, and what a detector finds beside it (people behind, a pattern in the
     background) is small or doubtful: so area within the picture times score decides. Where several come close, the
     label is the one's nearest to the centre, because data sets cut their pictures around the labelled face.
-
-    Args:
-        faces: at least one, in any order; of equals the first is taken.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
     """
     x, y, widths, heights = np.array([face.box for face in faces]).T
     across = np.minimum(x + widths, width) - np.maximum(x, 0)

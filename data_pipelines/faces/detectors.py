@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -33,7 +33,6 @@ MAX_MODEL_BYTES = 16 << 20
 BORDER = 0.25
 
 Point = tuple[float, float]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,15 @@ def create(name: str, model: str | None = None) -> Detector:
     return _YuNet(model) if name == "yunet" else _BlazeFace(model)
 
 
-class _Pool(Generic[_T]):
+class _Pool:
     """Library objects that only one thread may use at a time: as many as threads ever needed one at once."""
 
-    def __init__(self, make: Callable[[], _T]) -> None:
+    def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._idle = [make()]  # at once, so that what is wrong with a model shows before any work begins
 
     @contextlib.contextmanager
-    def borrow(self) -> Iterator[_T]:
+    def borrow(self) -> Iterator[Any]:
         try:
             instance = self._idle.pop()
         except IndexError:
@@ -184,7 +183,27 @@ class _Haar:
 class _WithModel(abc.ABC):
     """What runs a user's model, whose library may fail on any picture."""
 
-    _path: str
+    def __init__(self, path: str) -> None:
+        """Reads the model's file. Raises UsageError if it is missing, unreadable, no file, or too large."""
+        self._path = path
+        where = Path(path).expanduser()
+        try:
+            if not stat.S_ISREG(where.stat().st_mode):
+                raise UsageError(f"{path}: neither a file nor a link to one; give the model file")
+            with where.open("rb") as stream:
+                self._model = stream.read(MAX_MODEL_BYTES + 1)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror or error}); give the model file") from None
+        if len(self._model) > MAX_MODEL_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_MODEL_BYTES >> 20} MiB, so no face detector's model")
+
+    @contextlib.contextmanager
+    def _in_one_line(self, what: str) -> Iterator[None]:
+        """Turns whatever the library raises over the model into one line."""
+        try:
+            yield
+        except Exception as error:  # OpenCV and MediaPipe have no common type, and MediaPipe has several
+            raise UsageError(f"{self._path}: {what} ({reason(error, 200)})") from error
 
     @abc.abstractmethod
     def _find(self, rgb: np.ndarray) -> list[Face]:
@@ -193,7 +212,7 @@ class _WithModel(abc.ABC):
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """Searches the picture as it is, and where there is nothing, inside a border."""
         height, width = rgb.shape[:2]
-        with _model_errors(self._path, f"failed on a picture of {width}x{height} pixels"):
+        with self._in_one_line(f"failed on a picture of {width}x{height} pixels"):
             faces = self._find(rgb)
             if not faces:
                 larger, border = _with_border(rgb)
@@ -213,14 +232,13 @@ class _YuNet(_WithModel):
     _NUMBERS: ClassVar[dict[str, int]] = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        data = _read_model(path)
+        super().__init__(path)
         outputs = {f"{kind}_{cell}": (cell, number) for kind, number in self._NUMBERS.items() for cell in (8, 16, 32)}
-        if not all(name.encode() in data for name in outputs):
+        if not all(name.encode() in self._model for name in outputs):
             raise UsageError(f"{path}: no YuNet model of 2023 or later (.onnx): it has no outputs cls_8, obj_8, ...")
         self._cv2 = cv2 = _opencv()
-        model, nothing, size = np.frombuffer(data, np.uint8), np.empty(0, np.uint8), (self._SIDE, self._SIDE)
-        with _model_errors(path, "no YuNet model that this OpenCV reads"):
+        model, nothing, size = np.frombuffer(self._model, np.uint8), np.empty(0, np.uint8), (self._SIDE, self._SIDE)
+        with self._in_one_line("no YuNet model that this OpenCV reads"):
             # OpenCV would read beyond the end of an output that is too short. As the input always has this one size, to
             # check once is enough.
             net = cv2.dnn.readNetFromONNX(model)
@@ -251,20 +269,19 @@ class _BlazeFace(_WithModel):
     _SCORE = 0.5  # the paper's
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        data = _read_model(path)
-        if data[4:8] != b"TFL3" and not data.startswith(b"PK\x03\x04"):
+        super().__init__(path)
+        if self._model[4:8] != b"TFL3" and not self._model.startswith(b"PK\x03\x04"):
             raise UsageError(f"{path}: no TensorFlow Lite model (.tflite) and no MediaPipe bundle (.task)")
         self._mediapipe = _import("mediapipe", "blazeface")
         tasks = self._mediapipe.tasks
 
         def make() -> Any:
             options = tasks.vision.FaceDetectorOptions(
-                base_options=tasks.BaseOptions(model_asset_buffer=data), min_detection_confidence=self._SCORE
+                base_options=tasks.BaseOptions(model_asset_buffer=self._model), min_detection_confidence=self._SCORE
             )
             return tasks.vision.FaceDetector.create_from_options(options)
 
-        with _model_errors(path, "no model for MediaPipe's FaceDetector"):
+        with self._in_one_line("no model for MediaPipe's FaceDetector"):
             self._pool = _Pool(make)
             self._find(np.zeros((128, 128, 3), np.uint8))
 
@@ -290,11 +307,10 @@ def _import(module: str, extra: str) -> Any:
     """An optional library. Raises UsageError with the command that installs it."""
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise UsageError(f"{module} is not installed; run: pip install 'expressnet_jax[{extra}]'") from None
     except (ImportError, OSError) as error:
-        why = reason(error, 200)
-        raise UsageError(f"{module} cannot be loaded ({why}); run: pip install 'expressnet_jax[{extra}]'") from None
+        missing = isinstance(error, ModuleNotFoundError)
+        why = "is not installed" if missing else f"cannot be loaded ({reason(error, 200)})"
+        raise UsageError(f"{module} {why}; run: pip install 'expressnet_jax[{extra}]'") from error
 
 
 def _opencv() -> Any:
@@ -305,30 +321,6 @@ def _opencv() -> Any:
     # What it would print is in its exceptions as well.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
-
-
-def _read_model(path: str) -> bytes:
-    """A model file's bytes. Raises UsageError if it is missing, unreadable, no file, or too large."""
-    where = Path(path).expanduser()
-    try:
-        if not stat.S_ISREG(where.stat().st_mode):
-            raise UsageError(f"{path}: neither a file nor a link to one; give the model file")
-        with where.open("rb") as stream:
-            data = stream.read(MAX_MODEL_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); give the model file") from None
-    if len(data) > MAX_MODEL_BYTES:
-        raise UsageError(f"{path}: larger than {MAX_MODEL_BYTES >> 20} MiB, so no face detector's model")
-    return data
-
-
-@contextlib.contextmanager
-def _model_errors(path: str, what: str) -> Iterator[None]:
-    """Turns whatever a library raises over a user's model into one line."""
-    try:
-        yield
-    except Exception as error:  # OpenCV and MediaPipe have no common type, and MediaPipe has several
-        raise UsageError(f"{path}: {what} ({reason(error, 200)})") from error
 
 
 def _with_border(picture: np.ndarray) -> tuple[np.ndarray, int]:

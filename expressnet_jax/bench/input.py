@@ -51,9 +51,11 @@ def measure(
     if step_ms is not None and config.data.workers:
         raise ConfigError(f"--step_ms simulates the loader's threads, not data.workers={config.data.workers} processes")
     opened = data.open_data(config, data_dir)
-    which: Any = {"seed": config.seed, "host": host, "hosts": hosts, "sampling": config.data.sampling,
-                  "also": opened.also}  # fmt: skip
-    batches = loader.training_batches(opened.train, config.batch_size, workers=config.data.workers, **which)
+    steps = loader.training_steps(
+        opened.train, config.batch_size, seed=config.seed, host=host, hosts=hosts, sampling=config.data.sampling,
+        also=opened.also,
+    )  # fmt: skip
+    batches = loader.batches(steps, config.data.workers)
     for _ in range(timer.WARM_UP):
         shape = next(batches)["image"].shape
     found = {
@@ -64,7 +66,7 @@ def measure(
     if step_ms is None:
         return found
     del batches  # and its threads
-    times = batch_times(loader.training_steps(opened.train, config.batch_size, **which), seconds)
+    times = batch_times(steps, seconds)
     return found | forecast(times, step_ms, sorted({*_HOSTS, hosts}))
 
 

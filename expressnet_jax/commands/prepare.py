@@ -28,10 +28,11 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> common.Result:
     """Prepares a data set, and says what is in it and what was skipped."""
     from data_pipelines import prepare
+    from data_pipelines.faces.crop import Faces
 
     faces = None
     if options.faces:
-        faces = prepare.Faces(options.faces, options.faces_model, options.align, options.recrop)
+        faces = Faces(options.faces, options.faces_model, options.align, options.recrop)
     elif options.faces_model or options.align or options.recrop:
         raise UsageError("--faces_model, --align and --recrop go with --faces DETECTOR")
     report = prepare.prepare(

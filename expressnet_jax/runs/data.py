@@ -65,7 +65,8 @@ def open_for_evaluation(
 
 def batches(config: Config, data: TrainingData, start: int = 0) -> Iterator[Batch]:
     """This process's part of the training batches from step `start` on."""
-    return loader.training_batches(
-        data.train, config.batch_size, seed=config.seed, start=start, host=jax.process_index(),
-        hosts=jax.process_count(), workers=config.data.workers, sampling=config.data.sampling, also=data.also,
+    steps = loader.training_steps(
+        data.train, config.batch_size, seed=config.seed, host=jax.process_index(), hosts=jax.process_count(),
+        sampling=config.data.sampling, also=data.also,
     )  # fmt: skip
+    return loader.batches(steps[start:], config.data.workers)

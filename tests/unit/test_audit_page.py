@@ -85,7 +85,7 @@ def test_numbers_of_the_page_are_the_report_s(report: dict[str, Any], tmp_path: 
     audit_page.write(report, tmp_path / "page.html")
     root = Parser((tmp_path / "page.html").read_bytes().decode("ascii")).root
     found, classes, pixels = (rows(root, key) for key in ("found", "classes", "pixels"))
-    for row, key in zip(found, (*audit.DUPLICATES, *audit.SINGLES), strict=True):
+    for row, key in zip(found, audit.TITLES, strict=True):
         kind = report[key]
         assert values(row["pictures"]) == [kind["pictures"] if key in audit.DUPLICATES else kind["total"]]
         groups = [kind["total"], kind["conflicting"]] if key in audit.DUPLICATES else []

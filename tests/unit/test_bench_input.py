@@ -80,7 +80,7 @@ def test_the_real_loader_has_the_simulated_threads_and_asks_as_far_ahead():
     split = fake(np.zeros(64, int))
     watched = Watched(split.records)
     object.__setattr__(split, "records", watched)
-    batches = loader.training_batches(split, 8, seed=0)
+    batches = loader.batches(loader.training_steps(split, 8, seed=0))
     for taken in range(1, 4):
         next(batches)
         deadline = time.monotonic() + 20

@@ -11,8 +11,9 @@ from data_pipelines import prepare as prepare_module
 from data_pipelines import splits
 from data_pipelines.builders.folder import Folder
 from data_pipelines.common.errors import UsageError
+from data_pipelines.faces.crop import Faces
 from data_pipelines.labels import EMOTIONS
-from data_pipelines.prepare import Faces, describe, prepare
+from data_pipelines.prepare import describe, prepare
 from data_pipelines.synthetic import draw, sample_factors
 
 FRONTAL = [

@@ -21,12 +21,16 @@ def split(data_dir):
     return splits.open_split(NAME, "train", EMOTIONS, data_dir=str(data_dir))
 
 
+def training_batches(split, size, start=0, workers=0, **options):
+    return loader.batches(loader.training_steps(split, size, **options)[start:], workers)
+
+
 def take(batches, count):
     return [batch for batch, _ in zip(batches, range(count), strict=False)]
 
 
 def test_a_batch_has_the_promised_types(split):
-    (batch,) = take(loader.training_batches(split, 16, seed=0), 1)
+    (batch,) = take(training_batches(split, 16, seed=0), 1)
     assert batch["image"].shape == (16, 48, 48, 3) and batch["image"].dtype == np.uint8
     assert {key: batch[key].dtype for key in ("label", "mask", "index")} == {
         "label": np.int32, "mask": np.bool_, "index": np.int32,
@@ -37,25 +41,25 @@ def test_a_batch_has_the_promised_types(split):
 def test_every_epoch_holds_every_example_once_in_its_own_order(split):
     per_epoch = len(split) // 16
     assert per_epoch * 16 == len(split)
-    seen = [b["index"] for b in take(loader.training_batches(split, 16, seed=0), 2 * per_epoch)]
+    seen = [b["index"] for b in take(training_batches(split, 16, seed=0), 2 * per_epoch)]
     first, second = np.concatenate(seen[:per_epoch]), np.concatenate(seen[per_epoch:])
     assert sorted(first) == sorted(second) == list(range(len(split)))
     assert not np.array_equal(first, second)
 
 
 def test_position_is_a_function_of_the_step(split):
-    whole = take(loader.training_batches(split, 32, seed=5), 9)
-    resumed = take(loader.training_batches(split, 32, seed=5, start=6), 3)
+    whole = take(training_batches(split, 32, seed=5), 9)
+    resumed = take(training_batches(split, 32, seed=5, start=6), 3)
     for a, b in zip(whole[6:], resumed, strict=True):
         assert all(np.array_equal(a[key], b[key]) for key in a)
-    other = take(loader.training_batches(split, 32, seed=6), 1)
+    other = take(training_batches(split, 32, seed=6), 1)
     assert not np.array_equal(whole[0]["index"], other[0]["index"])
 
 
 @pytest.mark.parametrize("hosts", [2, 3, 4])
 def test_hosts_share_out_the_same_global_batches(split, hosts):
-    alone = take(loader.training_batches(split, 24, seed=1, start=3), 8)
-    parts = [take(loader.training_batches(split, 24, seed=1, start=3, host=h, hosts=hosts), 8) for h in range(hosts)]
+    alone = take(training_batches(split, 24, seed=1, start=3), 8)
+    parts = [take(training_batches(split, 24, seed=1, start=3, host=h, hosts=hosts), 8) for h in range(hosts)]
     for step, batch in enumerate(alone):
         joined = np.concatenate([part[step]["index"] for part in parts])
         np.testing.assert_array_equal(joined, batch["index"])
@@ -66,8 +70,8 @@ LONG = [pytest.param(workers, marks=pytest.mark.long) for workers in (1, 2, 4)] 
 
 @pytest.mark.parametrize("workers", [3, *LONG])
 def test_worker_processes_give_the_same_batches(split, workers):
-    threads = take(loader.training_batches(split, 16, seed=2, start=1), 7)
-    processes = take(loader.training_batches(split, 16, seed=2, start=1, workers=workers), 7)
+    threads = take(training_batches(split, 16, seed=2, start=1), 7)
+    processes = take(training_batches(split, 16, seed=2, start=1, workers=workers), 7)
     for a, b in zip(threads, processes, strict=True):
         assert all(np.array_equal(a[key], b[key]) for key in a)
 
@@ -161,9 +165,7 @@ def test_a_large_global_batch_is_the_same_on_1_8_and_256_hosts(size, sampling, m
     also = [(undecoded(np.full(300, 3), "fake/other"), 0.5)] if mixed else []
 
     def batches(host, hosts, start=0):
-        return loader.training_batches(
-            split, size, seed=3, start=start, host=host, hosts=hosts, sampling=sampling, also=also
-        )
+        return training_batches(split, size, seed=3, start=start, host=host, hosts=hosts, sampling=sampling, also=also)
 
     alone = joined(batches, 1, 2)
     assert alone.shape == (2, size) and (np.diff(alone) != 1).mean() > 0.9
@@ -185,7 +187,7 @@ def test_an_evaluation_of_8192_is_the_same_on_1_8_and_256_hosts():
 def test_rare_classes_can_be_drawn_more_often():
     labels = np.repeat([0, 1, 2], [640, 160, 40])
     split = fake(labels)
-    rates = {s: shares(loader.training_batches(split, 20, seed=0, sampling=s), 105)[:3] for s in loader.SAMPLING}
+    rates = {s: shares(training_batches(split, 20, seed=0, sampling=s), 105)[:3] for s in loader.SAMPLING}
     np.testing.assert_allclose(rates["uniform"], [640 / 840, 160 / 840, 40 / 840], atol=0.01)
     np.testing.assert_allclose(rates["sqrt"], np.array([4, 2, 1]) / 7, atol=0.01)  # the roots, as 4 to 2 to 1
     np.testing.assert_allclose(rates["balanced"], [1 / 3] * 3, atol=0.01)
@@ -193,13 +195,11 @@ def test_rare_classes_can_be_drawn_more_often():
 
 def test_balanced_batches_are_a_function_of_the_step_and_use_every_example():
     split = fake(np.repeat([0, 1], [50, 10]))
-    whole = take(loader.training_batches(split, 10, seed=4, sampling="balanced"), 12)
-    resumed = take(loader.training_batches(split, 10, seed=4, sampling="balanced", start=5), 7)
+    whole = take(training_batches(split, 10, seed=4, sampling="balanced"), 12)
+    resumed = take(training_batches(split, 10, seed=4, sampling="balanced", start=5), 7)
     for a, b in zip(whole[5:], resumed, strict=True):
         np.testing.assert_array_equal(a["index"], b["index"])
-    halves = [
-        take(loader.training_batches(split, 10, seed=4, sampling="balanced", host=h, hosts=2), 12) for h in range(2)
-    ]
+    halves = [take(training_batches(split, 10, seed=4, sampling="balanced", host=h, hosts=2), 12) for h in range(2)]
     for batch, *parts in zip(whole, *halves, strict=True):
         np.testing.assert_array_equal(batch["index"], np.concatenate([part["index"] for part in parts]))
     drawn = collections.Counter(np.concatenate([batch["index"] for batch in whole]).tolist())
@@ -209,7 +209,7 @@ def test_balanced_batches_are_a_function_of_the_step_and_use_every_example():
 
 def test_data_sets_are_mixed_by_rate():
     first, second = fake(np.zeros(30, int)), fake(np.ones(90, int), channels=3, name="other/train")
-    batches = take(loader.training_batches(first, 20, seed=0, also=[(second, 0.5)]), 30)
+    batches = take(training_batches(first, 20, seed=0, also=[(second, 0.5)]), 30)
     label, index = (np.concatenate([batch[key] for batch in batches]) for key in ("label", "index"))
     assert np.mean(label == 1) == pytest.approx(45 / 75, abs=0.01)  # 30 at rate 1, 90 at rate 1/2
     assert set(index[label == 0]) == set(range(30)) and set(index[label == 1]) == set(range(30, 120))
@@ -221,4 +221,4 @@ def test_data_sets_are_mixed_by_rate():
 
 def test_data_sets_of_different_sizes_are_not_mixed():
     with pytest.raises(DataError, match=r"fake/train 4x4, b/train 5x5\): prepare them with the same --size"):
-        loader.training_batches(fake([0] * 9), 4, seed=0, also=[(fake([1] * 9, side=5, name="b/train"), 1.0)])
+        training_batches(fake([0] * 9), 4, seed=0, also=[(fake([1] * 9, side=5, name="b/train"), 1.0)])
