@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
-from data_pipelines.common.text import counted
+from data_pipelines.common import prose
 from expressnet_jax.evaluation import metrics, statistics
 from expressnet_jax.evaluation.answers import Answers, log_softmax
-from expressnet_jax.evaluation.metrics import interval, percent
 
 BINS = 15  # as in Guo et al. 2017; the error depends on it, so it is not a setting
 LOWEST, HIGHEST = 0.01, 100.0  # the temperatures between which one is looked for
@@ -147,27 +146,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
 
 def describe(depth: dict[str, Any]) -> str:
     """What `of` found as plain text, a line or two for each part that there is."""
-    flip = depth["flip"]
-    lines = [
-        *_calibration_lines(depth["calibration"]),
-        f"with mirror image    accuracy {percent(flip['accuracy'])} {interval(flip['interval'])}, "
-        f"{100 * flip['difference']:+.2f} points, McNemar p = {flip['mcnemar_p']:.2g}; "
-        f"macro F1 {percent(flip['macro_f1'])}",
-    ]
-    if found := depth["duplicates"]:
-        lines.append(
-            f"duplicates           {counted(found['leaked'], 'example')} in the training data too: accuracy "
-            f"{percent(found['accuracy_leaked'])} of them, {percent(found['accuracy_without'])} without them"
-        )
-    if found := depth["votes"]:
-        correlation = found["spearman_entropy"]
-        lines += [
-            f"people's votes       {percent(found['agreement_top'])} as the majority, which gets "
-            f"{percent(found['mean_probability_of_majority'])} of the probability on average",
-            f"                     cross entropy {found['cross_entropy']:.4f}, KL divergence {found['kl']:.4f} nats, "
-            f"rank correlation of entropies {'-' if correlation is None else format(correlation, '.3f')}",
-        ]
-    return "\n".join(lines)
+    return prose.filled(__file__, "depth.txt.j2", found=depth, bounds=(LOWEST, HIGHEST))
 
 
 def _calibration(answers: Answers, fitted: Answers | None, fitted_on: str | None) -> dict[str, Any]:
@@ -240,19 +219,6 @@ def _summary(
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) nats. The same shares of other classes give the same number to the last bit, so that ranks can tie."""
     return special.entr(np.sort(p, axis=1)).sum(axis=1)
-
-
-def _calibration_lines(found: dict[str, Any]) -> list[str]:
-    def line(name: str, scores: dict[str, Any]) -> str:
-        error = percent(scores["ece"])
-        return f"{name:<19}  error {error:>8}, NLL {scores['nll']:.4f} nats, Brier score {scores['brier']:.4f}"
-
-    lines, temperature = [line("calibration", found["before"])], found["temperature"]
-    if temperature is not None:
-        at_bound = temperature in (LOWEST, HIGHEST)
-        note = f"  (fitted on {found['fitted_on']}{'; a bound, as none between is best' if at_bound else ''})"
-        lines.append(line(f"at temperature {temperature:.3g}", found["after"]) + note)
-    return lines
 
 
 def _checked(logits: ArrayLike, label: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from scipy import special, stats
+from scipy.stats.contingency import crosstab
 
-from data_pipelines.common.text import counted, shorten
+from data_pipelines.common import prose
 from expressnet_jax.evaluation.answers import Answers
 
 
@@ -61,7 +62,7 @@ def agreement(choices: Sequence[ArrayLike]) -> float | None:
     sizes = sorted({np.asarray(choice).size for choice in choices})
     if len(sizes) > 1 or 0 in sizes:
         raise ValueError(f"first choices for {', '.join(map(str, sizes))} examples: must be the same, at least 1")
-    pairs = [_adjusted(_counts(one, other)) for one, other in itertools.combinations(choices, 2)]
+    pairs = [_adjusted(crosstab(one, other).count) for one, other in itertools.combinations(choices, 2)]
     found = [value for value in pairs if value is not None]
     return sum(found) / len(found) if found else None
 
@@ -69,7 +70,7 @@ def agreement(choices: Sequence[ArrayLike]) -> float | None:
 def mutual_information(counts: ArrayLike) -> float:
     """The mutual information in bits of the two variables of a table of counts, as found (no correction)."""
     table = np.asarray(counts, np.float64)
-    return max(_entropy(table.sum(axis=0)) + _entropy(table.sum(axis=1)) - _entropy(table.ravel()), 0.0)
+    return max(_entropy(table.sum(axis=0)) + _entropy(table.sum(axis=1)) - _entropy(table), 0.0)
 
 
 def expected_information(counts: ArrayLike) -> float:
@@ -91,7 +92,7 @@ def expected_information(counts: ArrayLike) -> float:
 
 def describe(experts: dict[str, Any], classes: Sequence[str]) -> str:
     """What `of` found as plain text, for (C,) names of classes: a table for each layer."""
-    return "\n\n".join("\n".join(_lines(layer, found, classes)) for layer, found in experts.items())
+    return prose.filled(__file__, "experts.txt.j2", found=experts, classes=classes, zip=zip, log=math.log)
 
 
 def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -> dict[str, Any]:
@@ -102,8 +103,9 @@ def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -
         raise ValueError(f"{len(label)} labels, {n} probabilities, {len(chosen)} choices: need as many of each")
     if chosen.min() < 0 or chosen.max() >= e:
         raise ValueError(f"choices from {chosen.min()} to {chosen.max()}, but {e} experts")
-    first = _counts(chosen[:, 0], label, (e, c))
-    classes = first if k == e else _counts(chosen.ravel(), np.repeat(label, k), (e, c))
+    levels = range(e), range(c)
+    first = crosstab(chosen[:, 0], label, levels=levels).count
+    classes = first if k == e else crosstab(chosen.ravel(), np.repeat(label, k), levels=levels).count
     information, class_entropy = mutual_information(first), _entropy(first.sum(axis=0))
     load = classes.sum(axis=1)
     return {
@@ -137,32 +139,6 @@ def _adjusted(counts: NDArray[np.int64]) -> float | None:
     return (mutual_information(counts) - expected) / room if room >= 1e-12 else None
 
 
-def _counts(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int] | None = None) -> NDArray[np.int64]:
-    """How often each pair of (N,) non-negative numbers occurs."""
-    i, j = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
-    height, width = shape or (int(i.max()) + 1, int(j.max()) + 1)
-    return np.bincount(i * width + j, minlength=height * width).reshape(height, width)
-
-
 def _entropy(counts: NDArray[Any]) -> float:
     """In bits, of the distribution that the counts are of."""
-    return abs(float(special.entr(counts / counts.sum()).sum())) / math.log(2)
-
-
-def _lines(layer: str, found: dict[str, Any], classes: Sequence[str]) -> list[str]:
-    share = found["normalized_mutual_information"]
-    everyone = found["selected"] == found["experts"]
-    lines = [
-        f"{layer}: {counted(found['experts'], 'expert')}, {found['selected']} selected, {found['dead']} dead, "
-        f"entropy {found['entropy']:.3f} of at most {math.log(found['experts']):.3f} nats",
-        f"the first choice tells {found['mutual_information']:.3f} bits of the class "
-        f"({found['mutual_information_by_chance']:.3f} by chance)"
-        + ("" if share is None else f", {100 * share:.1f} % of all there are"),
-        f"expert      load  importance  {'first choice' if everyone else 'selected most'} for",
-    ]
-    for i, counts in enumerate(found["classes"]):
-        total, most = sum(counts), sorted(range(len(counts)), key=lambda c: -counts[c])[:3]
-        names = [f"{shorten(classes[c], 12)} {100 * counts[c] / total:.1f} %" for c in most if counts[c]]
-        load, importance = (f"{100 * found[key][i]:.1f} %" for key in ("load", "importance"))
-        lines.append(f"{i:>6}  {load:>8}  {importance:>10}  {', '.join(names) or 'nothing'}")
-    return lines
+    return abs(float(stats.entropy(counts, base=2, axis=None)))

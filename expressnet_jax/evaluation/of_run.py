@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from data_pipelines import splits
+from data_pipelines.common import prose
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import write_text
 from data_pipelines.common.text import counted, json_line
@@ -101,7 +102,7 @@ def _evaluate(
         "factors": factors.by_factor(examples, found.index, found.right),
         "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
     }
-    maps, shown = None, _spread(len(examples), _SALIENT)
+    maps, shown = None, examples.spread(_SALIENT)
     if salient:
         images = examples.load(shown)["image"]
         maps = saliency.maps(config, restored, images, found.predicted[shown], found.index[shown])
@@ -128,11 +129,6 @@ def _leaked(examples: Split, own: datas.TrainingData | None) -> np.ndarray | Non
     return splits.repeated(examples, alike) if alike else None
 
 
-def _spread(n: int, count: int) -> np.ndarray:
-    """At most `count` positions, spread evenly over n."""
-    return np.linspace(0, n - 1, min(count, n)).astype(int)
-
-
 def _kept(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """What an earlier evaluation of the same checkpoint found and this one was not asked for: it took long."""
     try:
@@ -152,10 +148,8 @@ def _describe(summary: dict[str, Any]) -> str:
     if summary["robustness"]:
         parts.append(robustness.describe(summary["robustness"]))
     if summary["saliency"]:
-        branches = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["saliency"]["shares"].items())
-        count = counted(summary["saliency"]["examples"], "picture")
-        parts.append(f"what would change the answer, by branch: {branches} (mean of {count})")
-    return "\n\n".join(part.rstrip() for part in parts)
+        parts.append(prose.filled(__file__, "saliency.txt.j2", found=summary["saliency"]))
+    return "\n\n".join(parts)
 
 
 def _write(folder: Path, found: _Found, text: str) -> None:
@@ -174,7 +168,7 @@ def _write(folder: Path, found: _Found, text: str) -> None:
 def _draw(folder: Path, found: _Found) -> None:
     summary, answers, split = found.summary, found.answers, found.split
     confusion.confusion_figure(summary, folder / "confusion.png", split.name)
-    shown = _spread(len(split), _SHOWN)
+    shown = split.spread(_SHOWN)
     probabilities = np.exp(answering.log_softmax(answers.logits))
     pictures.predictions_figure(
         split.load(shown)["image"], answers.label[shown], answers.predicted[shown], probabilities[shown],
@@ -190,7 +184,7 @@ def _draw(folder: Path, found: _Found) -> None:
         examples = robustness.examples(split.load(shown[:1])["image"][0])
         pictures.corruptions_figure(examples, summary["robustness"]["strengths"], folder / "corruptions.png")
     if found.maps is not None:
-        salient = _spread(len(split), _SALIENT)
+        salient = split.spread(_SALIENT)
         names = [split.classes[i] for i in answers.predicted[salient]]
         parts, averages = saliency.parts(found.maps), summary["saliency"]["shares"]
         images = split.load(salient)["image"]

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-import jinja2
 import numpy as np
 
 import expressnet_jax
 from data_pipelines import prepare
+from data_pipelines.common import prose
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import locked, read_json, replace_folder
-from data_pipelines.common.text import counted, json_line, one_line, say, some, span
+from data_pipelines.common.text import counted, json_line, say, some, span
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo
@@ -150,7 +150,7 @@ def _network(found: inspection.Trained, dtype: str, data: TrainingData | None) -
 
 def _pictures(split: Split, count: int) -> np.ndarray:
     """(n, H, W, C) uint8: at most `count`."""
-    return split.load(compare.spread(split, count))["image"]
+    return split.load(split.spread(count))["image"]
 
 
 def _counts(config: Config) -> tuple[int, int]:
@@ -235,18 +235,9 @@ def card(meta: Mapping[str, Any], sizes: Mapping[str, int], outputs: tuple[str, 
 
     meta: config.json; sizes: bytes of each file; outputs: names of what the graphs return.
     """
-    environment = jinja2.Environment(  # Markdown, not HTML: nothing is escaped
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"flat": _flat, "counted": counted}
     network = _NETWORKS[meta["config"]["model"]["network"]]
-    return environment.get_template("model_card.md.j2").render(meta, sizes=sizes, outputs=outputs, network=network)
-
-
-def _flat(value: Any) -> str:
-    """One line that no table or heading breaks at; "unknown" for None."""
-    return "unknown" if value is None else one_line(value).replace("|", "/")
+    values = {**meta, "sizes": sizes, "outputs": outputs, "network": network}
+    return prose.filled(__file__, "model_card.md.j2", **values) + "\n"
 
 
 def facts(found: inspection.Trained, workdir: Path, data_dir: str | None) -> dict[str, Any]:
