@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.common import prose
 from data_pipelines.splits import Split
 from expressnet_jax.evaluation import metrics
 
@@ -95,11 +94,6 @@ def spread(rows: Rows) -> dict[str, Any]:
         "best": best["value"], "worst": worst["value"], "gap": best["accuracy"] - worst["accuracy"], "chi2": chi2,
         "p_value": (1 + as_large) / (1 + PERMUTATIONS),
     }  # fmt: skip
-
-
-def describe(found: dict[str, Rows]) -> str:
-    """The rows of `by_factor` as plain text, with the spread of each factor."""
-    return prose.filled(__file__, "factors.txt.j2", found=found, spread=spread)
 
 
 def _rows(values: np.ndarray, right: np.ndarray, bins: _Bins | None) -> Rows:

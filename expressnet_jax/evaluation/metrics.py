@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from data_pipelines.common import prose
-
 
 def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Counts (classes, classes) [true, predicted] of (N,) true and predicted classes."""
@@ -78,11 +76,6 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = stats.binomtest(successes, trials).proportion_ci(method="wilson")
     return float(low), float(high)
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """A summary as plain text: the headline figures, a line for each class, and the confusion matrix."""
-    return prose.filled(__file__, "metrics.txt.j2", found=summary)
 
 
 def _checked(confusion: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -22,7 +22,6 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 from scipy import ndimage
 
-from data_pipelines.common import prose
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import answers
@@ -106,11 +105,6 @@ def examples(picture: np.ndarray) -> dict[str, list[np.ndarray]]:
         name: [np.asarray(corrupt(name, picture[None], np.array([_EXAMPLE]), strength))[0] for strength in STRENGTHS]
         for name in CORRUPTIONS
     }
-
-
-def describe(result: dict[str, Any]) -> str:
-    """A result of `measure` as plain text: accuracy in per cent, a line for each corruption."""
-    return prose.filled(__file__, "robustness.txt.j2", found=result, corruptions=CORRUPTIONS)
 
 
 def apply(name: str, images: jax.Array, index: jax.Array, strength: int | jax.Array, *, seed: int = 0) -> jax.Array:

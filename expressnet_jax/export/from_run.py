@@ -22,7 +22,7 @@ import expressnet_jax
 from data_pipelines import prepare
 from data_pipelines.common import prose
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import locked, read_json, replace_folder
+from data_pipelines.common.files import locked, read_object, replace_folder
 from data_pipelines.common.text import counted, json_line, say, some, span
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError, to_dict
@@ -242,10 +242,10 @@ def card(meta: Mapping[str, Any], sizes: Mapping[str, int], outputs: tuple[str, 
 
 def facts(found: inspection.Trained, workdir: Path, data_dir: str | None) -> dict[str, Any]:
     """What is known of a checkpoint and its run, ready for JSON: `run` in config.json. None where something is not."""
-    summary = _json(workdir / "summary.json")
-    config, evaluations = found.config, [_json(path) for path in sorted(workdir.glob("evaluation/*/summary.json"))]
+    summary = read_object(workdir / "summary.json")
+    config, summaries = found.config, map(read_object, sorted(workdir.glob("evaluation/*/summary.json")))
     evaluated = found.kind == "ema" or not config.ema.decay  # all figures of a run are of its averaged weights, if any
-    evaluations = [one for one in evaluations if evaluated and one.get("step") == found.step]
+    evaluations = [one for one in summaries if evaluated and one.get("step") == found.step]
     known = {
         "name": workdir.absolute().name,
         "seed": config.seed,
@@ -274,14 +274,6 @@ def _data(config: Config, data_dir: str | None) -> dict[str, Any]:
         "skipped": len(metadata["skipped"]),
         "faces": (metadata["faces"] or {}).get("detector", ""),
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except (OSError, DataError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

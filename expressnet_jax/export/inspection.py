@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from data_pipelines.common import prose
-from data_pipelines.common.errors import DataError, Failure
-from data_pipelines.common.files import read_json
+from data_pipelines.common.errors import Failure
+from data_pipelines.common.files import read_object
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
@@ -66,16 +66,12 @@ def of_path(path: Path) -> Model:
 
     Also `kind`, `path`, `step`, `classes`, `preprocessing`, `trained` (how), `validation` and the weight `digest`.
     """
-    try:
-        is_artifact = "format" in read_json(path / artifact.CONFIG)
-    except (OSError, DataError, TypeError):
-        is_artifact = False  # it is read as a run then, which says what is wrong
     facts: dict[str, Any]
-    if is_artifact:
+    if "format" in read_object(path / artifact.CONFIG):
         read = artifact.read(path)
         config, weights = read.config, read.weights
         facts = {"kind": "artifact", "step": read.meta["step"], "validation": read.meta["run"].get("validation")}
-    else:
+    else:  # what is no run either is said by reading it as one
         at, checkpoint = path.absolute(), path.absolute().parent.name == "checkpoints" and path.name.isdecimal()
         found = read_run(at.parent.parent, int(at.name)) if checkpoint else read_run(path)
         config, weights = found.config, found.weights
