@@ -71,6 +71,10 @@ class Split:
         """All records in order, their pictures still encoded."""
         return staging.read_records(self.records, self.numbers)
 
+    def spread(self, most: int) -> np.ndarray:
+        """Positions of at most so many examples, spread evenly over the split."""
+        return np.linspace(0, len(self) - 1, min(most, len(self))).astype(int)
+
     def labels(self) -> np.ndarray:
         """(N,) int32 classes."""
         return np.array([self.label_map[record["label"]] for record in self.scan()], np.int32)

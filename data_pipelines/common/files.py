@@ -34,6 +34,15 @@ def read_json(path: Path, largest: int = 64 << 20) -> Any:
         raise DataError(f"{path} cannot be read: {one_line(error)}") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that may be missing: empty where it is, or cannot be read, or holds something else."""
+    try:
+        found = read_json(path)
+    except (OSError, DataError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to; the file takes its place at the end, and is gone after a failure.

@@ -97,18 +97,21 @@ class Manager:
 
     def record(self, step: int) -> dict[str, Any]:
         """The JSON record of a checkpoint."""
-        try:
-            return dict(self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"])
-        except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(step, error) from error
+        return self._read(step, "record", ocp.args.JsonRestore())
 
     def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """The state of a checkpoint, laid out as `abstract` says, whatever mesh it was saved from."""
+        return self._read(step, "state", ocp.args.StandardRestore(abstract))
+
+    def _read(self, step: int, part: str, how: Any) -> dict[str, Any]:
+        """One part of a checkpoint. Raises CheckpointError, with the way out, where it is missing or damaged."""
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+            return dict(self._manager.restore(step, args=ocp.args.Composite(**{part: how}))[part])
         except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(step, error) from error
-        return dict(restored["state"])
+            older = max((s for s in self._manager.all_steps() if s < step), default=None)
+            way_out = "there is no older one" if older is None else f"delete that folder to go on from step {older}"
+            at = self.folder / str(step)
+            raise CheckpointError(f"checkpoint {at} cannot be read ({way_out}): {reason(error)}") from error
 
     def _bring_back(self) -> None:
         """Undoes a replacement that was cut off: the old checkpoint was set aside, the new one never became whole."""
@@ -116,8 +119,3 @@ class Manager:
             if not (self.folder / old.name).exists():
                 os.rename(old, self.folder / old.name)
         shutil.rmtree(self._spare, ignore_errors=True)
-
-    def _damaged(self, step: int, error: Exception) -> CheckpointError:
-        older = max((s for s in self._manager.all_steps() if s < step), default=None)
-        way_out = "there is no older one" if older is None else f"delete that folder to go on from step {older}"
-        return CheckpointError(f"checkpoint {self.folder / str(step)} cannot be read ({way_out}): {reason(error)}")

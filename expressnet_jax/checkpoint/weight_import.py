@@ -101,11 +101,6 @@ def apply(model: nnx.Module, imported: Imported, *, strict: bool = True) -> Repo
     )  # fmt: skip
 
 
-def expected_preprocess(imported: Imported, preprocess: Preprocess) -> Preprocess:
-    """`preprocess` with what the weights were trained on; as it is where the file does not tell."""
-    return dataclasses.replace(preprocess, **imported.preprocessing)
-
-
 def mismatch(imported: Imported, preprocess: Preprocess) -> str:
     """A line on how `preprocess` differs from what the weights were trained on, or ""."""
     differing = {

@@ -178,15 +178,10 @@ def summarize(answers: Answers, label_smoothing: float) -> dict[str, Any]:
     """
     shared, size = answers.shared, len(answers.classes)
     confusion = metrics.confusion(answers.label, answers.predicted, size)[np.ix_(shared, shared)]
-    logs = log_softmax(answers.logits)[:, shared]  # (N, shared classes)
+    logs = special.log_softmax(answers.logits.astype(np.float64), axis=-1)[:, shared]  # (N, shared classes)
     targets = np.eye(size)[answers.label][:, shared] * (1 - label_smoothing) + label_smoothing / len(shared)
     loss = float(-(targets * logs).sum() / len(answers.label))
     return {"loss": loss, **metrics.summarize(confusion, [answers.classes[i] for i in shared])}
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """(N, C) in float64."""
-    return special.log_softmax(logits.astype(np.float64), axis=-1)
 
 
 def save(answers: Answers, path: Path) -> None:

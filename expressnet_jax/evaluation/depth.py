@@ -13,18 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
-from data_pipelines.common.text import counted
 from expressnet_jax.evaluation import metrics, statistics
-from expressnet_jax.evaluation.answers import Answers, log_softmax
-from expressnet_jax.evaluation.metrics import interval, percent
+from expressnet_jax.evaluation.answers import Answers
 
 BINS = 15  # as in Guo et al. 2017; the error depends on it, so it is not a setting
 LOWEST, HIGHEST = 0.01, 100.0  # the temperatures between which one is looked for
 
 
-def of(
-    answers: Answers, *, fitted: Answers | None, fitted_on: str | None, leaked: NDArray[np.bool_] | None
-) -> dict[str, Any]:
+def of(answers: Answers, *, fitted: tuple[str, Answers] | None, leaked: NDArray[np.bool_] | None) -> dict[str, Any]:
     """{calibration, flip, duplicates, votes} of a network's answers, ready for JSON.
 
     calibration     `scores` before and after the temperature that suits `fitted` best (None: before only)
@@ -34,21 +30,23 @@ def of(
     votes           how far the probabilities (at temperature 1) are those of people's votes; None without votes
 
     Args:
-        fitted: answers on other examples of the same network; the temperature must not see the examples it is
-            judged by.
-        fitted_on: the name of their split.
+        fitted: another split's name, and the same network's answers to it; the temperature must not see the examples
+            it is judged by.
         leaked: (N,) bool, true for an example whose picture is in the training data too.
 
-    Raises ValueError: `fitted` is the evaluated split or has no name, `leaked` of another length, or answers that
-    `scores` refuses.
+    Raises ValueError: `fitted` is the evaluated split, `leaked` of another length, or answers that `scores` refuses.
     """
-    if (fitted is None) != (fitted_on is None):
-        raise ValueError("answers to fit a temperature on and the name of their split go together")
     same = ("index", "label", "logits")
-    if fitted is not None and all(np.array_equal(getattr(fitted, key), getattr(answers, key)) for key in same):
+    if fitted and all(np.array_equal(getattr(fitted[1], key), getattr(answers, key)) for key in same):
         raise ValueError(f"the temperature cannot be fitted on the {len(answers.label)} examples that it is judged by")
+    on, temperature = (fitted[0], fit_temperature(fitted[1].logits, fitted[1].label)) if fitted else (None, None)
     return {
-        "calibration": _calibration(answers, fitted, fitted_on),
+        "calibration": {
+            "temperature": temperature,
+            "fitted_on": on,
+            "before": scores(answers.logits, answers.label),
+            "after": None if temperature is None else scores(answers.logits, answers.label, temperature),
+        },
         "flip": _flip(answers),
         "duplicates": None if leaked is None else _duplicates(answers, np.asarray(leaked, bool)),
         "votes": None if answers.votes is None else _votes(answers.logits, answers.votes),
@@ -82,7 +80,7 @@ def scores(logits: ArrayLike, label: ArrayLike, temperature: float = 1.0) -> dic
     target = np.arange(p.shape[1]) == truth[:, None]  # (N, C)
     return {
         "ece": expected_error(bins),
-        "nll": abs(float(log_softmax(values / temperature)[target].mean())),
+        "nll": abs(float(special.log_softmax(values / temperature, axis=-1)[target].mean())),
         "brier": float(((p - target) ** 2).sum(axis=1).mean()),
         "bins": bins,
     }
@@ -145,41 +143,6 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
     return float(stats.spearmanr(first, second).statistic)
 
 
-def describe(depth: dict[str, Any]) -> str:
-    """What `of` found as plain text, a line or two for each part that there is."""
-    flip = depth["flip"]
-    lines = [
-        *_calibration_lines(depth["calibration"]),
-        f"with mirror image    accuracy {percent(flip['accuracy'])} {interval(flip['interval'])}, "
-        f"{100 * flip['difference']:+.2f} points, McNemar p = {flip['mcnemar_p']:.2g}; "
-        f"macro F1 {percent(flip['macro_f1'])}",
-    ]
-    if found := depth["duplicates"]:
-        lines.append(
-            f"duplicates           {counted(found['leaked'], 'example')} in the training data too: accuracy "
-            f"{percent(found['accuracy_leaked'])} of them, {percent(found['accuracy_without'])} without them"
-        )
-    if found := depth["votes"]:
-        correlation = found["spearman_entropy"]
-        lines += [
-            f"people's votes       {percent(found['agreement_top'])} as the majority, which gets "
-            f"{percent(found['mean_probability_of_majority'])} of the probability on average",
-            f"                     cross entropy {found['cross_entropy']:.4f}, KL divergence {found['kl']:.4f} nats, "
-            f"rank correlation of entropies {'-' if correlation is None else format(correlation, '.3f')}",
-        ]
-    return "\n".join(lines)
-
-
-def _calibration(answers: Answers, fitted: Answers | None, fitted_on: str | None) -> dict[str, Any]:
-    temperature = None if fitted is None else fit_temperature(fitted.logits, fitted.label)
-    return {
-        "temperature": temperature,
-        "fitted_on": fitted_on,
-        "before": scores(answers.logits, answers.label),
-        "after": None if temperature is None else scores(answers.logits, answers.label, temperature),
-    }
-
-
 def _flip(answers: Answers) -> dict[str, Any]:
     both = (probabilities(answers.logits) + probabilities(answers.flipped)) / 2
     together = both.argmax(axis=1)  # (N,)
@@ -215,7 +178,7 @@ def _votes(logits: NDArray[np.float32], votes: NDArray[np.float32]) -> dict[str,
         return None
     shares = votes[voted].astype(np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
-    p, log_p = probabilities(logits[voted]), log_softmax(logits[voted])
+    p, log_p = probabilities(logits[voted]), special.log_softmax(logits[voted].astype(np.float64), axis=-1)
     if (impossible := ((shares > 0) & np.isneginf(log_p)).any(axis=1)).any():
         raise ValueError(f"{impossible.sum()} of {len(shares)} examples have votes for a class that is never predicted")
     majority = shares == shares.max(axis=1, keepdims=True)  # (N, C)
@@ -240,19 +203,6 @@ def _summary(
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) nats. The same shares of other classes give the same number to the last bit, so that ranks can tie."""
     return special.entr(np.sort(p, axis=1)).sum(axis=1)
-
-
-def _calibration_lines(found: dict[str, Any]) -> list[str]:
-    def line(name: str, scores: dict[str, Any]) -> str:
-        error = percent(scores["ece"])
-        return f"{name:<19}  error {error:>8}, NLL {scores['nll']:.4f} nats, Brier score {scores['brier']:.4f}"
-
-    lines, temperature = [line("calibration", found["before"])], found["temperature"]
-    if temperature is not None:
-        at_bound = temperature in (LOWEST, HIGHEST)
-        note = f"  (fitted on {found['fitted_on']}{'; a bound, as none between is best' if at_bound else ''})"
-        lines.append(line(f"at temperature {temperature:.3g}", found["after"]) + note)
-    return lines
 
 
 def _checked(logits: ArrayLike, label: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

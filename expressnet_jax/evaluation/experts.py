@@ -10,15 +10,14 @@ Legend: N examples, C classes that the network and the data set both have, E exp
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from scipy import special, stats
+from scipy.stats.contingency import crosstab
 
-from data_pipelines.common.text import counted, shorten
 from expressnet_jax.evaluation.answers import Answers
 
 
@@ -40,13 +39,8 @@ def of(answers: Answers, surest: int = 8) -> dict[str, Any]:
 
     Classes are counted as in the summary of the evaluation: only those that the data set has too, which `label`
     numbers.
-
-    Raises ValueError where the choices do not fit the examples or the experts.
     """
-    shared = answers.shared
-    if not np.isin(answers.label, shared).all():
-        raise ValueError(f"labels of classes that are never predicted; those that are: {shared.tolist()}")
-    label = np.searchsorted(shared, answers.label)  # (N,) among the classes of the summary
+    label = np.searchsorted(answers.shared, answers.label)  # (N,) among the classes of the summary
     return {layer: _layer(answers, label, layer, surest) for layer in answers.routing}
 
 
@@ -61,7 +55,7 @@ def agreement(choices: Sequence[ArrayLike]) -> float | None:
     sizes = sorted({np.asarray(choice).size for choice in choices})
     if len(sizes) > 1 or 0 in sizes:
         raise ValueError(f"first choices for {', '.join(map(str, sizes))} examples: must be the same, at least 1")
-    pairs = [_adjusted(_counts(one, other)) for one, other in itertools.combinations(choices, 2)]
+    pairs = [_adjusted(crosstab(one, other).count) for one, other in itertools.combinations(choices, 2)]
     found = [value for value in pairs if value is not None]
     return sum(found) / len(found) if found else None
 
@@ -69,7 +63,7 @@ def agreement(choices: Sequence[ArrayLike]) -> float | None:
 def mutual_information(counts: ArrayLike) -> float:
     """The mutual information in bits of the two variables of a table of counts, as found (no correction)."""
     table = np.asarray(counts, np.float64)
-    return max(_entropy(table.sum(axis=0)) + _entropy(table.sum(axis=1)) - _entropy(table.ravel()), 0.0)
+    return max(_entropy(table.sum(axis=0)) + _entropy(table.sum(axis=1)) - _entropy(table), 0.0)
 
 
 def expected_information(counts: ArrayLike) -> float:
@@ -89,21 +83,13 @@ def expected_information(counts: ArrayLike) -> float:
     return total
 
 
-def describe(experts: dict[str, Any], classes: Sequence[str]) -> str:
-    """What `of` found as plain text, for (C,) names of classes: a table for each layer."""
-    return "\n\n".join("\n".join(_lines(layer, found, classes)) for layer, found in experts.items())
-
-
 def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -> dict[str, Any]:
     probabilities, chosen = answers.routing[layer]
     p, c = probabilities.astype(np.float64), len(answers.shared)
-    (n, e), k = p.shape, chosen.shape[1]
-    if not len(chosen) == len(label) == n > 0:
-        raise ValueError(f"{len(label)} labels, {n} probabilities, {len(chosen)} choices: need as many of each")
-    if chosen.min() < 0 or chosen.max() >= e:
-        raise ValueError(f"choices from {chosen.min()} to {chosen.max()}, but {e} experts")
-    first = _counts(chosen[:, 0], label, (e, c))
-    classes = first if k == e else _counts(chosen.ravel(), np.repeat(label, k), (e, c))
+    e, k = p.shape[1], chosen.shape[1]
+    levels = range(e), range(c)
+    first = crosstab(chosen[:, 0], label, levels=levels).count
+    classes = first if k == e else crosstab(chosen.ravel(), np.repeat(label, k), levels=levels).count
     information, class_entropy = mutual_information(first), _entropy(first.sum(axis=0))
     load = classes.sum(axis=1)
     return {
@@ -137,32 +123,6 @@ def _adjusted(counts: NDArray[np.int64]) -> float | None:
     return (mutual_information(counts) - expected) / room if room >= 1e-12 else None
 
 
-def _counts(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int] | None = None) -> NDArray[np.int64]:
-    """How often each pair of (N,) non-negative numbers occurs."""
-    i, j = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
-    height, width = shape or (int(i.max()) + 1, int(j.max()) + 1)
-    return np.bincount(i * width + j, minlength=height * width).reshape(height, width)
-
-
 def _entropy(counts: NDArray[Any]) -> float:
     """In bits, of the distribution that the counts are of."""
-    return abs(float(special.entr(counts / counts.sum()).sum())) / math.log(2)
-
-
-def _lines(layer: str, found: dict[str, Any], classes: Sequence[str]) -> list[str]:
-    share = found["normalized_mutual_information"]
-    everyone = found["selected"] == found["experts"]
-    lines = [
-        f"{layer}: {counted(found['experts'], 'expert')}, {found['selected']} selected, {found['dead']} dead, "
-        f"entropy {found['entropy']:.3f} of at most {math.log(found['experts']):.3f} nats",
-        f"the first choice tells {found['mutual_information']:.3f} bits of the class "
-        f"({found['mutual_information_by_chance']:.3f} by chance)"
-        + ("" if share is None else f", {100 * share:.1f} % of all there are"),
-        f"expert      load  importance  {'first choice' if everyone else 'selected most'} for",
-    ]
-    for i, counts in enumerate(found["classes"]):
-        total, most = sum(counts), sorted(range(len(counts)), key=lambda c: -counts[c])[:3]
-        names = [f"{shorten(classes[c], 12)} {100 * counts[c] / total:.1f} %" for c in most if counts[c]]
-        load, importance = (f"{100 * found[key][i]:.1f} %" for key in ("load", "importance"))
-        lines.append(f"{i:>6}  {load:>8}  {importance:>10}  {', '.join(names) or 'nothing'}")
-    return lines
+    return abs(float(stats.entropy(counts, base=2, axis=None)))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.common.tables import aligned
 from data_pipelines.splits import Split
 from expressnet_jax.evaluation import metrics
 
@@ -95,26 +94,6 @@ def spread(rows: Rows) -> dict[str, Any]:
         "best": best["value"], "worst": worst["value"], "gap": best["accuracy"] - worst["accuracy"], "chi2": chi2,
         "p_value": (1 + as_large) / (1 + PERMUTATIONS),
     }  # fmt: skip
-
-
-def describe(found: dict[str, Rows]) -> str:
-    """The rows of `by_factor` as plain text, with the spread of each factor."""
-    table = [["factor", "value", "accuracy", "95 % interval", "examples"]]
-    gaps = []
-    for name, rows in found.items():
-        for i, row in enumerate(rows):
-            accuracy, (low, high) = f"{100 * row['accuracy']:.1f} %", row["interval"]
-            between = f"{100 * low:.1f} to {100 * high:.1f}"
-            table.append(["" if i else name, row["value"], accuracy, between, f"{row['examples']:,}"])
-        if len(rows) > 1:
-            apart = spread(rows)
-            points = f"{100 * apart['gap']:.1f} points between {apart['best']} and {apart['worst']}"
-            gaps.append(f"{name}: {points}, p = {apart['p_value']:.2g}")
-    return "\n".join([
-        "by what the faces were drawn with", *aligned(table), "",
-        "gap between the best and the worst group, and p: how often groups are so far apart by luck "
-        f"(of {len(gaps)} factors one in 20 falls below 0.05)", *gaps,
-    ])  # fmt: skip
 
 
 def _rows(values: np.ndarray, right: np.ndarray, bins: _Bins | None) -> Rows:

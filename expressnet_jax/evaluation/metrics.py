@@ -13,9 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from data_pipelines.common.tables import aligned
-from data_pipelines.common.text import shorten
-
 
 def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Counts (classes, classes) [true, predicted] of (N,) true and predicted classes."""
@@ -79,37 +76,6 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = stats.binomtest(successes, trials).proportion_ci(method="wilson")
     return float(low), float(high)
-
-
-def percent(fraction: float | None) -> str:
-    """0.5 as "50.00 %", and None as "-"."""
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def interval(bounds: Sequence[float]) -> str:
-    """(0.5, 0.6) as "(95 % interval 50.00 % to 60.00 %)"."""
-    return "(95 % interval {} to {})".format(*map(percent, bounds))
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """A summary as plain text: the headline figures, a line for each class, and the confusion matrix."""
-    classes = [["class", "precision", "recall", "F1", "examples"]]
-    confusion = [["true \\ predicted", *(shorten(name, 9) for name in summary["classes"]), "examples"]]
-    for (name, values), counts in zip(summary["per_class"].items(), summary["confusion"], strict=True):
-        total = sum(counts)
-        # 0 of 0 counts as 0 in the means above, but in a table it would read as a failure.
-        recall = percent(values["recall"] if total else None)
-        classes.append([name, percent(values["precision"]), recall, percent(values["f1"]), f"{total:,}"])
-        shares = [f"{100 * count / total:.1f}" if count else "." if total else "-" for count in counts]
-        confusion.append([name, *shares, f"{total:,}"])
-    lines = [
-        f"accuracy             {percent(summary['accuracy']):>8}  {interval(summary['accuracy_interval'])}",
-        f"mean class accuracy  {percent(summary['mean_class_accuracy']):>8}",
-        f"macro F1             {percent(summary['macro_f1']):>8}",
-        f"examples             {summary['examples']:,}", "", *aligned(classes), "",
-        "confusion, in % of the examples of each true class (. is none)", *aligned(confusion),
-    ]  # fmt: skip
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _checked(confusion: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ import jax
 import numpy as np
 
 from data_pipelines import splits
+from data_pipelines.common import prose
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import write_text
+from data_pipelines.common.files import read_object, write_text
 from data_pipelines.common.text import counted, json_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.evaluation import answers as answering
-from expressnet_jax.evaluation import depth, experts, factors, metrics, robustness, saliency
+from expressnet_jax.evaluation import depth, experts, factors, robustness, saliency
 from expressnet_jax.evaluation.answers import Answers
 from expressnet_jax.figures import pictures, plots
 from expressnet_jax.parallel import distributed
@@ -73,9 +75,11 @@ def evaluate_run(
     summary = {"workdir": str(workdir), "step": at, "asked": asked_of_own, **found.summary}
     folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
     summary |= _kept(folder, summary)
-    lacking = ", ".join(name for name, known in zip(examples.classes, examples.known, strict=True) if not known)
-    note = f"\nonly the classes that both have; not in this data set: {lacking}" if lacking else ""
-    text = f"{examples.name}, checkpoint of step {at} of {workdir}{note}\n\n{_describe(summary)}"
+    lacking = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
+    shown = [part for part in ("depth", "experts", *_OPTIONAL) if summary[part]]
+    parts = [text_of("heading", summary, lacking), text_of("metrics", summary)]
+    parts += [text_of(part, summary[part], summary["classes"]) for part in shown]
+    text = "\n\n".join(parts)
     distributed.barrier("read what is kept")
     if distributed.is_first():
         _write(folder, found._replace(summary=summary), text)
@@ -90,17 +94,17 @@ def _evaluate(
     step = answering.program(config, mesh)
     found = answering.collect(config, step, restored, examples, mesh)
     other, chosen_on = (None, None) if own is None else _validated(own.validation, examples)
-    fitted = None if other is None else answering.collect(config, step, restored, other, mesh)
+    fitted = None if other is None else (other.name, answering.collect(config, step, restored, other, mesh))
     summary = {
         "split": examples.name,
         "chosen_on": chosen_on,
         **answering.summarize(found, config.label_smoothing),
-        "depth": depth.of(found, fitted=fitted, fitted_on=other.name if other else None, leaked=_leaked(examples, own)),
+        "depth": depth.of(found, fitted=fitted, leaked=_leaked(examples, own)),
         "experts": experts.of(found),
         "factors": factors.by_factor(examples, found.index, found.right),
         "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
     }
-    maps, shown = None, _spread(len(examples), _SALIENT)
+    maps, shown = None, examples.spread(_SALIENT)
     if salient:
         images = examples.load(shown)["image"]
         maps = saliency.maps(config, restored, images, found.predicted[shown], found.index[shown])
@@ -127,34 +131,23 @@ def _leaked(examples: Split, own: datas.TrainingData | None) -> np.ndarray | Non
     return splits.repeated(examples, alike) if alike else None
 
 
-def _spread(n: int, count: int) -> np.ndarray:
-    """At most `count` positions, spread evenly over n."""
-    return np.linspace(0, n - 1, min(count, n)).astype(int)
-
-
 def _kept(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """What an earlier evaluation of the same checkpoint found and this one was not asked for: it took long."""
-    try:
-        before = json.loads((folder / "summary.json").read_text())
-        same = all(before[key] == summary[key] for key in ("step", "split", "examples", "accuracy"))
-        return {key: before[key] for key in _OPTIONAL if same and summary[key] is None}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+    before = read_object(folder / "summary.json")
+    same = all(before.get(key) == summary[key] for key in ("step", "split", "examples", "accuracy"))
+    return {key: before.get(key) for key in _OPTIONAL if same and summary[key] is None}
 
 
-def _describe(summary: dict[str, Any]) -> str:
-    parts = [metrics.describe(summary), depth.describe(summary["depth"])]
-    if summary["chosen_on"]:
-        parts.insert(0, "the best checkpoint was chosen by its accuracy on these examples: new ones will have less")
-    if summary["experts"]:
-        parts.append(experts.describe(summary["experts"], summary["classes"]))
-    if summary["robustness"]:
-        parts.append(robustness.describe(summary["robustness"]))
-    if summary["saliency"]:
-        branches = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["saliency"]["shares"].items())
-        count = counted(summary["saliency"]["examples"], "picture")
-        parts.append(f"what would change the answer, by branch: {branches} (mean of {count})")
-    return "\n\n".join(part.rstrip() for part in parts)
+def text_of(part: str, found: Any, classes: Sequence[str] = ()) -> str:
+    """A part of a summary as plain text: "depth", "experts", "factors", "robustness" or "saliency"; or the whole of it
+    as its "heading" or its "metrics".
+
+    classes: names of the (C,) classes for the experts, and of those that the data set lacks for the heading.
+    """
+    return prose.filled(
+        __file__, f"{part}.txt.j2", found=found, classes=classes, bounds=(depth.LOWEST, depth.HIGHEST),
+        spread=factors.spread, corruptions=robustness.CORRUPTIONS, log=math.log, zip=zip,
+    )  # fmt: skip
 
 
 def _write(folder: Path, found: _Found, text: str) -> None:
@@ -164,7 +157,7 @@ def _write(folder: Path, found: _Found, text: str) -> None:
         for name in names if found.summary[key] is None else ():
             (folder / name).unlink(missing_ok=True)
     answering.save(found.answers, folder / "answers.npz")
-    drawn = f"\n\n{factors.describe(found.summary['factors'])}" if found.summary["factors"] else ""
+    drawn = f"\n\n{text_of('factors', found.summary['factors'])}" if found.summary["factors"] else ""
     write_text(folder / "summary.txt", f"{text}{drawn}\n")
     _draw(folder, found)
     write_text(folder / "summary.json", json_line(found.summary))
@@ -173,8 +166,8 @@ def _write(folder: Path, found: _Found, text: str) -> None:
 def _draw(folder: Path, found: _Found) -> None:
     summary, answers, split = found.summary, found.answers, found.split
     plots.confusion_figure(summary, folder / "confusion.png", split.name)
-    shown = _spread(len(split), _SHOWN)
-    probabilities = np.exp(answering.log_softmax(answers.logits))
+    shown = split.spread(_SHOWN)
+    probabilities = depth.probabilities(answers.logits)
     pictures.predictions_figure(
         split.load(shown)["image"], answers.label[shown], answers.predicted[shown], probabilities[shown],
         split.classes, folder / "predictions.png",
@@ -189,7 +182,7 @@ def _draw(folder: Path, found: _Found) -> None:
         examples = robustness.examples(split.load(shown[:1])["image"][0])
         pictures.corruptions_figure(examples, summary["robustness"]["strengths"], folder / "corruptions.png")
     if found.maps is not None:
-        salient = _spread(len(split), _SALIENT)
+        salient = split.spread(_SALIENT)
         names = [split.classes[i] for i in answers.predicted[salient]]
         parts, averages = saliency.parts(found.maps), summary["saliency"]["shares"]
         images = split.load(salient)["image"]

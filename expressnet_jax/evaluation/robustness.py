@@ -12,15 +12,16 @@ Legend: B image, H W height and width, S one of them, C colour channel (1 grey, 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image, JpegImagePlugin
 from scipy import ndimage
 
-from data_pipelines.common.text import counted
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import answers
@@ -48,22 +49,6 @@ PLACES = {
     "eyes": ((0.42, 0.5), (0.26, 0.76)), "mouth": ((0.76, 0.5), (0.28, 0.56)), "anywhere": ((0.5, 0.5), (0.4, 0.4)),
 }  # fmt: skip
 
-#: ITU-T T.81, tables K.1 (luminance) and K.2 (chrominance).
-JPEG_TABLES = np.array(
-    [
-        [
-            [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
-            [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
-            [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
-            [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
-        ],
-        [
-            [17, 18, 24, 47, 99, 99, 99, 99], [18, 21, 26, 66, 99, 99, 99, 99],
-            [24, 26, 56, 99, 99, 99, 99, 99], [47, 66, 99, 99, 99, 99, 99, 99],
-            *[[99] * 8] * 4,
-        ],
-    ]
-)  # fmt: skip
 #: R G B to Y Cb Cr, without the offset of 128 (JFIF, ITU-T T.871, section 7).
 _YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
@@ -120,19 +105,6 @@ def examples(picture: np.ndarray) -> dict[str, list[np.ndarray]]:
         name: [np.asarray(corrupt(name, picture[None], np.array([_EXAMPLE]), strength))[0] for strength in STRENGTHS]
         for name in CORRUPTIONS
     }
-
-
-def describe(result: dict[str, Any]) -> str:
-    """A result of `measure` as plain text: accuracy in per cent, a line for each corruption."""
-    lines = [
-        f"accuracy on corrupted pictures, {counted(result['examples'], 'example')}, in % (strength 0: as they are)",
-        f"{'':16}{''.join(f'{strength:>7}' for strength in result['strengths'])}   mean of 1 to 5",
-    ]
-    for name, row in result["corruptions"].items():
-        cells, mean = "".join(f"{100 * value:>7.1f}" for value in row["accuracy"]), np.mean(row["accuracy"][1:])
-        lines.append(f"{name:16}{cells}{100 * mean:>17.1f}  {CORRUPTIONS[name].description}")
-    lines.append(f"mean {100 * result['mean_accuracy']:.1f} %, {result['relative']:.3f} of the accuracy at strength 0")
-    return "\n".join(lines)
 
 
 def apply(name: str, images: jax.Array, index: jax.Array, strength: int | jax.Array, *, seed: int = 0) -> jax.Array:
@@ -278,12 +250,15 @@ def jpeg_qualities(side: int) -> tuple[int, ...]:
 
 
 def quantization_tables(quality: int) -> np.ndarray:
-    """(2, 8, 8) int, luminance and chrominance, at a quality of 1..100 as libjpeg scales them (jcparam.c)."""
-    return np.clip((JPEG_TABLES * int(_table_scale(quality)) + 50) // 100, 1, 255)
+    """(2, 8, 8) int, luminance and chrominance, at a quality of 1..100, as libjpeg writes them into a file."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "jpeg", quality=quality)
+    tables = JpegImagePlugin.JpegImageFile(io.BytesIO(file.getvalue())).quantization
+    return np.reshape([tables[0], tables[1]], (2, 8, 8))
 
 
 def _table_scale(quality: int) -> float:
-    """Per cent that the tables are multiplied by."""
+    """Per cent by which libjpeg multiplies the tables of ITU-T T.81 (jcparam.c)."""
     return 5000 / quality if quality < 50 else 200 - 2 * quality
 
 

@@ -110,13 +110,8 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str, dict[str, Any]
     return raw.arrays, _NAMES[min(raw.kinds)], raw.about
 
 
-def model(artifact: Artifact) -> nnx.Module:
-    """The network with the artifact's weights, ready to answer."""
-    return filled(artifact.config, artifact.weights)
-
-
 def filled(config: Config, weights: Mapping[str, np.ndarray]) -> nnx.Module:
-    """The network of a config with these weights, by canonical name."""
+    """The network of a config with these weights, by canonical name, ready to answer."""
     graph, state = nnx.split(_abstract(config))
     made = nnx.merge(graph, jax.tree.map(lambda a: jnp.asarray(np.zeros(a.shape, a.dtype)), state))
     canonical.from_canonical(made, weights)

@@ -163,17 +163,12 @@ def measure(run: Run, made: list[Batch]) -> dict[str, Any]:
 
 def accuracy(run: Run, split: Split, most: int) -> tuple[float, int]:
     """Which fraction of a split's pictures a graph answers rightly, and of how many: at most `most`, spread over it."""
-    chosen, right = spread(split, most), 0
+    chosen, right = split.spread(most), 0
     for start in range(0, len(chosen), _CHUNK):
         batch = split.load(chosen[start : start + _CHUNK])
         answers = np.asarray(run(in_colour(batch["image"]))["probabilities"])
         right += int((np.where(split.known, answers, -1).argmax(-1) == batch["label"]).sum())
     return right / len(chosen), len(chosen)
-
-
-def spread(split: Split, most: int) -> np.ndarray:
-    """Numbers of at most so many examples, spread evenly over a split."""
-    return np.linspace(0, len(split) - 1, min(most, len(split))).astype(int)
 
 
 def in_colour(images: np.ndarray) -> np.ndarray:

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-import jinja2
 import numpy as np
 
 import expressnet_jax
 from data_pipelines import prepare
+from data_pipelines.common import prose
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import locked, read_json, replace_folder
-from data_pipelines.common.text import counted, json_line, one_line, say, some, span
+from data_pipelines.common.files import locked, read_object, replace_folder
+from data_pipelines.common.text import counted, json_line, say, some, span
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo
@@ -150,7 +150,7 @@ def _network(found: inspection.Trained, dtype: str, data: TrainingData | None) -
 
 def _pictures(split: Split, count: int) -> np.ndarray:
     """(n, H, W, C) uint8: at most `count`."""
-    return split.load(compare.spread(split, count))["image"]
+    return split.load(split.spread(count))["image"]
 
 
 def _counts(config: Config) -> tuple[int, int]:
@@ -235,26 +235,17 @@ def card(meta: Mapping[str, Any], sizes: Mapping[str, int], outputs: tuple[str, 
 
     meta: config.json; sizes: bytes of each file; outputs: names of what the graphs return.
     """
-    environment = jinja2.Environment(  # Markdown, not HTML: nothing is escaped
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"flat": _flat, "counted": counted}
     network = _NETWORKS[meta["config"]["model"]["network"]]
-    return environment.get_template("model_card.md.j2").render(meta, sizes=sizes, outputs=outputs, network=network)
-
-
-def _flat(value: Any) -> str:
-    """One line that no table or heading breaks at; "unknown" for None."""
-    return "unknown" if value is None else one_line(value).replace("|", "/")
+    values = {**meta, "sizes": sizes, "outputs": outputs, "network": network}
+    return prose.filled(__file__, "model_card.md.j2", **values) + "\n"
 
 
 def facts(found: inspection.Trained, workdir: Path, data_dir: str | None) -> dict[str, Any]:
     """What is known of a checkpoint and its run, ready for JSON: `run` in config.json. None where something is not."""
-    summary = _json(workdir / "summary.json")
-    config, evaluations = found.config, [_json(path) for path in sorted(workdir.glob("evaluation/*/summary.json"))]
+    summary = read_object(workdir / "summary.json")
+    config, summaries = found.config, map(read_object, sorted(workdir.glob("evaluation/*/summary.json")))
     evaluated = found.kind == "ema" or not config.ema.decay  # all figures of a run are of its averaged weights, if any
-    evaluations = [one for one in evaluations if evaluated and one.get("step") == found.step]
+    evaluations = [one for one in summaries if evaluated and one.get("step") == found.step]
     known = {
         "name": workdir.absolute().name,
         "seed": config.seed,
@@ -283,14 +274,6 @@ def _data(config: Config, data_dir: str | None) -> dict[str, Any]:
         "skipped": len(metadata["skipped"]),
         "faces": (metadata["faces"] or {}).get("detector", ""),
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except (OSError, DataError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from data_pipelines.common.errors import DataError, Failure
-from data_pipelines.common.files import read_json
-from data_pipelines.common.text import counted
+from data_pipelines.common import prose
+from data_pipelines.common.errors import Failure
+from data_pipelines.common.files import read_object
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
@@ -66,16 +66,12 @@ def of_path(path: Path) -> Model:
 
     Also `kind`, `path`, `step`, `classes`, `preprocessing`, `trained` (how), `validation` and the weight `digest`.
     """
-    try:
-        is_artifact = "format" in read_json(path / artifact.CONFIG)
-    except (OSError, DataError, TypeError):
-        is_artifact = False  # it is read as a run then, which says what is wrong
     facts: dict[str, Any]
-    if is_artifact:
+    if "format" in read_object(path / artifact.CONFIG):
         read = artifact.read(path)
         config, weights = read.config, read.weights
         facts = {"kind": "artifact", "step": read.meta["step"], "validation": read.meta["run"].get("validation")}
-    else:
+    else:  # what is no run either is said by reading it as one
         at, checkpoint = path.absolute(), path.absolute().parent.name == "checkpoints" and path.name.isdecimal()
         found = read_run(at.parent.parent, int(at.name)) if checkpoint else read_run(path)
         config, weights = found.config, found.weights
@@ -131,36 +127,9 @@ def selfcheck(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> str:
     """The findings for a person."""
-    lines = [f"{name:<18}{size:>14,}" for name, size in found["parts"].items()]
-    lines += [
-        f"{'parameters':<18}{found['parameters']:>14,}   of them BatchNorm statistics {found['batch_stats']:,}",
-        f"{'forward pass':<18}{found['flops_per_image'] / 1e9:>14.3f} GFLOP an image",
-        f"classes: {', '.join(found['classes'])}",
-    ]
-    if "step" in found:
-        lines += [
-            f"{found['kind']}: step {found['step']}, validation {found['validation']}",
-            f"trained on {found['trained']}",
-            f"preprocessing: {found['preprocessing']}",
-            f"digest: {found['digest']}",
-        ]
-    return "\n".join(lines)
+    return prose.filled(__file__, "inspection.txt.j2", found=found)
 
 
 def describe_difference(found: dict[str, Any]) -> str:
     """What `compare` found, for a person."""
-    settings = found["settings"]
-    lines = [f"{counted(len(settings), 'setting')} {'differs' if len(settings) == 1 else 'differ'}"]
-    lines += [f"  {setting}" for setting in settings]
-    if found["same_weights"]:
-        return "\n".join([*lines, "the weights are the same"])
-    lines += ["the weights differ, at most by:"]
-    lines += [f"  {part:<18}{difference:.3g}" for part, difference in found["largest_difference"].items()]
-    if shapes := found["different_shapes"]:
-        name, (first, second) = next(iter(shapes.items()))
-        what = f"{counted(len(shapes), 'array')} of {'another shape' if len(shapes) == 1 else 'other shapes'}"
-        lines.append(f"  {what}, such as {name}: {tuple(first)} in the first, {tuple(second)} in the second")
-    for which in ("first", "second"):
-        if names := found[f"only_in_{which}"]:
-            lines.append(f"  {counted(len(names), 'array')} only in the {which}, such as {names[0]}")
-    return "\n".join(lines)
+    return prose.filled(__file__, "difference.txt.j2", found=found)

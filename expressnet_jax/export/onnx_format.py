@@ -41,7 +41,7 @@ def write(path: Path, config: Config, weights: Mapping[str, np.ndarray], *, dtyp
     for name, value in outputs.items():
         ops.node("Identity", [value], name=name)
     classes, kinds, info = len(config.data.classes), onnx.TensorProto, onnx.helper.make_tensor_value_info
-    widths = {"probabilities": classes, "logits": classes, "features": ops.widths[outputs["features"]]}
+    widths = {"probabilities": classes, "logits": classes, "features": len(weights["head/kernel"])}
     described = [
         info(name, kinds.FLOAT if name in widths else kinds.INT32, ["batch", widths.get(name, config.moe.selected)])
         for name in artifact.outputs(config)
@@ -121,7 +121,6 @@ class _Onnx:
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
         self.sides: dict[str, tuple[int, int]] = {}  # (height, width) of pictures
-        self.widths: dict[str, int] = {}  # last axis of what dense layers read
 
     def node(self, op: str, inputs: Sequence[_Input], *, name: str = "", **attributes: Any) -> str:
         """Adds a node; its output, the last where an operator has two, has its name. Inputs may be constants."""
@@ -194,7 +193,6 @@ class _Onnx:
         of_pictures = name == "cnnfe1/dense"  # what all others read is float32 already
         weight = self._weight if of_pictures else self.constant
         y = self.node("Gemm", [x, weight(f"{name}/kernel", kernel), weight(f"{name}/bias", bias)], name=name)
-        self.widths[x] = len(kernel)
         return self._cast(y, np.dtype(np.float32)) if of_pictures else y
 
     def relu(self, x: str) -> str:

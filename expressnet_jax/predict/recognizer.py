@@ -163,7 +163,7 @@ class Model:
         self._preparation, self._layers = preparation, expressnet.routed_layers(config)
         self._mesh = meshes.for_evaluation(dataclasses.replace(config, batch_size=batch_size))
         with jax.set_mesh(self._mesh):  # which tells the large kernels how many devices share a batch
-            graph, arrays = inference.prepared(artifacts.model(artifact), config)
+            graph, arrays = inference.prepared(artifacts.filled(config, artifact.weights), config)
         everywhere = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
         self._arrays = jax.device_put(arrays, everywhere)
         run, wanted = artifacts.answer(config), ("probabilities", *map(artifacts.chosen_by, self._layers))

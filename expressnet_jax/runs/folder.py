@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,43 +111,31 @@ def _shown(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-class MetricsWriter:
-    """Appends records to metrics.jsonl and TensorBoard events; after a resume, drops what lies beyond the resumed step.
+@contextlib.contextmanager
+def metrics(workdir: Path, step: int, evaluated: int) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Gives `write(kind, record)`, which appends to metrics.jsonl and TensorBoard's events; only the first host writes.
 
-    Use as a context manager. Only the first host writes.
+    `kind` is "train" or "validation", and `record` holds at least "step". `step` is where the run goes on, `evaluated`
+    the step of the last validation that its checkpoint knows: records from beyond them are dropped.
     """
+    if not distributed.is_first():
+        yield lambda kind, record: None
+        return
+    path, last, before = workdir / "metrics.jsonl", {"train": step, "validation": evaluated}, read_records(workdir)
+    kept = [record for record in before if record["step"] <= last.get(record["kind"], step)]
+    if kept != before:
+        write_text(path, "".join(json_line(record) for record in kept))
+    with path.open("a") as file, SummaryWriter(str(workdir / "events"), purge_step=step + 1) as events:
 
-    def __init__(self, workdir: Path, step: int, evaluated: int) -> None:
-        """`step` is where the run goes on, `evaluated` the step of the last validation that its checkpoint knows."""
-        self._on = distributed.is_first()
-        if not self._on:
-            return
-        path, last = workdir / "metrics.jsonl", {"train": step, "validation": evaluated}
-        before = read_records(workdir)
-        kept = [record for record in before if record["step"] <= last.get(record["kind"], step)]
-        if kept != before:
-            write_text(path, "".join(json_line(record) for record in kept))
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
+        def write(kind: str, record: dict[str, Any]) -> None:
+            file.write(json_line({"kind": kind, **record}))
+            file.flush()
+            for name, value in record.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    events.add_scalar(f"{kind}/{name}", value, record["step"])
+            events.flush()
 
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._on:
-            self._file.close()
-            self._events.close()
-
-    def write(self, kind: str, record: dict[str, Any]) -> None:
-        """One record of kind "train" or "validation"; `record` holds at least "step"."""
-        if not self._on:
-            return
-        self._file.write(json_line({"kind": kind, **record}))
-        self._file.flush()
-        for name, value in record.items():
-            if isinstance(value, (int, float)) and name != "step":
-                self._events.add_scalar(f"{kind}/{name}", value, record["step"])
-        self._events.flush()
+        yield write
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def expected_config(config: Config, workdir: Path) -> Config:
         return dataclasses.replace(config, preprocess=run_folder.read_config(workdir).preprocess)
     preprocess = config.preprocess
     for imported in _imported(config):
-        preprocess = weight_import.expected_preprocess(imported, preprocess)
+        preprocess = dataclasses.replace(preprocess, **imported.preprocessing)
     return dataclasses.replace(config, preprocess=preprocess)
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,7 +34,6 @@ from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 from expressnet_jax.runs import state as states
-from expressnet_jax.runs.folder import MetricsWriter
 from expressnet_jax.train import step as steps
 from expressnet_jax.train.progress import Interval, Progress
 
@@ -81,8 +80,8 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
                 if start < clock.total_steps:
                     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract))
                     run_folder.check_space(workdir, size * (config.keep + 2))
-        with MetricsWriter(workdir, start, run.early.evaluated_step) as writer:
-            reason = run.loop(start, writer, signals)
+        with run_folder.metrics(workdir, start, run.early.evaluated_step) as write:
+            reason = run.loop(start, write, signals)
         manager.wait()
         summary = run.summary(reason)
         if distributed.is_first():
@@ -142,11 +141,11 @@ class Run:
         say(f"going on from step {step} of {self.clock.total_steps}")
         return step
 
-    def loop(self, start: int, writer: MetricsWriter, signals: Signals) -> str:
+    def loop(self, start: int, write: Callable[[str, dict[str, Any]], None], signals: Signals) -> str:
         """Runs from step `start` to the last one; returns why it ended."""
         total, intervals = self.clock.total_steps, ("eval_every", "save_every", "log_every")
         eval_every, save_every, log_every = (self.clock.steps(getattr(self.config, key), key) for key in intervals)
-        self.writer, self.progress = writer, Progress(self.clock, start)
+        self.write, self.progress = write, Progress(self.clock, start)
         run_step, sums, batches = self.programs.step, self.programs.zero_sums(), self._batches(start)
         pending: Interval | None = None  # the interval before: its sums are ready by now
         for step in range(start, total + 1):
@@ -213,7 +212,7 @@ class Run:
         result = answers.evaluate(self.config, self.programs.count, self.state, self.data.validation, self.mesh)
         self.early.update(step, result["loss"])
         epoch, found = self.clock.epoch(step), {key: result[key] for key in _VALIDATION}
-        self.writer.write("validation", {"step": step, "epoch": round(epoch, 4), **found})
+        self.write("validation", {"step": step, "epoch": round(epoch, 4), **found})
         say(
             f"validation at epoch {epoch:.2f}  loss {result['loss']:.4f}  "
             f"accuracy {result['accuracy']:.4f}  macro F1 {result['macro_f1']:.4f}"
@@ -249,7 +248,7 @@ class Run:
         if pending is None:
             return
         record = self.progress.record(pending)
-        self.writer.write("train", record)
+        self.write("train", record)
         for line in self.progress.lines(record):
             say(line)
         if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:

@@ -125,7 +125,7 @@ def test_the_weights_come_back_and_answer_the_same(exported, checkpoint):
     weights, answer = checkpoint
     assert said["digest"] == found.meta["digest"] == canonical.digest(weights)
     assert all(np.array_equal(found.weights[name], weights[name]) for name in weights)
-    again = jax.jit(lambda images: artifact.answer(found.config)(artifact.model(found), images))
+    again = jax.jit(lambda images: artifact.answer(found.config)(artifact.filled(found.config, found.weights), images))
     agree(again(pictures(8, 48, 48)), answer(pictures(8, 48, 48)))
 
 

@@ -155,11 +155,13 @@ def test_files_that_are_no_answers_are_one_line_and_nothing_is_unpickled(tmp_pat
     with path.open("wb") as file:
         np.savez(file, **fields)
     assert equal(answering.load(path), made_up())
+    lacking = np.where(np.arange(logits.shape[1]) == label[0], np.float32(-np.inf), logits)
     for changes in (
         {"label": objects}, {"label": label[:-1]}, {"logits": np.zeros(3)}, {"label": -label - 1}, {"more": label},
         {"label": label.astype(str)}, {"label": label * 1.0}, {"label": label[0]}, {"logits": logits.astype(str)},
         {"logits": logits * np.nan}, {"logits": logits - np.inf}, {"flipped": logits * np.nan}, {"votes": p[:3]},
         {"moe_cnn/chosen": chosen[:5]}, {"moe_cnn/chosen": chosen[:, 0]}, {"moe_cnn/chosen": chosen + 4},
+        {"moe_cnn/chosen": chosen - 4}, {"logits": lacking},
         {"moe_cnn/chosen": chosen[:, :0]}, {"moe_cnn/probabilities": p * np.nan}, {"moe_cnn/probabilities": p[0]},
     ):  # fmt: skip
         with path.open("wb") as file:

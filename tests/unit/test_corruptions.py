@@ -21,6 +21,23 @@ from expressnet_jax.evaluation.robustness import CORRUPTIONS, apply, jpeg_qualit
 NAMES = list(CORRUPTIONS)
 RANDOM = ["pose", "occlusion", "light", "noise"]
 
+#: ITU-T T.81, tables K.1 (luminance) and K.2 (chrominance).
+JPEG_TABLES = np.array(
+    [
+        [
+            [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
+            [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+            [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+            [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+        ],
+        [
+            [17, 18, 24, 47, 99, 99, 99, 99], [18, 21, 26, 66, 99, 99, 99, 99],
+            [24, 26, 56, 99, 99, 99, 99, 99], [47, 66, 99, 99, 99, 99, 99, 99],
+            *[[99] * 8] * 4,
+        ],
+    ]
+)  # fmt: skip
+
 run = jax.jit(apply, static_argnames="name")
 as_stored = jax.jit(stored, static_argnums=0)
 
@@ -261,10 +278,10 @@ def test_jpeg_is_pillows(side, c):
 
 
 @pytest.mark.parametrize("quality", [1, 7, 28, 49, 50, 51, 80, 95, 100])
-def test_quantization_tables_are_those_in_a_file(quality):
-    with Image.open(io.BytesIO(encoded(np.zeros((8, 8, 3), np.uint8), quality))) as image:
-        luminance, chrominance = (np.array(image.quantization[i]).reshape(8, 8) for i in (0, 1))
-    np.testing.assert_array_equal(robustness.quantization_tables(quality), [luminance, chrominance])
+def test_quantization_tables_are_those_of_the_standard_scaled_as_libjpeg_does(quality):
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    expected = np.clip((JPEG_TABLES * scale + 50) // 100, 1, 255)
+    np.testing.assert_array_equal(robustness.quantization_tables(quality), expected)
 
 
 def test_jpeg_qualities_are_those_of_the_benchmarks():

@@ -14,6 +14,7 @@ from sklearn import metrics as sk  # type: ignore[import-untyped]
 
 from expressnet_jax.evaluation import depth
 from expressnet_jax.evaluation.answers import Answers
+from expressnet_jax.evaluation.of_run import text_of
 
 quick = settings(deadline=None, max_examples=60)
 NAMES = ("anger", "contempt", "disgust", "fear", "happiness")
@@ -42,7 +43,7 @@ def answers(seed=0, n=150, lacking=(), voters=0, scale=2.0):
 
 
 def depth_of(given, fitted=None, leaked=None):
-    return depth.of(given, fitted=fitted, fitted_on=fitted and "fer2013/train (held out)", leaked=leaked)
+    return depth.of(given, fitted=fitted and ("fer2013/train (held out)", fitted), leaked=leaked)
 
 
 def asked(p, votes, label=None):
@@ -59,7 +60,7 @@ def test_what_is_not_known_is_null():
     assert found["duplicates"] is None and found["votes"] is None
     assert found["calibration"]["temperature"] is found["calibration"]["after"] is None
     assert found["calibration"]["fitted_on"] is None
-    text = depth.describe(found)
+    text = text_of("depth", found)
     assert len(text.splitlines()) == 2 and "temperature" not in text
 
 
@@ -80,7 +81,7 @@ def test_a_temperature_at_its_bound_is_said_to_be(wrong, shown):
     truth = np.array([0, 1, 2, 3])
     given = np.where(np.arange(4) < wrong, truth + 1, truth)
     other = asked(0.1 + 0.5 * np.eye(5)[given], np.eye(5)[truth], truth)
-    text = depth.describe(depth_of(answers(), other))
+    text = text_of("depth", depth_of(answers(), other))
     assert "at temperature" in text and ("a bound" in text) == shown
 
 
@@ -180,7 +181,7 @@ def test_one_example():
     found = depth_of(here, answers(1), np.array([True]))
     assert found["votes"]["spearman_entropy"] is None and found["flip"]["mcnemar_p"] == 1
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert "-" in depth.describe(found).splitlines()[-1]
+    assert "-" in text_of("depth", found).splitlines()[-1]
 
 
 @quick
@@ -196,7 +197,7 @@ def test_json_gives_the_depth_back_and_the_text_shows_it():
     here = answers(7, voters=10)
     found = depth_of(here, answers(8), np.arange(150) < 30)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    text = depth.describe(found)
+    text = text_of("depth", found)
     for shown in (
         f"{100 * found['calibration']['before']['ece']:.2f} %",
         f"at temperature {found['calibration']['temperature']:.3g}",
@@ -214,8 +215,6 @@ def test_input_that_does_not_fit_is_refused():
     here = answers()
     with pytest.raises(ValueError, match="150 examples that it is judged by"):
         depth_of(here, dataclasses.replace(here, logits=here.logits.copy()))
-    with pytest.raises(ValueError, match="go together"):
-        depth.of(here, fitted=answers(1), fitted_on=None, leaked=None)
     with pytest.raises(ValueError, match="3 marks of leaked examples, but 150"):
         depth_of(here, leaked=np.zeros(3, bool))
     with pytest.raises(ValueError, match="150 of 150 examples have votes"):

@@ -14,6 +14,7 @@ from sklearn.metrics.cluster import expected_mutual_information  # type: ignore[
 
 from expressnet_jax.evaluation import experts
 from expressnet_jax.evaluation.answers import Answers
+from expressnet_jax.evaluation.of_run import text_of
 
 quick = settings(deadline=None, max_examples=60)
 CLASSES = ("anger", "disgust", "fear", "happiness")
@@ -72,7 +73,7 @@ def test_where_all_experts_answer_the_first_choices_are_counted():
     first = answers.routing["moe"][1][:, 0]
     assert found["load"] == pytest.approx(np.bincount(first, minlength=3) / len(first))
     assert np.sum(found["classes"]) == len(first) and len(set(found["load"])) > 1
-    assert "first choice for" in experts.describe({"moe": found}, CLASSES)
+    assert "first choice for" in text_of("experts", {"moe": found}, CLASSES)
 
 
 @quick
@@ -129,27 +130,13 @@ def test_one_example_one_expert_and_one_class():
     assert (found["load"], found["importance"], found["entropy"], found["dead"]) == ([1], [1], 0, 0)
     assert found["mutual_information"] == found["mutual_information_by_chance"] == 0
     assert found["normalized_mutual_information"] is None
-    assert "nothing" not in experts.describe({"moe": found}, CLASSES)
+    assert "nothing" not in text_of("experts", {"moe": found}, CLASSES)
 
 
 def test_a_network_without_experts_has_nothing_to_tell():
     answers = routed([[1.0]], [0])
     answers.routing.clear()
-    assert experts.of(answers) == {} and experts.describe({}, CLASSES) == ""
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"chosen": [[0], [5]]}, "choices from 0 to 5, but 2 experts"),
-        ({"chosen": [[0], [-1]]}, "choices from -1 to 0"),
-        ({"chosen": [[0]]}, "2 labels, 2 probabilities, 1 choices"),
-        ({"lacking": (1,)}, r"never predicted.*\[0, 2, 3\]"),
-    ],
-)
-def test_routing_that_does_not_fit_is_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        experts.of(routed(np.eye(2), [0, 1], **change))
+    assert experts.of(answers) == {} and text_of("experts", {}, CLASSES) == ""
 
 
 @quick
@@ -199,7 +186,7 @@ def test_agreement_of_different_examples_is_refused():
 
 def test_the_text_names_the_classes_and_the_chance():
     answers = routed(np.eye(3)[[0, 0, 0, 1]], [3, 3, 0, 1])
-    text = experts.describe(experts.of(answers), CLASSES)
+    text = text_of("experts", experts.of(answers), CLASSES)
     lines = text.splitlines()
     assert lines[0].startswith("moe: 3 experts, 1 selected, 1 dead, entropy 0.000 of at most 1.099 nats")
     assert "0.811 bits" in lines[1] and "by chance" in lines[1] and "54.1 %" in lines[1]

@@ -10,7 +10,8 @@ from data_pipelines import splits
 from data_pipelines.builders.synthetic_faces import SEED
 from data_pipelines.labels import EMOTIONS
 from data_pipelines.synthetic import sample_factors
-from expressnet_jax.evaluation.factors import by_factor, describe, spread
+from expressnet_jax.evaluation.factors import by_factor, spread
+from expressnet_jax.evaluation.of_run import text_of
 
 
 class Records(list):
@@ -117,7 +118,7 @@ def test_spread_names_the_groups_and_is_never_certain():
 
 def test_the_text_has_every_row_and_gap():
     rows = rows_of([("1", 500, 50), ("10", 500, 450)])
-    lines = describe({"skin_tone": rows, "glasses": rows_of([("none", 1000, 500)])}).splitlines()
+    lines = text_of("factors", {"skin_tone": rows, "glasses": rows_of([("none", 1000, 500)])}).splitlines()
     assert any(line.split()[:4] == ["skin_tone", "1", "10.0", "%"] for line in lines)
     assert any(line.split()[:3] == ["10", "90.0", "%"] for line in lines)
     assert any(line.split()[:4] == ["glasses", "none", "50.0", "%"] for line in lines)

@@ -335,6 +335,6 @@ def test_what_the_weights_expect_of_pictures(tmp_path, weights):
     line = weight_import.mismatch(face, paper)
     assert "preprocess.normalize=vggface2, and this run has unit" in line and "the paper feeds BGR" in line
     assert "color_order" not in line and "\n" not in line
-    assert weight_import.expected_preprocess(face, paper) == Preprocess("bgr", "vggface2")
+    assert dataclasses.replace(paper, **face.preprocessing) == Preprocess("bgr", "vggface2")
     assert not weight_import.mismatch(face, Preprocess("bgr", "vggface2")) and not weight_import.mismatch(whole, paper)
     assert "preprocess.color_order=bgr" in weight_import.mismatch(whole, Preprocess("rgb", "unit"))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk  # type: ignore[import-untyped]
 
-from expressnet_jax.evaluation.metrics import describe, summarize, wilson_interval
+from expressnet_jax.evaluation.metrics import summarize, wilson_interval
+from expressnet_jax.evaluation.of_run import text_of
 
 NAMES = ["anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
 
@@ -101,7 +102,7 @@ def test_no_examples_at_all():
     summary = summarize(np.zeros((2, 2), int), ["a", "b"])
     assert [summary[key] for key in ("accuracy", "mean_class_accuracy", "macro_f1", "examples")] == [0, 0, 0, 0]
     assert summary["accuracy_interval"] == [0, 1]
-    assert "examples             0" in describe(summary)
+    assert "examples             0" in text_of("metrics", summary)
 
 
 def test_json_gives_the_summary_back():
@@ -159,8 +160,8 @@ def test_wilson_interval_refuses_more_successes_than_trials():
 
 
 def test_description_gives_figures_and_lines_up_its_columns():
-    text = describe(
-        summarize([[900, 100, 0], [50, 450, 0], [0, 0, 0]], ["happiness", "fear", "a very long class name"])
+    text = text_of(
+        "metrics", summarize([[900, 100, 0], [50, 450, 0], [0, 0, 0]], ["happiness", "fear", "a very long class name"])
     )
     assert "90.00 %" in text and "1,500" in text and "a very long class name" in text
     low, high = wilson_interval(1350, 1500)

@@ -189,7 +189,7 @@ def test_what_an_evaluation_writes_fits_and_is_looked_at() -> None:
     fitted = folders.answers(30)
     found: dict[str, Any] = {"split": "a", "chosen_on": False, "step": 3, **answering.summarize(answers, 0.1)}
     leaked = answers.index < 9
-    found |= {"depth": depth.of(answers, fitted=fitted, fitted_on="b", leaked=leaked), "experts": experts.of(answers)}
+    found |= {"depth": depth.of(answers, fitted=("b", fitted), leaked=leaked), "experts": experts.of(answers)}
     found |= {key: folders.evaluation()[key] for key in ("factors", "robustness", "saliency")}
     found = json.loads(json_line(found))
     assert shapes.evaluation(found) is None

@@ -16,6 +16,7 @@ from data_pipelines.labels import EMOTIONS
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import robustness
+from expressnet_jax.evaluation.of_run import text_of
 from expressnet_jax.figures import pictures, plots
 from expressnet_jax.models.preprocess import preprocess
 from expressnet_jax.parallel import mesh as meshes
@@ -111,7 +112,7 @@ def made_up(accuracies):
 
 
 def test_the_text_has_a_line_for_each_corruption():
-    lines = robustness.describe(made_up([[0.8, 0.7, 0.6, 0.5, 0.4, 0.3]] * 7)).splitlines()
+    lines = text_of("robustness", made_up([[0.8, 0.7, 0.6, 0.5, 0.4, 0.3]] * 7)).splitlines()
     assert "1,234 examples" in lines[0] and lines[1].split()[:6] == list("012345")
     for name, corruption in robustness.CORRUPTIONS.items():
         assert f"{name} 80.0 70.0 60.0 50.0 40.0 30.0 50.0 {corruption.description}".split() in [

@@ -133,7 +133,7 @@ def test_a_file_that_says_what_it_was_made_with(tmp_path):
     sections = {"preprocess": expects, "model": {"batchnorm_epsilon": 1e-5, "resnet": {"stem_pool": False}}}
     path = exported(tmp_path / "w.safetensors", **sections, moe={"top_k": 1})
     imported = weight_import.load(path, CONFIG)
-    assert weight_import.expected_preprocess(imported, Preprocess()) == Preprocess("rgb", "standard", 0.5, 0.25, False)
+    assert Preprocess(**imported.preprocessing) == Preprocess("rgb", "standard", 0.5, 0.25, False)
     line = weight_import.mismatch(imported, Preprocess("rgb", "unit"))
     assert "expects preprocess.normalize=standard, and this run has unit" in line
     assert "mean=0.5" in weight_import.mismatch(imported, Preprocess("rgb", "standard"))
