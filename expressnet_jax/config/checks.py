@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from data_pipelines.common.ranges import Range
 from data_pipelines.common.text import nearest
-from expressnet_jax.config import duration
-from expressnet_jax.config.settings import BRANCHES, MIXTURES, Config, ConfigError, Data
+from expressnet_jax.config.settings import BRANCHES, MIXTURES, Config, ConfigError, Data, parse_duration
 
 _FORMS = ("auto", "direct", "fft", "dft")  # of a convolution
 
@@ -56,10 +55,10 @@ def _check_value(key: str, value: Any, kind: Any) -> None:
 
 
 def _check_durations(config: Config) -> None:
-    duration.parse(config.schedule.warmup, "schedule.warmup")
+    parse_duration(config.schedule.warmup, "schedule.warmup")
     for key in ("total", "eval_every", "save_every", "log_every"):
         text = getattr(config, key)
-        number, unit = duration.parse(text, key)
+        number, unit = parse_duration(text, key)
         if key == "total" and unit == "%":
             raise ConfigError(f"total={text!r} cannot be a percentage of itself")
         if number == 0:

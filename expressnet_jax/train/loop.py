@@ -22,8 +22,7 @@ import jax
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import counted, span
 from expressnet_jax.checkpoint.manager import Manager
-from expressnet_jax.config import Config, ConfigError, to_dict
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config, ConfigError, to_dict
 from expressnet_jax.evaluation import answers
 from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from data_pipelines.common.text import span
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock
 
 #: An expert that gets less than this part of an even share of the selections starves: it hardly learns any more.
 STARVING = 0.1

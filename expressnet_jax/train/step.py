@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from expressnet_jax.config import Config
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.moe import router
