@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from data_pipelines.common import text as texts
 from data_pipelines.common.errors import Failure
-from data_pipelines.common.text import one_line
 from expressnet_jax.config import ConfigError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -57,7 +56,7 @@ def join() -> None:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         ways = f"start it by srun, on a TPU pod, by launch/local.sh, or set {', '.join(_VARIABLES)}"
-        raise ConfigError(f"--distributed: no job to join ({one_line(error)[:200]}); {ways}") from None
+        raise ConfigError(f"--distributed: no job to join ({texts.one_line(error)[:200]}); {ways}") from None
 
 
 def several() -> bool:
@@ -94,7 +93,7 @@ def together() -> Iterator[None]:
     except Exception as raised:
         error = raised
     if several():
-        text = "" if error is None else one_line(f"{type(error).__name__}: {error}")
+        text = "" if error is None else texts.one_line(f"{type(error).__name__}: {error}")
         first = next((line for line in _told(text) if line), "")
         if first and error is None:
             raise PeerError(first)

@@ -24,13 +24,11 @@ from flax import nnx
 from jax.extend.core import Literal
 from jax.sharding import AbstractMesh, AxisType
 
-from expressnet_jax.config import Config
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config
 from expressnet_jax.models import branches, choice, cost, expressnet, target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.moe.layer import EXPERTS, is_expert_path
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.runs import optimizer as optimizers
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
@@ -88,13 +86,12 @@ def of_one_device(config: Config, devices: int, expert: int) -> Config:
 @functools.lru_cache(maxsize=64)
 def arithmetic(config: Config, platform: str) -> Counter[str]:
     """Operations of the training step of a config `of_one_device`, as `cost.count` names them, without padding's."""
-    length = clock(config)
-    optimizer = optimizers.create(config, length)
-    step = steps.train_step(config, states.graph(config), optimizer, optimizers.schedule(config, length))
+    mesh = abstract_mesh(1, 1)
+    made = steps.programs(config, clock(config), mesh)
     with target.compiling_for(platform):
-        state = states.abstract(config, optimizer, abstract_mesh(1, 1))
+        state = states.abstract(config, made.optimizer, mesh)
         state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)  # without a sharding
-        jaxpr = jax.make_jaxpr(step)(state, jax.eval_shape(lambda: steps.zero_sums(config)), batch(config))
+        jaxpr = jax.make_jaxpr(made.step)(state, jax.eval_shape(made.zero_sums), batch(config))
     return cost.count(jaxpr.jaxpr, padding=False)
 
 
