@@ -6,8 +6,6 @@ Every time is a median of several runs, with the shortest and the longest (`time
 network's own size, so nothing here needs a data set.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

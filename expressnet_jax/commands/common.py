@@ -1,7 +1,5 @@
 """What the commands share: parser, options, settings of a config among them, and this process's settings of JAX."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Whether a config's values are in their ranges, and go together; no device is touched."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import typing

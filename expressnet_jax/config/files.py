@@ -1,7 +1,5 @@
 """Networks and recipes that config files start from; from a file's name and overrides to a checked `Config`."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import runpy

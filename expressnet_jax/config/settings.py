@@ -4,8 +4,6 @@ A config file holds one function, `get_config(recipe) -> ConfigDict`. It starts 
 recipe, and changes what differs. Every field below can be set on the command line as `--config.section.field=value`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, field

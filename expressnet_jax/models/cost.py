@@ -3,8 +3,6 @@
 Legend: D in, E experts, F out, N rows, P Q kernel height and width.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import replace

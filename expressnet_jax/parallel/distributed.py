@@ -4,8 +4,6 @@ JAX's own runtime finds the processes and notices when one dies; engines (Slurm,
 them. A process that is alone goes through all of this without noticing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

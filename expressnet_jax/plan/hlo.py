@@ -7,8 +7,6 @@ all-gather ends with, what a reduce-scatter starts with, all that an all-to-all 
 links is `sent`. The grammar is that of XLA's own printer (xla/hlo/ir: hlo_instruction.cc, replica_group.cc).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence

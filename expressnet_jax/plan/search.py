@@ -1,7 +1,5 @@
 """Searches over plans: the largest batch that fits, the best split of the experts, several topologies."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 Legend: b pictures on one device.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Sequence

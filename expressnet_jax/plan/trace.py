@@ -7,8 +7,6 @@ counted in the form that it is really executed in (models/choice.py), with the g
 What is sent between devices is counted as in `hlo.py`: bytes of the whole array, on one device.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """How far a run is: sums of an interval as a record and as a line, what its routers do, and the time remaining."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator

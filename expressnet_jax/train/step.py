@@ -3,8 +3,6 @@
 Legend: B global batch, A micro-batches, C colour channels, S picture side, E experts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
