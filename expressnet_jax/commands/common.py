@@ -36,15 +36,6 @@ def check_folder(option: str, file: Path | None) -> None:
         raise UsageError(f"{option} {file}: there is no folder {file.absolute().parent}")
 
 
-def only(options: argparse.Namespace, names: Sequence[str]) -> str:
-    """The one of these options that is given. Raises UsageError for none or several."""
-    given = [name for name in names if getattr(options, name) is not None]
-    if len(given) != 1:
-        known = f"--{', --'.join(names[:-1])} and --{names[-1]}"
-        raise UsageError(f"give one of {known}, not {' and '.join(f'--{name}' for name in given) or 'none of them'}")
-    return given[0]
-
-
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """Takes `--config.key=value` and `--config.key value` out of the arguments: (the others, (key, value) pairs)."""
     rest, settings, waiting = [], [], list(arguments)
