@@ -74,7 +74,7 @@ def measure(
         "compile_seconds": round(seconds, 2),
         "peak_memory_bytes": timer.peak_memory(compiled),
         "flops_useful": useful,  # as if every convolution were done directly; a gradient is twice its forward pass
-        # by the compiler's count, without library calls
+        # By the compiler's count, without library calls.
         "flops_executed": int((compiled.cost_analysis() or {}).get("flops", 0)),
         "fraction_of_peak": None if chip is None else round(rate / chip.bfloat16 / jax.device_count(), 4),
         "only": only or "everything",
@@ -183,9 +183,8 @@ def _pictures(config: Config) -> dict[str, np.ndarray]:
     return {
         "image": rng.integers(0, 256, (b, s, s, 3), np.uint8),
         "label": rng.integers(0, len(config.data.classes), b, np.int32),
-        "mask": np.ones(b, bool),
-        "index": np.arange(b, dtype=np.int32),
-    }
+        "mask": np.ones(b, bool), "index": np.arange(b, dtype=np.int32),
+    }  # fmt: skip
 
 
 def _with_gradients(form: str, *, first: bool) -> Callable[..., Any]:

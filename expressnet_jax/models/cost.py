@@ -38,10 +38,8 @@ def of_config(config: Config) -> dict[str, Any]:
     return {
         "parameters": sum(sizes.values()),
         "batch_stats": sum(size for name, size in sizes.items() if name.endswith(("/mean", "/var"))),
-        "parts": dict(parts),
-        "flops_per_image": flops_per_image(config),
-        "classes": list(config.data.classes),
-    }
+        "parts": dict(parts), "flops_per_image": flops_per_image(config), "classes": list(config.data.classes),
+    }  # fmt: skip
 
 
 def flops_per_image(config: Config) -> int:

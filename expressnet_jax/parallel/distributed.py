@@ -9,13 +9,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from data_pipelines.common import text as texts
 from data_pipelines.common.errors import Failure
@@ -24,8 +22,6 @@ from expressnet_jax.config import ConfigError
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _MESSAGE = 400  # bytes that are shown of another process's error
 _ROWS = 16  # of the table of processes
-
-Item = TypeVar("Item")
 
 
 class PeerError(Failure):
@@ -71,11 +67,6 @@ def say(text: str) -> None:
     """Text for the user, from the first process alone; see `text.say`."""
     if is_first():
         texts.say(text)
-
-
-def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
-    """The items, counted by a progress bar where standard error is a terminal, and this process the first one."""
-    return tqdm(items, what, total, leave=False, disable=None if is_first() else True)
 
 
 @contextlib.contextmanager
