@@ -44,14 +44,11 @@ def clock(config: Config) -> Clock:
 
 def batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """A global batch of pictures in the network's own size."""
-    b, side = config.batch_size, config.model.image_size
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "image": ((b, side, side, 3), np.uint8), "label": ((b,), np.int32), "mask": ((b,), bool),
-        "index": ((b,), np.int32),
-    }  # fmt: skip
-    if config.data.target == "votes":
-        shapes["votes"] = ((b, len(config.data.classes)), np.float32)
-    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    b, side, array = config.batch_size, config.model.image_size, jax.ShapeDtypeStruct
+    found = {"image": array((b, side, side, 3), np.uint8), "label": array((b,), np.int32),
+             "mask": array((b,), bool), "index": array((b,), np.int32)}  # fmt: skip
+    votes = {"votes": array((b, len(config.data.classes)), np.float32)}
+    return found | votes if config.data.target == "votes" else found
 
 
 def abstract_mesh(data: int, expert: int) -> Any:
