@@ -4,8 +4,6 @@ Text goes to standard error, JSON to standard output; exit codes are 0 done, 1 f
 SIGTERM, 130 stopped by SIGINT.
 """
 
-from __future__ import annotations
-
 import errno
 import importlib
 import os

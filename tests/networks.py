@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock
 from expressnet_jax.export.artifact import filled
 from expressnet_jax.models import canonical, expressnet
 from expressnet_jax.parallel import mesh as meshes

@@ -14,8 +14,6 @@ alike, and each batch to be independent of the one before. What a shared file sy
 bad disk would do is not simulated; nor are the steps that XLA queues beyond the one that runs, which can only help.
 """
 
-from __future__ import annotations
-
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,12 +1,10 @@
-"""How fast things are on this machine: steps, single convolutions, inference; alone or against a peer.
+"""How fast things are on this machine: steps, single convolutions, inference, experts; alone or against a peer.
 
-Legend: B global batch, S picture side, H W picture height and width, P kernel side, D in, F out.
+Legend: B global batch, S picture side, H W picture height and width, P kernel side, D in, F out, E experts, K selected.
 
 Every time is a median of several runs, with the shortest and the longest (`timer`). Pictures are random bytes of the
 network's own size, so nothing here needs a data set.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -30,10 +28,15 @@ from data_pipelines.common.text import say
 from expressnet_jax.bench import timer
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.models import choice, cost, expressnet, inference, large_conv, preprocess
+from expressnet_jax.moe import dispatch, settings
+from expressnet_jax.moe.layer import MoE
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import machines, trace
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
+
+#: Cases of the experts: E, K and images of a batch.
+_EXPERTS, _SELECTED, _IMAGES = (4, 16, 64, 256), (1, 2), (32, 512)
 
 
 class BenchError(Failure):
@@ -71,7 +74,7 @@ def measure(
         "compile_seconds": round(seconds, 2),
         "peak_memory_bytes": timer.peak_memory(compiled),
         "flops_useful": useful,  # as if every convolution were done directly; a gradient is twice its forward pass
-        # by the compiler's count, without library calls
+        # By the compiler's count, without library calls.
         "flops_executed": int((compiled.cost_analysis() or {}).get("flops", 0)),
         "fraction_of_peak": None if chip is None else round(rate / chip.bfloat16 / jax.device_count(), 4),
         "only": only or "everything",
@@ -120,14 +123,68 @@ def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
     return {"batch_size": b, "device": jax.devices()[0].device_kind, "layers": rows}
 
 
+def experts(config: Config, *, repeats: int) -> dict[str, Any]:
+    """What the number of experts costs by the way images reach them: one layer of the config's width, forward and
+    backward on the config's mesh, with every movement over E, K and B.
+
+    Returns `rows` with `ms` (a median) and its spread, `bytes` (a device's arguments and temporaries, as compiled),
+    `expert_bytes` (a device's part of the experts' parameters) and `dropped` (a fraction of the pairs). The soft router
+    selects every expert, so that K is E.
+    """
+    mesh = meshes.create(config)
+    across = mesh.shape["expert"]
+    names = [name for name in settings.IMPLEMENTATIONS if name != "auto"]
+    cases = [
+        (dataclasses.replace(config.moe, num_experts=e, top_k=k, implementation=name), b)
+        for e in _EXPERTS for k in ((e,) if config.moe.router == "soft" else _SELECTED) for b in _IMAGES
+        for name in names
+        if e % across == 0 and b % mesh.size == 0 and (across > 1 or name not in ("all_gather", "all_to_all"))
+    ]  # fmt: skip
+    rows = [_case(moe, config.model.fuse_width, b, mesh, repeats) for moe, b in tqdm(cases, "experts", disable=None)]
+    chosen, why = dispatch.choose(config.moe, across)
+    return {
+        "jax": jax.__version__, "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        "mesh": dict(mesh.shape), "width": config.moe.hidden, "layers": config.moe.layers,
+        "auto": f"{chosen} ({why})", "rows": rows,
+    }  # fmt: skip
+
+
+def _case(moe: settings.MoE, d: int, b: int, mesh: jax.sharding.Mesh, repeats: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: _layer(moe, d)))
+    placed = meshes.state_sharding(mesh, nnx.to_pure_dict(abstract))
+
+    def loss(params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, routing = nnx.merge(graph, params)(x, jnp.ones(x.shape[0], bool), train=True)
+        return (y * y).mean(), routing.sums.dropped
+
+    with jax.set_mesh(mesh):
+        params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(_layer(moe, d))), out_shardings=placed)()
+        x = jax.device_put(rng.standard_normal((b, d)).astype(np.float32), meshes.batch_sharding(mesh))
+        program, _ = timer.compiled(jax.jit(jax.grad(loss, (0, 1), has_aux=True)), params, x)
+        times = timer.spread(timer.milliseconds(lambda: program(params, x), repeats))
+        _, dropped = program(params, x)
+    memory = program.memory_analysis()
+    on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params["experts"]))
+    return {
+        "experts": moe.num_experts, "selected": moe.selected, "images": b, "implementation": moe.implementation,
+        "ms": times["median"], "min_ms": times["min"], "max_ms": times["max"],
+        "bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes, "expert_bytes": on_one,
+        "dropped": float(dropped) / (b * moe.selected),
+    }  # fmt: skip
+
+
+def _layer(moe: settings.MoE, d: int) -> MoE:
+    return MoE(d, moe, dtype=jnp.dtype(jnp.float32), rngs=nnx.Rngs(params=0))
+
+
 def _pictures(config: Config) -> dict[str, np.ndarray]:
     rng, b, s = np.random.default_rng(0), config.batch_size // jax.process_count(), config.model.image_size
     return {
         "image": rng.integers(0, 256, (b, s, s, 3), np.uint8),
         "label": rng.integers(0, len(config.data.classes), b, np.int32),
-        "mask": np.ones(b, bool),
-        "index": np.arange(b, dtype=np.int32),
-    }
+        "mask": np.ones(b, bool), "index": np.arange(b, dtype=np.int32),
+    }  # fmt: skip
 
 
 def _with_gradients(form: str, *, first: bool) -> Callable[..., Any]:
@@ -189,6 +246,8 @@ def _peer(command: str, batch_size: int, kind: str) -> float:
 
 def describe(found: dict[str, Any]) -> str:
     """The findings for a person."""
+    if "rows" in found:
+        return _described_experts(found)
     if "layers" not in found:
         return "\n".join(timer.listed(found, "pairs"))
     kinds = [(form, what) for form in large_conv.FORMS for what in ("inference", "training")]
@@ -198,3 +257,13 @@ def describe(found: dict[str, Any]) -> str:
         times = [f"{row[form][f'{what}_ms']['median']:.2f}" for form, what in kinds]
         rows.append([row["layer"], f"{p}x{q} {d}->{f}", str(row["side"]), *times])
     return "\n".join([f"milliseconds (median) for a batch of {found['batch_size']}", *aligned(rows)])
+
+
+def _described_experts(found: dict[str, Any]) -> str:
+    rows = [["movement", "E", "K", "B", "ms", "min", "max", "MB", "experts MB", "dropped"]]
+    for row in found["rows"]:
+        case = [str(row[key]) for key in ("implementation", "experts", "selected", "images")]
+        figures = [row["ms"], row["min_ms"], row["max_ms"], row["bytes"] / 1e6, row["expert_bytes"] / 1e6]
+        rows.append([*case, *(f"{figure:.2f}" for figure in figures), f"{row['dropped']:.3f}"])
+    head = f"one layer {found['width']} wide, forward and backward, {found['device']}, mesh {found['mesh']}"
+    return "\n".join([head, f"this config takes {found['auto']}", *aligned(rows)])

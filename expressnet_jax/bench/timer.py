@@ -1,7 +1,5 @@
 """How long something takes on this machine: the time to compile it, and several runs after two that do not count."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Sequence

@@ -15,10 +15,11 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--out", required=True, type=common.path, help="the study's folder, new or to go on in")
     parser.add_argument("--config", help=f"of all runs: {common.CONFIG}")
-    parser.add_argument("--sweep", metavar="'K=A,B;K2=C,D'", help="all combinations; log:LOW:HIGH, uniform:LOW:HIGH")
+    arms = parser.add_mutually_exclusive_group()
+    arms.add_argument("--sweep", metavar="'K=A,B;K2=C,D'", help="all combinations; log:LOW:HIGH, uniform:LOW:HIGH")
+    arms.add_argument("--list", type=common.path, metavar="FILE", help="or one setting a line: K=A K2=C")
+    arms.add_argument("--study", metavar="NAME|FILE", help="instead of both: a ready-made study of configs/ablations")
     parser.add_argument("--random", type=int, metavar="N", help="N random draws from --sweep, not all combinations")
-    parser.add_argument("--list", type=common.path, metavar="FILE", help="or one setting a line: K=A K2=C")
-    parser.add_argument("--study", metavar="NAME|FILE", help="instead of both: a ready-made study of configs/ablations")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting, with seeds 0, 1, ... (default 3)")
     parser.add_argument("--baseline", metavar="ARM", help="compare with (default: the config unchanged, or the first)")
     parser.add_argument("--split", help="compare on it (default: the validation examples, so that no test is spent)")
@@ -65,7 +66,7 @@ def _asked(options: Namespace) -> tuple[dict[str, Any], Any, int]:
         raise UsageError("--random N draws from --sweep, with N at least 2")
     if all(given is None for given in (options.config, options.sweep, options.list, options.study)):
         made = _as_before(options)
-    elif common.only(options, ("sweep", "list", "study")) == "study":
+    elif options.study is not None:
         made = _ready_made(options)
     else:
         made = _own(options)
@@ -105,6 +106,8 @@ def _own(options: Namespace) -> dict[str, Any]:
 
     if options.config is None:
         raise UsageError("--sweep and --list go with --config")
+    if options.sweep is None and options.list is None:
+        raise UsageError("--config alone is no study: give one of --sweep, --list and --study as well")
     if options.list is not None:
         settings = sweep.listed(options.list)
     else:

@@ -26,15 +26,15 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> common.Result:
     """Measures, and shows the table."""
-    from expressnet_jax.bench import experts, network
     from expressnet_jax.bench import input as loader
+    from expressnet_jax.bench import network
     from expressnet_jax.config import files as config_files
 
     config = config_files.load(options.config, options.overrides)
     _check(options)
     common.start_jax()
     if options.what in ("conv", "moe"):
-        found = (network.conv if options.what == "conv" else experts.sweep)(config, repeats=options.repeats)
+        found = (network.conv if options.what == "conv" else network.experts)(config, repeats=options.repeats)
     elif options.what == "input":
         found = loader.measure(
             config, data_dir=options.data_dir, host=options.host, hosts=options.hosts, step_ms=options.step_ms
@@ -42,7 +42,7 @@ def run(options: Namespace) -> common.Result:
     else:
         peer = network.Peer(options.against, options.pairs) if options.against else None
         found = network.measure(config, options.what, only=options.only or "", against=peer, repeats=options.repeats)
-    say({"moe": experts, "input": loader}.get(options.what, network).describe(found))
+    say((loader if options.what == "input" else network).describe(found))
     return found
 
 

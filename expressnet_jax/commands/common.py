@@ -1,7 +1,5 @@
 """What the commands share: parser, options, settings of a config among them, and this process's settings of JAX."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Sequence
@@ -36,15 +34,6 @@ def check_folder(option: str, file: Path | None) -> None:
     """Raises UsageError, before any work, where the folder of a file that is to be written does not exist."""
     if file and not file.absolute().parent.is_dir():
         raise UsageError(f"{option} {file}: there is no folder {file.absolute().parent}")
-
-
-def only(options: argparse.Namespace, names: Sequence[str]) -> str:
-    """The one of these options that is given. Raises UsageError for none or several."""
-    given = [name for name in names if getattr(options, name) is not None]
-    if len(given) != 1:
-        known = f"--{', --'.join(names[:-1])} and --{names[-1]}"
-        raise UsageError(f"give one of {known}, not {' and '.join(f'--{name}' for name in given) or 'none of them'}")
-    return given[0]
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

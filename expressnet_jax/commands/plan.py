@@ -15,11 +15,12 @@ from expressnet_jax.commands import common
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--config", required=True, help=common.CONFIG)
-    parser.add_argument("--topology", help="compile for a TPU such as v5e:16x16 or v5p:2x2x1 (needs libtpu, no TPU)")
+    machine = parser.add_mutually_exclusive_group(required=True)
+    machine.add_argument("--topology", help="compile for a TPU such as v5e:16x16 or v5p:2x2x1 (needs libtpu, no TPU)")
+    machine.add_argument("--gpus", help="predict for GPUs such as h100:64: from shapes alone, nothing is compiled")
+    machine.add_argument("--cpus", type=int, help="compile for so many devices that share this computer's CPU")
+    machine.add_argument("--sweep", metavar="T,T,...", help="compile for several topologies: one line each")
     parser.add_argument("--slices", type=int, default=1, help="of --topology, --sweep: so many slices, joined by DCN")
-    parser.add_argument("--gpus", help="predict for GPUs such as h100:64: from shapes alone, nothing is compiled")
-    parser.add_argument("--cpus", type=int, help="compile for so many devices that share this computer's CPU")
-    parser.add_argument("--sweep", metavar="T,T,...", help="compile for several topologies: one line each")
     parser.add_argument("--search", action="store_true", help="also find the largest batch that fits")
     parser.add_argument("--splits", action="store_true", help="also compare all splits into data and expert devices")
     parser.add_argument("--plot", type=common.path, metavar="FILE", help="also draw the scaling as a PNG")
@@ -48,7 +49,7 @@ def run(options: Namespace) -> common.Result:
 
 def _checked(options: Namespace) -> str:
     """What the plan is for: topology, gpus, cpus or sweep. Raises UsageError for options that do not go with it."""
-    kind = common.only(options, ("topology", "gpus", "cpus", "sweep"))
+    kind = next(name for name in ("topology", "gpus", "cpus", "sweep") if getattr(options, name) is not None)
     if options.slices != 1 and kind not in ("topology", "sweep"):
         raise UsageError(f"--slices goes with --topology and --sweep, not with --{kind}")
     if options.plot and kind not in ("topology", "gpus"):

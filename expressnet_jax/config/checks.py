@@ -1,7 +1,5 @@
 """Whether a config's values are in their ranges, and go together; no device is touched."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import typing
@@ -9,8 +7,7 @@ from typing import Any, Literal
 
 from data_pipelines.common.ranges import Range
 from data_pipelines.common.text import nearest
-from expressnet_jax.config import duration
-from expressnet_jax.config.settings import BRANCHES, MIXTURES, Config, ConfigError, Data
+from expressnet_jax.config.settings import BRANCHES, MIXTURES, Config, ConfigError, parse_duration
 
 _FORMS = ("auto", "direct", "fft", "dft")  # of a convolution
 
@@ -19,7 +16,16 @@ def check(config: Config) -> None:
     """Raises ConfigError for a value out of range, or values that do not fit together."""
     _check_fields(config)
     _check_durations(config)
-    _check_data(config.data)
+    data, batch, turns, group = (
+        config.data,
+        config.batch_size,
+        config.optimizer.accumulate,
+        config.model.batchnorm_group,
+    )
+    if len(set(data.classes)) < 2 or len(set(data.classes)) != len(data.classes):
+        raise ConfigError(f"data.classes={data.classes!r} must be two or more different names")
+    if data.further and data.target == "votes":
+        raise ConfigError("data.target=votes does not go with data.also: further data sets have one label a picture")
     _check_parts(config)
     _check_convolution(config)
     _check_sizes(config)
@@ -28,7 +34,10 @@ def check(config: Config) -> None:
     if config.init.run and (config.init.weights or config.init.backbone):
         raise ConfigError("init.run does not go with init.weights or init.backbone: a network starts from one of them")
     _check_experts(config)
-    _check_batch(config.batch_size, config.optimizer.accumulate, config.model.batchnorm_group)
+    if batch % turns:
+        raise ConfigError(f"batch_size={batch} is not divisible by optimizer.accumulate={turns}")
+    if group and batch // turns % group:
+        raise ConfigError(f"a (micro-)batch of {batch // turns} is not divisible by model.batchnorm_group={group}")
 
 
 def _check_fields(section: Any, prefix: str = "") -> None:
@@ -56,28 +65,14 @@ def _check_value(key: str, value: Any, kind: Any) -> None:
 
 
 def _check_durations(config: Config) -> None:
-    duration.parse(config.schedule.warmup, "schedule.warmup")
+    parse_duration(config.schedule.warmup, "schedule.warmup")
     for key in ("total", "eval_every", "save_every", "log_every"):
         text = getattr(config, key)
-        number, unit = duration.parse(text, key)
+        number, unit = parse_duration(text, key)
         if key == "total" and unit == "%":
             raise ConfigError(f"total={text!r} cannot be a percentage of itself")
         if number == 0:
             raise ConfigError(f"{key}={text!r} must be above 0")
-
-
-def _check_batch(batch: int, turns: int, group: int) -> None:
-    if batch % turns:
-        raise ConfigError(f"batch_size={batch} is not divisible by optimizer.accumulate={turns}")
-    if group and batch // turns % group:
-        raise ConfigError(f"a (micro-)batch of {batch // turns} is not divisible by model.batchnorm_group={group}")
-
-
-def _check_data(data: Data) -> None:
-    if len(set(data.classes)) < 2 or len(set(data.classes)) != len(data.classes):
-        raise ConfigError(f"data.classes={data.classes!r} must be two or more different names")
-    if data.further and data.target == "votes":
-        raise ConfigError("data.target=votes does not go with data.also: further data sets have one label a picture")
 
 
 def _check_parts(config: Config) -> None:

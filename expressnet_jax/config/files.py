@@ -1,7 +1,5 @@
 """Networks and recipes that config files start from; from a file's name and overrides to a checked `Config`."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import runpy
@@ -82,9 +80,7 @@ def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     tree = raw.to_dict()
     for key, text in sorted(overrides, key=lambda pair: pair[0] != "model.preset"):
         _override(tree, key, text)
-    config = from_dict(tree)
-    check(config)
-    return config
+    return from_dict(tree)
 
 
 def available(below: str = "") -> list[str]:
@@ -112,8 +108,15 @@ def call(path: Path, function: str, *arguments: Any, what: str = "config") -> An
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
-    """Builds a `Config` from nested dicts (of a ConfigDict, or of a run folder's config.json)."""
-    return typing.cast(Config, _build(Config, tree, ""))
+    """Builds and checks a `Config` from nested dicts (of a ConfigDict, or of a run folder's config.json)."""
+    config = typing.cast(Config, _build(Config, tree, ""))
+    check(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The resolved config as plain nested dicts and lists, ready for JSON."""
+    return dataclasses.asdict(config)
 
 
 def _build(kind: type, tree: Any, where: str) -> Any:
@@ -188,7 +191,7 @@ def _literal(text: str) -> Any:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Keys whose values differ, as "key: old -> new"."""
-    before, after = (flat(dataclasses.asdict(c)) for c in (old, new))
+    before, after = (flat(to_dict(c)) for c in (old, new))
     return [f"{key}: {before[key]!r} -> {after[key]!r}" for key in after if before[key] != after[key]]
 
 

@@ -4,12 +4,10 @@ A config file holds one function, `get_config(recipe) -> ConfigDict`. It starts 
 recipe, and changes what differs. Every field below can be set on the command line as `--config.section.field=value`.
 """
 
-from __future__ import annotations
-
-import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
@@ -18,6 +16,7 @@ from expressnet_jax.moe.settings import MoE
 #: The parts of the network that look at the picture, and its mixtures of experts: what `model.without` can name.
 BRANCHES = ("cnnfe1", "cnnfe2", "resnet")
 MIXTURES = ("moe_cnn", "moe_expression")
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|examples?|%)")  # of a duration
 
 
 class ConfigError(Failure):
@@ -219,6 +218,32 @@ class Config:
     init: Init = Init()
 
 
-def to_dict(config: Config) -> dict[str, Any]:
-    """The resolved config as plain nested dicts and lists, ready for JSON."""
-    return dataclasses.asdict(config)
+@dataclass(frozen=True)
+class Clock:
+    """Lengths of training, in the unit that suits the reader: steps, epochs, examples, or percent of the whole."""
+
+    batch_size: int
+    examples: int  # in one epoch of the training split
+    total_steps: int = 0
+
+    def steps(self, duration: str, key: str = "duration") -> int:
+        """Steps in `duration`, rounded to the nearest and at least 1 (0 only for a duration of 0).
+
+        Raises ConfigError, naming `key`, where the text is not a duration.
+        """
+        number, unit = parse_duration(duration, key)
+        epoch = self.examples / self.batch_size
+        lengths = {"step": 1.0, "epoch": epoch, "example": 1.0 / self.batch_size, "%": self.total_steps / 100}
+        return max(1, round(number * lengths[unit])) if number else 0
+
+    def epoch(self, step: int) -> float:
+        """Epochs seen before `step`."""
+        return step * self.batch_size / self.examples
+
+
+def parse_duration(duration: str, key: str = "duration") -> tuple[float, str]:
+    """Splits "15epochs" into (15.0, "epoch"). Units: step, epoch, example, %."""
+    match = _FORM.fullmatch(duration.strip())
+    if not match:
+        raise ConfigError(f"{key}={duration!r} is not a duration; write 30steps, 15epochs, 10000examples or 5%")
+    return float(match[1]), match[2].rstrip("s") if match[2] != "%" else "%"

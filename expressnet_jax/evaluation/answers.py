@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from flax import nnx
 from scipy import special
+from tqdm import tqdm
 
 from data_pipelines import loader
 from data_pipelines.common.errors import DataError
@@ -141,7 +142,9 @@ def batches(config: Config, split: Split, mesh: jax.sharding.Mesh, how: str = ""
     ours = loader.evaluation_batches(
         split, config.batch_size, host=jax.process_index(), hosts=jax.process_count(), workers=config.data.workers
     )
-    for batch in distributed.progress(ours, f"{split.name}{how}", -(-len(split) // config.batch_size)):
+    hidden = None if distributed.is_first() else True  # None: where standard error is no terminal
+    total = -(-len(split) // config.batch_size)
+    for batch in tqdm(ours, f"{split.name}{how}", total, leave=False, disable=hidden):
         yield meshes.to_device(mesh, batch)
 
 

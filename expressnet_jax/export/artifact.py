@@ -34,7 +34,7 @@ from data_pipelines.common.errors import DataError, Failure
 from data_pipelines.common.files import read_json
 from data_pipelines.common.text import one_line, reason, some
 from expressnet_jax.checkpoint import weight_files
-from expressnet_jax.config import Config, ConfigError, checks, to_dict
+from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import canonical, expressnet, preprocess
 
@@ -213,7 +213,6 @@ def _check_files(path: Path, files: Mapping[str, Any]) -> None:
 def _config(path: Path, meta: dict[str, Any]) -> Config:
     try:
         config = config_files.from_dict(meta["config"])
-        checks.check(config)
     except (ConfigError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path / CONFIG} was edited: {reason(error)}; export again") from error
     _check_unedited(

@@ -8,8 +8,6 @@ et al. 2018; He et al. 2016): the stride of stages 3 to 5 sits in the first 1x1 
 projects its shortcut too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

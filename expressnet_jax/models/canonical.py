@@ -5,8 +5,6 @@ named one by one ("moe_cnn/expert0/kernel"); BatchNorm has gamma, beta, mean and
 project use these names, so they depend on neither flax nor the mesh.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Legend: H W picture height and width, P Q kernel height and width, D in, F out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Legend: D in, E experts, F out, N rows, P Q kernel height and width.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import replace
@@ -40,10 +38,8 @@ def of_config(config: Config) -> dict[str, Any]:
     return {
         "parameters": sum(sizes.values()),
         "batch_stats": sum(size for name, size in sizes.items() if name.endswith(("/mean", "/var"))),
-        "parts": dict(parts),
-        "flops_per_image": flops_per_image(config),
-        "classes": list(config.data.classes),
-    }
+        "parts": dict(parts), "flops_per_image": flops_per_image(config), "classes": list(config.data.classes),
+    }  # fmt: skip
 
 
 def flops_per_image(config: Config) -> int:

@@ -9,8 +9,6 @@
 Legend: B image, S picture side, E experts, D in, F out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

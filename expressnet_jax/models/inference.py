@@ -1,8 +1,6 @@
 """Work that is done once before many pictures are answered: each BatchNorm is folded into the kernel before it, and the
 spectra of the large kernels are computed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

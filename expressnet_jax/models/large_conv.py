@@ -13,8 +13,6 @@ What bfloat16 keeps in float32 here: the transforms and the products of spectra.
 so 8 bits of mantissa would leave an error in proportion to the brightest value in every pixel of the result.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Legend: B image, H W height and width, D in, F out, N pixels of all images.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

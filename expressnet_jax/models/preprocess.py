@@ -3,8 +3,6 @@
 Legend: B image, H W stored height and width, S side of the network's picture, C channel (1 grey, or 3: RGB).
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

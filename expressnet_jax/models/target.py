@@ -1,7 +1,5 @@
 """The kind of machine that programs are traced for: it decides what is fast, not what is computed."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar

@@ -7,8 +7,6 @@ Legend: B image (b of them on one device), E experts (e of them on one device), 
 N rows that an expert works on, A devices along the mesh axis `expert`.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

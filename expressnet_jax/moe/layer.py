@@ -3,8 +3,6 @@
 Legend: B image, E experts, D in, F out. Source: arXiv 2510.13493, section 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

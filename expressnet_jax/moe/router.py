@@ -5,8 +5,6 @@ Everything is computed in float32. Every sum leaves padding out and runs over th
 Legend: B image, E experts, K selected (E for the soft router).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -3,8 +3,6 @@
 Legend: B image, D in.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

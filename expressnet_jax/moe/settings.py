@@ -1,7 +1,5 @@
 """What a mixture of experts is made of: the section `moe` of a config."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

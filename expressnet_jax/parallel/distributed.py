@@ -4,31 +4,24 @@ JAX's own runtime finds the processes and notices when one dies; engines (Slurm,
 them. A process that is alone goes through all of this without noticing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from data_pipelines.common import text as texts
 from data_pipelines.common.errors import Failure
-from data_pipelines.common.text import one_line
 from expressnet_jax.config import ConfigError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _MESSAGE = 400  # bytes that are shown of another process's error
 _ROWS = 16  # of the table of processes
-
-Item = TypeVar("Item")
 
 
 class PeerError(Failure):
@@ -57,7 +50,7 @@ def join() -> None:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         ways = f"start it by srun, on a TPU pod, by launch/local.sh, or set {', '.join(_VARIABLES)}"
-        raise ConfigError(f"--distributed: no job to join ({one_line(error)[:200]}); {ways}") from None
+        raise ConfigError(f"--distributed: no job to join ({texts.one_line(error)[:200]}); {ways}") from None
 
 
 def several() -> bool:
@@ -76,11 +69,6 @@ def say(text: str) -> None:
         texts.say(text)
 
 
-def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
-    """The items, counted by a progress bar where standard error is a terminal, and this process the first one."""
-    return tqdm(items, what, total, leave=False, disable=None if is_first() else True)
-
-
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Waits at the end for all processes, and raises in each of them if the body has failed in one.
@@ -94,7 +82,7 @@ def together() -> Iterator[None]:
     except Exception as raised:
         error = raised
     if several():
-        text = "" if error is None else one_line(f"{type(error).__name__}: {error}")
+        text = "" if error is None else texts.one_line(f"{type(error).__name__}: {error}")
         first = next((line for line in _told(text) if line), "")
         if first and error is None:
             raise PeerError(first)

@@ -4,8 +4,6 @@ The batch is split over both axes, the experts' parameters over `expert`; everyt
 the optimizer's state is split along `data` (`mesh.shard_optimizer`; ZeRO stage 2, Rajbhandari et al. 2020).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

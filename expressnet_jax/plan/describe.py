@@ -1,7 +1,5 @@
 """Plans as text for people: what fits, what is computed and sent, and what limits the speed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ all-gather ends with, what a reduce-scatter starts with, all that an all-to-all 
 links is `sent`. The grammar is that of XLA's own printer (xla/hlo/ir: hlo_instruction.cc, replica_group.cc).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +20,8 @@ _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "c64": 8, "c128": 16}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"([a-z]+[0-9a-z]*)\[([0-9,<=]*)\]")
+_LAYOUT = re.compile(r"\{[^{}]*\}")  # of an array: {1,0:T(8,128)}
+_ELEMENT = re.compile(r"\([^()]*\)|\w+\[[^\]]*\]")  # of a tuple without layouts: (f32[2], s8[4]), f32[2,3]
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation)="
                      r"(\{[^}]*\}|%?[\w.\-]+)")  # fmt: skip
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -136,29 +136,17 @@ def _results(instruction: _Instruction) -> list[float]:
 
     An asynchronous start has the shape "(operands, results, ...)"; only an all-reduce's may be that of its results.
     """
-    shape = instruction.shape
+    shape = _LAYOUT.sub("", instruction.shape)
     if instruction.opcode.endswith("-start") and shape.startswith("("):
-        elements = _elements(shape)
+        elements = _ELEMENT.findall(shape[1:-1])
         if instruction.opcode != "all-reduce-start" or elements[0].startswith("("):
             shape = elements[1]
     return list(_sizes(shape))
 
 
-def _elements(shape: str) -> list[str]:
-    """The elements of a tuple's shape "(a, (b, c), d)"."""
-    depth, parts = 0, [""]
-    for character in shape[1:-1]:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
 def _sizes(shape: str) -> Iterator[float]:
     """Bytes of each array of a shape."""
-    for kind, dims in _ARRAY.findall(re.sub(r"\{[^{}]*\}", "", shape)):
+    for kind, dims in _ARRAY.findall(_LAYOUT.sub("", shape)):
         width = _BYTES.get(kind) or int(re.sub(r"^[a-z]+", "", kind).split("e")[0]) / 8  # f32, s8, f8e4m3fn
         yield width * math.prod(int(d.removeprefix("<=")) for d in dims.split(",") if d)
 

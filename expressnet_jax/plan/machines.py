@@ -7,8 +7,6 @@ The bound takes arithmetic, memory and links each at its peak. Neither latency n
 reached is assumed: no program of this arithmetic and traffic can take less time, and this one may well take more.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable

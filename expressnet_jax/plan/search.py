@@ -1,7 +1,5 @@
 """Searches over plans: the largest batch that fits, the best split of the experts, several topologies."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +13,6 @@ from expressnet_jax.models import expressnet
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import machines
 from expressnet_jax.plan import step_cost as plan
-from expressnet_jax.plan.machines import Machine
 
 _ATTEMPTS = 6  # compilations after the first two
 _NEVER = 1 << 40  # pictures: more than any batch, where none was refused yet
@@ -29,7 +26,7 @@ def with_batch(config: Config, batch_size: int) -> Config:
 
 
 def largest_batch(
-    config: Config, machine: Machine, devices: Sequence[jax.Device] | None, say: Callable[[str], None]
+    config: Config, machine: machines.Machine, devices: Sequence[jax.Device] | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """The largest batch a device that fits: memory as an affine function of the batch from two compilations, confirmed
     by a third; smaller ones where that fails. Without `devices` by shapes alone.
@@ -71,22 +68,16 @@ def largest_batch(
 def _search(needed: Callable[[int], int | None], unit: int, first: int, capacity: Callable[[], int]) -> int:
     """The largest multiple of `unit` known to fit, at most `_ATTEMPTS` steps after the first two that fit."""
     known: dict[int, int] = {}
-    refused = _NEVER
-
-    def attempt(b: int) -> None:
-        nonlocal refused
-        size = needed(b)
-        if size is None:
+    refused, steps, planned = _NEVER, 0, [2 * first, first]
+    while steps < _ATTEMPTS:
+        b = planned.pop() if planned else _next(known, refused, unit, capacity())
+        if b is None:
+            break
+        steps += len(known) > 1
+        if (size := needed(b)) is None:
             refused = min(refused, b)
         else:
             known[b] = size
-
-    attempt(first)
-    attempt(2 * first)
-    steps = 0
-    while steps < _ATTEMPTS and (b := _next(known, refused, unit, capacity())) is not None:
-        steps += len(known) > 1
-        attempt(b)
     return max(known, default=0)
 
 
@@ -106,7 +97,7 @@ def _next(known: dict[int, int], refused: int, unit: int, capacity: int) -> int 
     return guess if guess < refused else middle
 
 
-def splits(config: Config, machine: Machine) -> dict[str, Any]:
+def splits(config: Config, machine: machines.Machine) -> dict[str, Any]:
     """Every number of devices that the experts can be spread over, compared by shapes: `rows`, `best`, `why`."""
     if not expressnet.routed_layers(config):
         because = "by model.network or model.without this one has none"

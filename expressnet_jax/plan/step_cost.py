@@ -3,8 +3,6 @@
 Legend: b pictures on one device.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ from expressnet_jax.models import target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import hlo, machines, trace
-from expressnet_jax.plan.machines import Machine
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
@@ -51,7 +48,7 @@ class Refused(NamedTuple):
     seconds: float
 
 
-def make(config: Config, machine: Machine, devices: Sequence[jax.Device] | None) -> dict[str, Any]:
+def make(config: Config, machine: machines.Machine, devices: Sequence[jax.Device] | None) -> dict[str, Any]:
     """The whole plan, ready for JSON; `devices` None: predicted from shapes alone.
 
     Raises ConfigError where config and machine do not fit together, PlanError where it cannot be compiled here.
@@ -81,7 +78,7 @@ def make(config: Config, machine: Machine, devices: Sequence[jax.Device] | None)
     return plan if chip is None else plan | _speed(config, machine, plan)
 
 
-def devices(machine: Machine) -> Sequence[jax.Device]:
+def devices(machine: machines.Machine) -> Sequence[jax.Device]:
     """A machine's devices, which need not be here. Raises PlanError where libtpu is missing or refuses the shape."""
     if machine.chip is None:
         found: Sequence[jax.Device] = jax.devices()
@@ -98,7 +95,7 @@ def devices(machine: Machine) -> Sequence[jax.Device]:
         raise PlanError(f"--topology {machine.name}: {why}") from None
 
 
-def compiled(config: Config, machine: Machine, at: Sequence[jax.Device]) -> Compiled | Refused:
+def compiled(config: Config, machine: machines.Machine, at: Sequence[jax.Device]) -> Compiled | Refused:
     """Compiles the training step of a config for these devices. Raises ConfigError where the config does not fit."""
     mesh = meshes.create(config, at)
     made = steps.programs(config, trace.clock(config), mesh)
@@ -161,7 +158,7 @@ def parts(config: Config, found: Compiled) -> dict[str, int]:
     }
 
 
-def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[str, Any]:
+def predicted(config: Config, machine: machines.Machine, data: int, expert: int) -> dict[str, Any]:
     """`memory` by part, `arithmetic` and `collectives` from shapes; nothing is compiled."""
     alone = trace.of_one_device(config, data * expert, expert)
     counts, kept = trace.arithmetic(alone, machine.platform), trace.kept(alone, machine.platform)
@@ -180,7 +177,7 @@ def predicted(config: Config, machine: Machine, data: int, expert: int) -> dict[
     }
 
 
-def _memory(parts: dict[str, int], machine: Machine) -> dict[str, Any]:
+def _memory(parts: dict[str, int], machine: machines.Machine) -> dict[str, Any]:
     """`parts` with their `total`, a device's `capacity` and whether the one `fits` in the other."""
     total = sum(parts.values())
     capacity = None if machine.chip is None else int(machine.chip.memory)
@@ -194,7 +191,7 @@ def _each(flops: float, moved: float, b: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _speed(config: Config, machine: Machine, plan: dict[str, Any]) -> dict[str, Any]:
+def _speed(config: Config, machine: machines.Machine, plan: dict[str, Any]) -> dict[str, Any]:
     """`bound` of the step, `scaling` from one chip to all at the same batch a chip, `slices` beyond that (TPU)."""
     chip, platform, expected = machine.chip, machine.platform, plan["predicted"]
     assert chip is not None

@@ -7,8 +7,6 @@ counted in the form that it is really executed in (models/choice.py), with the g
 What is sent between devices is counted as in `hlo.py`: bytes of the whole array, on one device.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections import Counter
@@ -24,13 +22,11 @@ from flax import nnx
 from jax.extend.core import Literal
 from jax.sharding import AbstractMesh, AxisType
 
-from expressnet_jax.config import Config
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config
 from expressnet_jax.models import branches, choice, cost, expressnet, target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.moe.layer import EXPERTS, is_expert_path
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.runs import optimizer as optimizers
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
@@ -48,14 +44,11 @@ def clock(config: Config) -> Clock:
 
 def batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """A global batch of pictures in the network's own size."""
-    b, side = config.batch_size, config.model.image_size
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "image": ((b, side, side, 3), np.uint8), "label": ((b,), np.int32), "mask": ((b,), bool),
-        "index": ((b,), np.int32),
-    }  # fmt: skip
-    if config.data.target == "votes":
-        shapes["votes"] = ((b, len(config.data.classes)), np.float32)
-    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    b, side, array = config.batch_size, config.model.image_size, jax.ShapeDtypeStruct
+    found = {"image": array((b, side, side, 3), np.uint8), "label": array((b,), np.int32),
+             "mask": array((b,), bool), "index": array((b,), np.int32)}  # fmt: skip
+    votes = {"votes": array((b, len(config.data.classes)), np.float32)}
+    return found | votes if config.data.target == "votes" else found
 
 
 def abstract_mesh(data: int, expert: int) -> Any:
@@ -88,13 +81,12 @@ def of_one_device(config: Config, devices: int, expert: int) -> Config:
 @functools.lru_cache(maxsize=64)
 def arithmetic(config: Config, platform: str) -> Counter[str]:
     """Operations of the training step of a config `of_one_device`, as `cost.count` names them, without padding's."""
-    length = clock(config)
-    optimizer = optimizers.create(config, length)
-    step = steps.train_step(config, states.graph(config), optimizer, optimizers.schedule(config, length))
+    mesh = abstract_mesh(1, 1)
+    made = steps.programs(config, clock(config), mesh)
     with target.compiling_for(platform):
-        state = states.abstract(config, optimizer, abstract_mesh(1, 1))
+        state = states.abstract(config, made.optimizer, mesh)
         state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)  # without a sharding
-        jaxpr = jax.make_jaxpr(step)(state, jax.eval_shape(lambda: steps.zero_sums(config)), batch(config))
+        jaxpr = jax.make_jaxpr(made.step)(state, jax.eval_shape(made.zero_sums), batch(config))
     return cost.count(jaxpr.jaxpr, padding=False)
 
 

@@ -6,8 +6,6 @@ and turns it upright; what cannot be read raises BadPicture, which says why in a
 Legend: H W height and width, S side of the network's picture, C channel.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """What `expressnet predict` leaves: lines on the screen, JSON, CSV, annotated pictures; all while it runs."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import csv

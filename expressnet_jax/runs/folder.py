@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 from data_pipelines.common import files
 from data_pipelines.common.files import write_text
 from data_pipelines.common.text import json_line
-from expressnet_jax.config import Config, ConfigError, checks, to_dict
+from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.parallel import distributed
 
@@ -46,9 +46,7 @@ def read_config(workdir: Path) -> Config:
     """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = workdir / "config.json"
     try:
-        config = config_files.from_dict(json.loads(path.read_text()))
-        checks.check(config)
-        return config
+        return config_files.from_dict(json.loads(path.read_text()))
     except FileNotFoundError:
         raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training") from None
     except (ValueError, RecursionError, OSError, ConfigError) as error:

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from expressnet_jax.config import Config
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config
 
 
 def schedule(config: Config, clock: Clock) -> optax.Schedule:

@@ -16,8 +16,7 @@ from flax import nnx
 from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.checkpoint.weight_files import Imported
-from expressnet_jax.config import Config, ConfigError
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config, ConfigError
 from expressnet_jax.models import canonical, expressnet
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import folder as run_folder

@@ -7,8 +7,6 @@ workers. (Only mixup's partner is the picture before it in the batch.)
 Legend: B image, S side, C channel (1 grey, or 3: RGB), K random numbers of an example, N classes.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -22,8 +22,7 @@ import jax
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import counted, span
 from expressnet_jax.checkpoint.manager import Manager
-from expressnet_jax.config import Config, ConfigError, to_dict
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config, ConfigError, to_dict
 from expressnet_jax.evaluation import answers
 from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch
@@ -178,17 +177,13 @@ class Run:
         step = self.manager.best_step() or 0
         best = self.manager.record(step)
         return {
-            "result": reason,
-            "data": self.config.data.name,
-            "classes": list(self.config.data.classes),
+            "result": reason, "data": self.config.data.name, "classes": list(self.config.data.classes),
             "steps": self.clock.total_steps if reason.startswith("finished") else self.early.evaluated_step,
-            "best_step": step,
-            "best_epoch": round(self.clock.epoch(step), 2),
+            "best_step": step, "best_epoch": round(self.clock.epoch(step), 2),
             "validation": {key: best["validation"][key] for key in _VALIDATION},
             "training_time": span(self.seconds),
-            "devices": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
-            "jax": jax.__version__,
-        }
+            "devices": f"{self.mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__,
+        }  # fmt: skip
 
     def _batches(self, start: int) -> Iterator[steps.Batch]:
         """Batches on the device, one ahead: the next one crosses the bus while a step runs."""
@@ -223,15 +218,11 @@ class Run:
         now = time.monotonic()
         self.seconds, self.began = self.seconds + now - self.began, now
         record = {
-            "step": step,
-            "examples": self.clock.examples,
-            "early_stop": dataclasses.asdict(self.early),
-            "validation": validation,
-            "seconds": self.seconds,
-            "config": to_dict(self.config),
-            "classes": list(self.config.data.classes),
+            "step": step, "examples": self.clock.examples, "seconds": self.seconds,
+            "early_stop": dataclasses.asdict(self.early), "validation": validation,
+            "config": to_dict(self.config), "classes": list(self.config.data.classes),
             "preprocessing": dataclasses.asdict(self.config.preprocess) | {"image_size": self.config.model.image_size},
-        }
+        }  # fmt: skip
         self.manager.save(self.state._asdict(), record, accuracy=validation["accuracy"] if validation else None)
 
     def _ending(self, step: int, interrupted: int) -> str:

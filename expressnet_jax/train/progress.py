@@ -1,7 +1,5 @@
 """How far a run is: sums of an interval as a record and as a line, what its routers do, and the time remaining."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ import jax
 import numpy as np
 
 from data_pipelines.common.text import span
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock
 
 #: An expert that gets less than this part of an even share of the selections starves: it hardly learns any more.
 STARVING = 0.1
@@ -78,18 +76,15 @@ class Progress:
         self._done_at, self._done_step, self._paused = done_at, step, 0.0
         count, steps = max(float(values["count"]), 1.0), max(float(values["steps"]), 1.0)
         record: dict[str, Any] = {
-            "step": step,
-            "epoch": round(self._clock.epoch(step), 4),
-            "loss": float(values["loss"]) / count,
-            "auxiliary_loss": float(values["auxiliary"]) / steps,
+            "step": step, "epoch": round(self._clock.epoch(step), 4),
+            "loss": float(values["loss"]) / count, "auxiliary_loss": float(values["auxiliary"]) / steps,
             "accuracy": float(values["correct"]) / count,
             "gradient_norm": float(values["gradient_norm"]) / steps,
             "learning_rate": float(values["learning_rate"]),
-            "nonfinite_in_a_row": int(values["nonfinite"][0]),
-            "nonfinite": int(values["nonfinite"][1]),
+            "nonfinite_in_a_row": int(values["nonfinite"][0]), "nonfinite": int(values["nonfinite"][1]),
             "images_per_second": round(images / seconds, 2),
             "data_wait": round(min(interval.waited / seconds, 1.0), 4),  # fraction of the time
-        }
+        }  # fmt: skip
         return record | routing(values)
 
     def lines(self, record: dict[str, Any]) -> list[str]:
@@ -120,13 +115,12 @@ def routing(sums: dict[str, np.ndarray]) -> dict[str, Any]:
         each = {
             "load": np.round(load / selections, 6).tolist(),
             "importance": np.round(importance / max(float(importance.sum()), 1e-9), 6).tolist(),
-            "max_load": float(load.max()) / selections,
-            "min_load": float(load.min()) / selections,
+            "max_load": float(load.max()) / selections, "min_load": float(load.min()) / selections,
             "dead": int((load == 0).sum()),
             "entropy": float(sums[f"{layer}/entropy"]) / count,
             "dropped": float(sums[f"{layer}/dropped"]) / selections,
             "classes": sums[f"{layer}/classes"].astype(int).tolist(),
-        }
+        }  # fmt: skip
         found |= {f"{layer}/{name}": value for name, value in each.items()}
     return found
 

@@ -3,8 +3,6 @@
 Legend: B global batch, A micro-batches, C colour channels, S picture side, E experts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,8 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from expressnet_jax.config import Config
-from expressnet_jax.config.duration import Clock
+from expressnet_jax.config import Clock, Config
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.models import expressnet, preprocess
 from expressnet_jax.moe import router
@@ -65,7 +62,9 @@ def train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         images, targets = _inputs(config, batch, jax.random.fold_in(key, 0))
         examples = {"image": images, "target": targets, "label": batch["label"], "mask": batch["mask"]}
-        parts = _micro_batches(examples, config.optimizer.accumulate)
+        a = config.optimizer.accumulate
+        # (B, ...) -> (A, B/A, ...), every micro-batch taking from all devices, so that no picture changes its device.
+        parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(len(x) // a, a, *x.shape[1:]), 0, 1), examples)
         gradients, stats, metrics = _gradients(config, graph, state, parts, jax.random.fold_in(key, 1))
         norm = optax.tree.norm(gradients)
         new = _update(config, optimizer, state, gradients, stats)
@@ -99,11 +98,6 @@ def _inputs(config: Config, batch: Batch, key: jax.Array) -> tuple[jax.Array, ja
     targets = batch["votes"] if "votes" in batch else jax.nn.one_hot(batch["label"], len(config.data.classes))
     images, targets = augment.augment(images, targets, batch["index"], key, config.augment)
     return preprocess.normalize(images, config.preprocess), optax.smooth_labels(targets, config.label_smoothing)
-
-
-def _micro_batches(batch: Batch, count: int) -> Batch:
-    """(B, ...) -> (A, B/A, ...), every micro-batch taking from all devices, so that no picture changes its device."""
-    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(len(x) // count, count, *x.shape[1:]), 0, 1), batch)
 
 
 def _gradients(config: Config, graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[Any, Any, Metrics]:

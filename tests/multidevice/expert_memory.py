@@ -6,8 +6,8 @@ import json
 import jax
 import numpy as np
 
+from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer, state
 from expressnet_jax.train import step

@@ -12,8 +12,8 @@ from collections import Counter
 import jax
 import numpy as np
 
+from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.plan import machines
 from expressnet_jax.plan import step_cost as plan

@@ -5,8 +5,8 @@ import json
 
 import jax
 
+from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer, state
 from tests.conftest import TINY

@@ -13,8 +13,8 @@ from sklearn import metrics as sk  # type: ignore[import-untyped]
 from data_pipelines import splits
 from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS
+from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation.answers import Answers
 from expressnet_jax.models import preprocess

@@ -4,9 +4,8 @@ import dataclasses
 
 import pytest
 
-from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.config import Clock, Config, ConfigError
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.runs import optimizer
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from expressnet_jax.bench import experts as bench_experts
+from expressnet_jax.bench import network
 from expressnet_jax.config import files as config_files
 from expressnet_jax.train import progress
 from tests.conftest import TINY
@@ -39,21 +39,21 @@ def test_uneven_is_not_yet_starving(load):
 
 def test_the_benchmark_measures_every_movement_of_one_device(monkeypatch):
     for name, value in (("_EXPERTS", (4,)), ("_SELECTED", (2,)), ("_IMAGES", (16,))):
-        monkeypatch.setattr(bench_experts, name, value)
-    found = bench_experts.sweep(config_files.load(TINY), repeats=2)
+        monkeypatch.setattr(network, name, value)
+    found = network.experts(config_files.load(TINY), repeats=2)
     assert [row["implementation"] for row in found["rows"]] == ["dense", "capacity", "dropless"]
     for row in found["rows"]:
         assert 0 < row["min_ms"] <= row["ms"] <= row["max_ms"] and row["bytes"] > row["expert_bytes"]
         assert row["expert_bytes"] == 4 * 4 * (16 * 16 + 16)  # float32, 4 experts of 16 to 16
     assert found["rows"][0]["dropped"] == found["rows"][2]["dropped"] == 0
-    assert "dropless" in bench_experts.describe(found)
+    assert "dropless" in network.describe(found)
 
 
 def test_the_benchmark_of_the_soft_router_says_that_it_selects_every_expert(monkeypatch):
     for name, value in (("_EXPERTS", (4,)), ("_IMAGES", (16,))):
-        monkeypatch.setattr(bench_experts, name, value)
+        monkeypatch.setattr(network, name, value)
     config = config_files.load(TINY, [("moe.router", "soft"), ("moe.capacity_factor", "0.5")])
-    rows = {row["implementation"]: row for row in bench_experts.sweep(config, repeats=1)["rows"]}
+    rows = {row["implementation"]: row for row in network.experts(config, repeats=1)["rows"]}
     assert list(rows) == ["dense", "capacity", "dropless"]
     assert all(row["selected"] == row["experts"] == 4 for row in rows.values())
     assert rows["capacity"]["dropped"] == 0.5 and rows["dense"]["dropped"] == 0  # of 4 * 16 pairs, half have room

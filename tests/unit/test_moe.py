@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from expressnet_jax.bench import experts as bench_experts
+from expressnet_jax.bench import network
 from expressnet_jax.config import files as config_files
 from expressnet_jax.moe import dispatch, router
 from expressnet_jax.moe.layer import MoE, is_expert_path
@@ -114,8 +114,8 @@ def test_the_soft_router_asks_everybody():
 def test_the_number_of_selected_experts_is_that_of_the_router_and_bench_counts_it(monkeypatch):
     assert Settings(num_experts=5, top_k=2, router="soft").selected == 5 and Settings(top_k=3).selected == 3
     for name, cases in {"_EXPERTS": (4,), "_SELECTED": (1,), "_IMAGES": (8,)}.items():
-        monkeypatch.setattr(bench_experts, name, cases)
-    found = bench_experts.sweep(config_files.load(TINY, [("moe.router", "soft")]), repeats=1)
+        monkeypatch.setattr(network, name, cases)
+    found = network.experts(config_files.load(TINY, [("moe.router", "soft")]), repeats=1)
     assert {(row["implementation"], row["selected"]) for row in found["rows"]} == {
         ("dense", 4), ("capacity", 4), ("dropless", 4)
     }  # fmt: skip

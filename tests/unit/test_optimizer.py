@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.runs import optimizer
 
 CLOCK = Clock(batch_size=10, examples=100, total_steps=100)

@@ -168,8 +168,8 @@ def test_gpus_are_predicted_drawn_and_never_called_measured(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give one of --topology"),
-        (["--gpus", "h100:8", "--cpus", "2"], "not --gpus and --cpus"),
+        ([], "one of the arguments --topology --gpus --cpus --sweep is required"),
+        (["--gpus", "h100:8", "--cpus", "2"], "argument --cpus: not allowed with argument --gpus"),
         (["--cpus", "3"], "batch_size=16 is not divisible by 3 devices"),
         (["--cpus", "2", "--search"], "--search needs the memory of a chip"),
         (["--gpus", "h100:8", "--slices", "2"], "--slices goes with"),

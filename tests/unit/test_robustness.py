@@ -13,8 +13,8 @@ from sklearn import metrics as sk
 
 from data_pipelines import splits
 from data_pipelines.labels import EMOTIONS
+from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import robustness
 from expressnet_jax.evaluation.of_run import text_of
 from expressnet_jax.figures import pictures, plots

@@ -10,8 +10,8 @@ import optax
 import pytest
 from flax import nnx
 
+from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.models import expressnet
 from expressnet_jax.moe.layer import MoE

@@ -13,9 +13,8 @@ from flax import nnx
 
 from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.weight_files import WeightsError
-from expressnet_jax.config import ConfigError, to_dict
+from expressnet_jax.config import Clock, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
-from expressnet_jax.config.duration import Clock
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.export import artifact, compare, from_run, inspection, onnx_format
 from expressnet_jax.models import canonical, choice, cost, expressnet, inference
