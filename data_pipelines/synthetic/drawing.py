@@ -1,10 +1,10 @@
 """From factors to a picture: paints the layers, lights them, and passes them through a camera."""
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageColor, ImageFilter
 
 from data_pipelines.synthetic import features, surroundings
-from data_pipelines.synthetic.canvas import Canvas, Palette, parse_colour
+from data_pipelines.synthetic.canvas import Canvas, Palette
 from data_pipelines.synthetic.factors import Factors
 from data_pipelines.synthetic.head import Head, eye_shape, mouth_shape, side_units
 
@@ -25,7 +25,7 @@ def draw(factors: Factors, size: int) -> np.ndarray:
         raise ValueError(f"a face of {size} pixels cannot be drawn; ask for 16 or more")
     oversampling = 4 if size <= 160 else 2
     side = size * oversampling
-    canvas = Canvas(side, parse_colour(factors.background))
+    canvas = Canvas(side, ImageColor.getrgb(factors.background))
     head = Head(factors, side)
     _paint(canvas, head, Palette(factors), factors)
     pixels = np.asarray(canvas.image.reduce(oversampling), dtype=np.float32)

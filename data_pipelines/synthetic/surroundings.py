@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+from PIL import ImageColor
 
-from data_pipelines.synthetic.canvas import Canvas, Palette, mix, parse_colour, ribbon, scale_colour, spline, taper
+from data_pipelines.synthetic.canvas import Canvas, Palette, mix, ribbon, scale_colour, spline, taper
 from data_pipelines.synthetic.factors import Factors
 from data_pipelines.synthetic.head import EYE_Y, Head
 
@@ -51,7 +52,7 @@ def paint_back(canvas: Canvas, head: Head, colours: Palette, factors: Factors) -
     if style is not None and style.fall is not None:
         _paint_fall(canvas, head, colours, style.fall)
     unit, bottom = head.unit, canvas.side + 2
-    shirt = parse_colour(factors.clothes)
+    shirt = ImageColor.getrgb(factors.clothes)
     skin = mix(colours.skin, colours.shade, 0.55)
     neck = np.array(((-0.40, -0.2), (-0.39, 0.25), (-0.47, 0.45), (-0.6, 1.0), (0.6, 1.0), (0.47, 0.45), (0.39, 0.25)))
     neck = np.concatenate((neck, ((0.40, -0.2),))) * unit + chin
@@ -169,7 +170,7 @@ _MASK_BOTTOM = np.array(((82, 0.52), (66, 0.80), (45, 0.97), (0, 1.02), (-45, 0.
 
 def paint_mask(canvas: Canvas, head: Head, factors: Factors) -> None:
     """A medical mask from the bridge of the nose to under the chin, opaque."""
-    colour, unit = parse_colour(factors.covering_colour), head.unit
+    colour, unit = ImageColor.getrgb(factors.covering_colour), head.unit
     top, bottom = spline(_MASK_TOP, 20), spline(_MASK_BOTTOM, 20)
     bulge = 1.05
     # The mask hangs over the jaw and follows it down, so that an opened mouth stays behind it.
