@@ -149,7 +149,7 @@ def sample_factors(seed: int, index: int) -> Factors:
     block, place = divmod(index, len(EMOTIONS))
     label_id = int(np.random.default_rng((seed, block, 1)).permutation(len(EMOTIONS))[place])
     label, rng = EMOTIONS[label_id], np.random.default_rng((seed, index))
-    values = sample_action_units(label, rng) | _sample_identity(rng) | _sample_view(rng) | _sample_nuisances(rng)
+    values = sample_action_units(label, rng) | _sample_rest(rng)
     return Factors(label, label_id, **values)
 
 
@@ -190,7 +190,8 @@ def _colour(rng: np.random.Generator, low: int, high: int) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _sample_identity(rng: np.random.Generator) -> dict[str, Any]:
+def _sample_rest(rng: np.random.Generator) -> dict[str, Any]:
+    """Identity, view and nuisances, in the order of drawing, by the names of Factors' fields."""
     skin_tone = int(rng.integers(1, 11))
     hair_colour, iris_colour = _choice(rng, HAIR_COLOURS), str(rng.choice(IRIS_COLOURS))
     if skin_tone >= 7 and rng.random() < 0.9:
@@ -207,16 +208,8 @@ def _sample_identity(rng: np.random.Generator) -> dict[str, Any]:
         "stubble": float(rng.uniform(0.2, 0.8)) if rng.random() < 0.15 else 0.0,
         "hair_style": _choice(rng, HAIR_STYLES),
         "clothes": _colour(rng, 40, 200),
-    }
-
-
-def _sample_view(rng: np.random.Generator) -> dict[str, float]:
-    turns = {name: float(np.clip(rng.normal(0, sigma), -most, most)) for name, (sigma, most) in _TURNS.items()}
-    return turns | {name: float(rng.uniform(*limits)) for name, limits in _VIEW.items()}
-
-
-def _sample_nuisances(rng: np.random.Generator) -> dict[str, Any]:
-    return {
+        **{name: float(np.clip(rng.normal(0, sigma), -most, most)) for name, (sigma, most) in _TURNS.items()},
+        **{name: float(rng.uniform(*limits)) for name, limits in _VIEW.items()},
         "covering": _choice(rng, COVERINGS),
         "background": _colour(rng, 30, 225),
         "background_slope": float(rng.uniform(-0.25, 0.25)),

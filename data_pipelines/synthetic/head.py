@@ -193,5 +193,5 @@ def mouth_shape(factors: Factors, right: Units, left: Units, mean: Units) -> Mou
     full = (1 - _S**2) ** 0.7
     upper_outer = upper_inner - 0.066 * lip * full * _BOW
     lower_outer = lower_inner + 0.088 * lip * (1 + 0.25 * mean[17] + 0.2 * mean[16]) * full
-    a, b, c, d = (np.stack((x, y), axis=-1) for y in (upper_outer, upper_inner, lower_inner, lower_outer))
+    a, b, c, d = (np.column_stack((x, y)) for y in (upper_outer, upper_inner, lower_inner, lower_outer))
     return Mouth(a, b, c, d, opening=open_up + open_down)
