@@ -6,19 +6,14 @@
 #   PYTHON=python3.12 bash launch/quickstart.sh
 set -euo pipefail
 folder=${1:-quickstart_results}
-case $folder in
--*)
+if [[ $folder == -* ]]; then
     echo "usage: bash launch/quickstart.sh [FOLDER]" >&2
     exit 2
-    ;;
-/*) ;;
-*) folder=$PWD/$folder ;;
-esac
+fi
+mkdir -p "$folder"
+folder=$(CDPATH='' cd "$folder" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/common.sh
-
-mkdir -p "$folder"
-folder=$(cd "$folder" && pwd)
 began=$SECONDS
 
 # expressnet ARGUMENTS...: the command as a user would type it, shown first.

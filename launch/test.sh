@@ -15,13 +15,12 @@ mkdir -p "$JAX_COMPILATION_CACHE_DIR"
 
 stage "environment"
 make_environment test
-run=("$venv/bin/python" -m)
 
 failed=()
 # check NAME MODULE ARGUMENTS...: one stage; failures are reported at the end, so that one run shows them all.
 check() {
     stage "$1 ($2)"
-    "${run[@]}" "${@:2}" || failed+=("$1")
+    "$venv/bin/python" -m "${@:2}" || failed+=("$1")
 }
 
 check "lint" ruff check .

@@ -95,9 +95,8 @@ follow() { on 0 'sudo docker logs --follow --tail 50 expressnet'; }
 
 case $verb in
 queue | create | status | delete | stop | follow) ;;
-install) needs image "$image" && needs nfs "$nfs" ;;
+install | run) needs image "$image" && needs nfs "$nfs" ;;
 start) needs image "$image" ;;
-run) needs image "$image" && needs nfs "$nfs" ;;
 *) fail "'$verb' is not a verb" ;;
 esac
 if [[ $verb =~ ^(start|run)$ && ${#arguments[@]} = 0 ]]; then fail "the arguments of expressnet come after --"; fi

@@ -78,7 +78,7 @@ def _draw_all(indices: range, size: int) -> Iterator[Picture]:
 
 def _draw_one(index: int, size: int) -> Picture:
     factors = sample_factors(SEED, index)
-    values = factors.as_dict()
+    values = dataclasses.asdict(factors)
     del values["label"], values["label_id"]
     image = encode(Image.fromarray(draw(factors, size)))
     return Picture(index, f"face {index}", image, factors.label, {"factors": values})

@@ -6,33 +6,27 @@ Source of the ten skin tones: the Monk Skin Tone Scale, Ellis Monk, 2022, https:
 import functools
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
+from scipy.interpolate import CubicHermiteSpline
 
 from data_pipelines.synthetic.factors import Factors
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]  # red, green, blue; 0..255
 TONES = ("blush", "shadow", "light")
 MONK_TONES = (
     "#f6ede4", "#f3e7db", "#f7ead0", "#eadaba", "#d7bd96", "#a07e56", "#825c43", "#604134", "#3a312a", "#292420",
 )  # fmt: skip
 
 
-def parse_colour(text: str) -> Colour:
-    """`#rrggbb` to three numbers of 0..255."""
-    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
-
-
 def mix(first: Colour, second: Colour, amount: float) -> Colour:
     """`amount` 0 gives the first colour, 1 the second."""
     amount = min(max(amount, 0.0), 1.0)
-    (r, g, b), (s, h, c) = first, second
-    return round(r + (s - r) * amount), round(g + (h - g) * amount), round(b + (c - b) * amount)
+    return tuple(round(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
 
 
 def scale_colour(colour: Colour, gain: float) -> Colour:
     """Each channel times `gain`, kept within 0..255."""
-    r, g, b = (min(255, max(0, round(channel * gain))) for channel in colour)
-    return r, g, b
+    return tuple(min(255, max(0, round(channel * gain))) for channel in colour)
 
 
 class Palette:
@@ -42,7 +36,7 @@ class Palette:
         darkness = (factors.skin_tone - 1) / 9
         # A camera exposes for the face: the darkest tones are lifted and the lightest held back, or neither would show
         # its relief in eight bits. The order of the tones stays.
-        skin = scale_colour(parse_colour(MONK_TONES[factors.skin_tone - 1]), 0.91 + 0.9 * darkness**4)
+        skin = scale_colour(ImageColor.getrgb(MONK_TONES[factors.skin_tone - 1]), 0.91 + 0.9 * darkness**4)
         # The published swatches are flat; blood under the skin warms a face that is seen in light.
         self.skin = skin = mix(skin, (214, 134, 84), 0.14)
         self.shade = mix(scale_colour(skin, 0.56), (92, 38, 24), 0.22 * (1 - darkness))
@@ -53,27 +47,20 @@ class Palette:
         self.lip_lower = mix(scale_colour(skin, 0.94 + 0.4 * darkness), (178, 62, 66), 0.42 - 0.1 * darkness)
         self.lip_upper = scale_colour(self.lip_lower, 0.8)
         self.lip_light = mix(self.lip_lower, (255, 236, 228), 0.38)
-        self.hair = parse_colour(factors.hair_colour)
+        self.hair = ImageColor.getrgb(factors.hair_colour)
         self.brow = mix(mix(self.hair, (20, 14, 10), 0.55), self.line, 0.35 + 0.4 * darkness)
         self.hair_light = mix(self.hair, (255, 240, 215), 0.2)
         self.hair_dark = scale_colour(self.hair, 0.6)
-        self.iris = parse_colour(factors.iris_colour)
+        self.iris = ImageColor.getrgb(factors.iris_colour)
 
 
 @functools.cache
 def _spline_basis(controls: int, samples: int) -> np.ndarray:
     """(samples, controls) weights of a Catmull-Rom spline through `controls` points, end points doubled."""
-    basis = np.zeros((samples, controls))
-    for row, position in enumerate(np.linspace(0, controls - 1, samples)):
-        segment = min(int(position), controls - 2)
-        t = position - segment
-        weights = (
-            -0.5 * t + t**2 - 0.5 * t**3, 1 - 2.5 * t**2 + 1.5 * t**3,
-            0.5 * t + 2 * t**2 - 1.5 * t**3, -0.5 * t**2 + 0.5 * t**3,
-        )  # fmt: skip
-        for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
-            basis[row, min(max(segment + offset, 0), controls - 1)] += weight
-    return basis
+    points = np.eye(controls)
+    padded = np.pad(points, ((1, 1), (0, 0)), mode="edge")
+    curve = CubicHermiteSpline(np.arange(controls), points, (padded[2:] - padded[:-2]) / 2)
+    return np.asarray(curve(np.linspace(0, controls - 1, samples)))
 
 
 def spline(controls: np.ndarray, samples: int = 16) -> np.ndarray:
@@ -168,14 +155,13 @@ class Canvas:
 
         `layers` holds (name, colour, radius of the blur in pixels), in the order of painting.
         """
-        low = np.maximum(np.floor(region.min(axis=0) / 2).astype(int), 0)
-        high = np.minimum(np.ceil(region.max(axis=0) / 2).astype(int), self.side // 2)
-        (left, top), (right, bottom) = low.tolist(), high.tolist()
+        corners = np.floor(region.min(axis=0) / 2), np.ceil(region.max(axis=0) / 2)
+        (left, top), (right, bottom) = np.clip(corners, 0, self.side // 2).astype(int).tolist()
         if right <= left or bottom <= top:
             return
         size = (2 * (right - left), 2 * (bottom - top))
         inside = Image.new("L", size, 0)
-        ImageDraw.Draw(inside).polygon((region - 2 * low).ravel().tolist(), fill=255)
+        ImageDraw.Draw(inside).polygon((region - (2 * left, 2 * top)).ravel().tolist(), fill=255)
         for name, colour, radius in layers:
             soft = self._tones[name].crop((left, top, right, bottom))
             soft = soft.filter(ImageFilter.BoxBlur(radius * 0.5)).filter(ImageFilter.BoxBlur(radius * 0.4))

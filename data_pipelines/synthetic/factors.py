@@ -44,16 +44,20 @@ _RANGES: dict[str, dict[int, tuple[float, float]]] = {
     "surprise": {5: (0.4, 0.7), 26: (0.65, 1.0)},
 }
 
-HAIR_STYLES = ("short", "parted", "fringe", "curly", "long", "bob", "buzz", "bald")
-_HAIR_STYLE_ODDS = (0.24, 0.16, 0.1, 0.14, 0.14, 0.12, 0.06, 0.04)
-HAIR_COLOURS = ("#17130f", "#2b1d14", "#4a3020", "#6b4629", "#9a6b3c", "#c9a063", "#8c3b1e", "#8f8d8a")
-_HAIR_COLOUR_ODDS = (0.24, 0.2, 0.17, 0.13, 0.08, 0.08, 0.05, 0.05)
-IRIS_COLOURS = ("#3a2415", "#54351d", "#6d5a2c", "#4f6b46", "#4a7396", "#7d8d98")
-GLASSES = ("none", "round", "square")
-COVERINGS = ("none", "mask", "hand_mouth", "hand_cheek")
+# Options and their probabilities.
+HAIR_STYLES = {
+    "short": 0.24, "parted": 0.16, "fringe": 0.1, "curly": 0.14, "long": 0.14, "bob": 0.12, "buzz": 0.06, "bald": 0.04,
+}  # fmt: skip
+HAIR_COLOURS = {
+    "#17130f": 0.24, "#2b1d14": 0.2, "#4a3020": 0.17, "#6b4629": 0.13, "#9a6b3c": 0.08, "#c9a063": 0.08,
+    "#8c3b1e": 0.05, "#8f8d8a": 0.05,
+}  # fmt: skip
+GLASSES = {"none": 0.85, "round": 0.08, "square": 0.07}
 # What hides the mouth is rare: it takes the evidence away, and bounds what any classifier can reach.
-COVERING_ODDS = (0.938, 0.012, 0.01, 0.04)
-GLASSES_ODDS = (0.85, 0.08, 0.07)
+COVERINGS = {"none": 0.938, "mask": 0.012, "hand_mouth": 0.01, "hand_cheek": 0.04}
+# Options that are equally likely.
+IRIS_COLOURS = ("#3a2415", "#54351d", "#6d5a2c", "#4f6b46", "#4a7396", "#7d8d98")
+MASK_COLOURS = ("#9cc3d8", "#eef0f0", "#2a2c30", "#b9d5c2")
 # Standard deviations of ratios to the average face.
 _PROPORTIONS = {
     "face_width": 0.04, "face_height": 0.03, "jaw": 0.06, "eye_spacing": 0.035, "eye_size": 0.05, "nose_width": 0.1,
@@ -135,10 +139,6 @@ class Factors:
     noise: float = 0.0  # standard deviation in grey levels of 255
     noise_seed: int = 0
 
-    def as_dict(self) -> dict[str, float | int | str]:
-        """Flat mapping of field name to value, for storing beside the picture."""
-        return dataclasses.asdict(self)
-
 
 def sample_factors(seed: int, index: int) -> Factors:
     """The factors of picture `index` of the stream `seed` (both >= 0): a pure function of the two.
@@ -149,7 +149,7 @@ def sample_factors(seed: int, index: int) -> Factors:
     block, place = divmod(index, len(EMOTIONS))
     label_id = int(np.random.default_rng((seed, block, 1)).permutation(len(EMOTIONS))[place])
     label, rng = EMOTIONS[label_id], np.random.default_rng((seed, index))
-    values = sample_action_units(label, rng) | _sample_identity(rng) | _sample_view(rng) | _sample_nuisances(rng)
+    values = sample_action_units(label, rng) | _sample_rest(rng)
     return Factors(label, label_id, **values)
 
 
@@ -179,8 +179,8 @@ def _spread(rng: np.random.Generator, sigma: float, centre: float = 1.0) -> floa
     return float(centre + sigma * np.clip(rng.standard_normal(), -2.0, 2.0))
 
 
-def _choice(rng: np.random.Generator, options: tuple[str, ...], odds: tuple[float, ...] | None = None) -> str:
-    return str(options[int(rng.choice(len(options), p=odds))])
+def _choice(rng: np.random.Generator, odds: dict[str, float]) -> str:
+    return str(rng.choice(list(odds), p=list(odds.values())))
 
 
 def _colour(rng: np.random.Generator, low: int, high: int) -> str:
@@ -190,12 +190,13 @@ def _colour(rng: np.random.Generator, low: int, high: int) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _sample_identity(rng: np.random.Generator) -> dict[str, Any]:
+def _sample_rest(rng: np.random.Generator) -> dict[str, Any]:
+    """Identity, view and nuisances, in the order of drawing, by the names of Factors' fields."""
     skin_tone = int(rng.integers(1, 11))
-    hair_colour, iris_colour = _choice(rng, HAIR_COLOURS, _HAIR_COLOUR_ODDS), _choice(rng, IRIS_COLOURS)
+    hair_colour, iris_colour = _choice(rng, HAIR_COLOURS), str(rng.choice(IRIS_COLOURS))
     if skin_tone >= 7 and rng.random() < 0.9:
         # Light eyes and fair hair are rare with dark skin.
-        hair_colour, iris_colour = HAIR_COLOURS[int(rng.integers(0, 2))], IRIS_COLOURS[int(rng.integers(0, 2))]
+        hair_colour, iris_colour = str(rng.choice(list(HAIR_COLOURS)[:2])), str(rng.choice(IRIS_COLOURS[:2]))
     return {
         "skin_tone": skin_tone,
         "hair_colour": hair_colour,
@@ -205,23 +206,15 @@ def _sample_identity(rng: np.random.Generator) -> dict[str, Any]:
         "resting_mouth": _spread(rng, 0.004, 0.0),
         "age": float(rng.beta(1.2, 3.0)),
         "stubble": float(rng.uniform(0.2, 0.8)) if rng.random() < 0.15 else 0.0,
-        "hair_style": _choice(rng, HAIR_STYLES, _HAIR_STYLE_ODDS),
+        "hair_style": _choice(rng, HAIR_STYLES),
         "clothes": _colour(rng, 40, 200),
-    }
-
-
-def _sample_view(rng: np.random.Generator) -> dict[str, float]:
-    turns = {name: float(np.clip(rng.normal(0, sigma), -most, most)) for name, (sigma, most) in _TURNS.items()}
-    return turns | {name: float(rng.uniform(*limits)) for name, limits in _VIEW.items()}
-
-
-def _sample_nuisances(rng: np.random.Generator) -> dict[str, Any]:
-    return {
-        "covering": _choice(rng, COVERINGS, COVERING_ODDS),
+        **{name: float(np.clip(rng.normal(0, sigma), -most, most)) for name, (sigma, most) in _TURNS.items()},
+        **{name: float(rng.uniform(*limits)) for name, limits in _VIEW.items()},
+        "covering": _choice(rng, COVERINGS),
         "background": _colour(rng, 30, 225),
         "background_slope": float(rng.uniform(-0.25, 0.25)),
-        "glasses": _choice(rng, GLASSES, GLASSES_ODDS),
-        "covering_colour": _choice(rng, ("#9cc3d8", "#eef0f0", "#2a2c30", "#b9d5c2")),
+        "glasses": _choice(rng, GLASSES),
+        "covering_colour": str(rng.choice(MASK_COLOURS)),
         "blur": float(rng.uniform(0.2, 0.7)) if rng.random() < 0.4 else 0.0,
         "noise": float(rng.uniform(0.0, 5.0)),
         "noise_seed": int(rng.integers(0, 2**31)),

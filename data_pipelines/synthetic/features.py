@@ -16,7 +16,6 @@ from data_pipelines.synthetic.factors import Factors
 from data_pipelines.synthetic.head import EYE_Y, Coordinate, Eye, Head, Mouth, Units, brow_curve
 
 Point = tuple[float, float]
-_SIDES = (-1, 1)
 _BROW_PROFILE = np.interp(np.linspace(0, 1, 16), (0, 0.12, 0.35, 0.7, 1), (0.7, 1.0, 0.98, 0.66, 0.14))
 _LASH_PROFILE = np.interp(np.linspace(0, 1, 13), (0, 0.3, 0.8, 1), (0.5, 0.9, 1.1, 0.8))
 _LINE_PROFILE = np.interp(np.linspace(0, 1, 25), (0, 0.08, 0.5, 0.92, 1), (1.2, 1.1, 0.8, 1.1, 1.2))
@@ -28,15 +27,14 @@ class Sketch:
     """Shapes on the front of the face, painted in the order in which they were added."""
 
     def __init__(self) -> None:
-        #: Points (n, 2), lifts and widths (n,) of each shape; and what puts it on the canvas.
-        self._shapes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._painters: list[Callable[[Canvas, np.ndarray], None]] = []
+        #: Of each shape its points (n, 2), their lifts and widths (n,), and what puts it on the canvas.
+        self._shapes: list[tuple[np.ndarray, np.ndarray, np.ndarray, Callable[[Canvas, np.ndarray], None]]] = []
 
     def _add(
         self, paint: Callable[..., None], points: np.ndarray, lift: Coordinate, *order: Any, widths: Coordinate = 0.0
     ) -> None:
-        self._shapes.append((points, np.full(len(points), lift), np.full(len(points), widths)))
-        self._painters.append(lambda canvas, shape: paint(canvas, shape, *order))
+        lifts, widths = np.full(len(points), lift), np.full(len(points), widths)
+        self._shapes.append((points, lifts, widths, lambda canvas, shape: paint(canvas, shape, *order)))
 
     def polygon(self, points: np.ndarray, colour: Colour, lift: Coordinate = 0.0) -> None:
         """A filled shape (n, 2), raised over the face by `lift`, all in head units."""
@@ -63,13 +61,14 @@ class Sketch:
 
     def paint(self, canvas: Canvas, head: Head) -> None:
         """Puts everything collected on the canvas, as seen on `head`."""
-        flat, lifts, widths = (np.concatenate(part) for part in zip(*self._shapes, strict=True))
-        lengths = [len(points) for points, _, _ in self._shapes]
+        *parts, painters = zip(*self._shapes, strict=True)
+        flat, lifts, widths = map(np.concatenate, parts)
+        lengths = [len(points) for points in parts[0]]
         ends = np.cumsum(lengths)
         points = head.on_face(flat, lifts)
         normal = normals(points, ends - lengths, ends) * (0.5 * head.unit * widths)[:, None]
         one_side, other_side = points + normal, points - normal
-        for paint, length, end in zip(self._painters, lengths, ends.tolist(), strict=True):
+        for paint, length, end in zip(painters, lengths, ends.tolist(), strict=True):
             part = slice(end - length, end)
             is_stroke = widths[end - 1] > 0
             paint(canvas, np.concatenate((one_side[part], other_side[part][::-1])) if is_stroke else points[part])

@@ -8,28 +8,28 @@ Nothing here knows an emotion, and nowhere else does a muscle move anything. `si
 which is the person's right, and +1 for the other.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from data_pipelines.synthetic.canvas import spline
 from data_pipelines.synthetic.factors import SIDED, Factors
 
-#                  y      half-width  middle z  half-depth
+# Height, half-width, middle z, half-depth, and how much of the jaw's width the section takes over.
 _SECTIONS = (
-    (-1.02, 0.00, 0.00, 0.02),
-    (-0.97, 0.26, 0.00, 0.30),
-    (-0.82, 0.50, 0.00, 0.58),
-    (-0.55, 0.68, 0.00, 0.76),
-    (-0.20, 0.735, 0.00, 0.80),
-    (0.15, 0.72, 0.02, 0.77),
-    (0.45, 0.63, 0.12, 0.64),
-    (0.68, 0.50, 0.26, 0.47),
-    (0.86, 0.335, 0.36, 0.34),
-    (0.97, 0.17, 0.42, 0.20),
-    (1.00, 0.00, 0.44, 0.03),
+    (-1.02, 0.00, 0.00, 0.02, 0.0),
+    (-0.97, 0.26, 0.00, 0.30, 0.0),
+    (-0.82, 0.50, 0.00, 0.58, 0.0),
+    (-0.55, 0.68, 0.00, 0.76, 0.0),
+    (-0.20, 0.735, 0.00, 0.80, 0.0),
+    (0.15, 0.72, 0.02, 0.77, 0.1),
+    (0.45, 0.63, 0.12, 0.64, 0.7),
+    (0.68, 0.50, 0.26, 0.47, 1.0),
+    (0.86, 0.335, 0.36, 0.34, 1.0),
+    (0.97, 0.17, 0.42, 0.20, 1.0),
+    (1.00, 0.00, 0.44, 0.03, 1.0),
 )
-_JAW_SHARE = np.array((0, 0, 0, 0, 0, 0.1, 0.7, 1.0, 1.0, 1.0, 1.0))
 _HINGE = 0.40  # below this height the face follows the jaw
 _CAMERA = 7.0  # distance of the camera, in head units
 
@@ -45,14 +45,15 @@ class Head:
         self.centre = np.array((0.5 + factors.shift_x, 0.525 + factors.shift_y)) * side
         self.yaw = np.radians(factors.yaw)
         self.drop = 0.15 * factors.au26
-        self.rotation = _rotation(factors.yaw, factors.pitch, factors.roll)
-        sections = np.array(_SECTIONS)
-        sections[:, 1] *= factors.face_width * (1 + (factors.jaw - 1) * _JAW_SHARE)
-        sections[:, 0] *= factors.face_height
-        sections[:, 0] += self.drop * np.clip((sections[:, 0] - _HINGE) / (1 - _HINGE), 0, 1)
-        table = spline(sections, 44)
-        self.heights, self.widths, self.middles, self.depths = (np.ascontiguousarray(c) for c in table.T)
-        self.widths, self.depths = np.maximum(self.widths, 1e-3), np.maximum(self.depths, 1e-3)
+        # (3, 3), for row vectors: turn, then nod, then tilt.
+        angles = factors.roll, factors.pitch, factors.yaw
+        self.rotation = Rotation.from_euler("ZXY", angles, degrees=True).as_matrix().T
+        y, width, middle, depth, jaw_share = np.array(_SECTIONS).T
+        width *= factors.face_width * (1 + (factors.jaw - 1) * jaw_share)
+        y *= factors.face_height
+        y += self.drop * np.clip((y - _HINGE) / (1 - _HINGE), 0, 1)
+        self.heights, width, self.middles, depth = spline(np.column_stack((y, width, middle, depth)), 44).T.copy()
+        self.widths, self.depths = np.maximum(width, 1e-3), np.maximum(depth, 1e-3)
 
     def to_picture(self, x: Coordinate, y: Coordinate, z: Coordinate) -> np.ndarray:
         """Points in space, each coordinate an array (n,) or one number for all, to pixels (n, 2)."""
@@ -83,15 +84,6 @@ class Head:
         """The outline of the head, pixels (n, 2), from the crown down its left side and up its right."""
         y = self.heights
         return np.concatenate((self.around(-180.0, y), self.around(180.0, y)[::-1]))
-
-
-def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """(3, 3) matrix for row vectors: turn, then nod, then tilt; degrees, signs as in Factors."""
-    (sy, sp, sr), (cy, cp, cr) = np.sin(np.radians((yaw, pitch, roll))), np.cos(np.radians((yaw, pitch, roll)))
-    turn = np.array(((cy, 0, -sy), (0, 1, 0), (sy, 0, cy)))
-    nod = np.array(((1, 0, 0), (0, cp, sp), (0, -sp, cp)))
-    tilt = np.array(((cr, sr, 0), (-sr, cr, 0), (0, 0, 1)))
-    return turn @ nod @ tilt
 
 
 EYE_Y = -0.11
@@ -125,8 +117,7 @@ def brow_curve(factors: Factors, units: Units, side: int) -> np.ndarray:
     return spline(np.stack((side * x, y), axis=-1), 16)
 
 
-@dataclasses.dataclass(frozen=True)
-class Eye:
+class Eye(NamedTuple):
     """Shape of one eye: lid curves (13, 2) from the inner corner to the outer, and the iris."""
 
     upper: np.ndarray
@@ -159,8 +150,7 @@ def eye_shape(factors: Factors, units: Units, side: int) -> Eye:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Mouth:
+class Mouth(NamedTuple):
     """Shape of the mouth: four curves (25, 2) from the left of the picture to its right, and how far it is open."""
 
     upper_outer: np.ndarray
@@ -203,5 +193,5 @@ def mouth_shape(factors: Factors, right: Units, left: Units, mean: Units) -> Mou
     full = (1 - _S**2) ** 0.7
     upper_outer = upper_inner - 0.066 * lip * full * _BOW
     lower_outer = lower_inner + 0.088 * lip * (1 + 0.25 * mean[17] + 0.2 * mean[16]) * full
-    a, b, c, d = (np.stack((x, y), axis=-1) for y in (upper_outer, upper_inner, lower_inner, lower_outer))
+    a, b, c, d = (np.column_stack((x, y)) for y in (upper_outer, upper_inner, lower_inner, lower_outer))
     return Mouth(a, b, c, d, opening=open_up + open_down)

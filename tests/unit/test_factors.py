@@ -24,7 +24,7 @@ class Records(list):
 def drawn(count):
     """The factors of faces as a data source gives them: float32, and text as bytes."""
     kinds = {float: np.float32, int: int, str: str.encode}
-    return [{key: kinds[type(v)](v) for key, v in sample_factors(3, i).as_dict().items()} for i in range(count)]
+    return [{key: kinds[type(v)](v) for key, v in vars(sample_factors(3, i)).items()} for i in range(count)]
 
 
 def split_of(records):

@@ -104,7 +104,7 @@ def test_names_are_the_canonical_ones_and_ids_are_their_positions():
 def test_factors_are_flat_and_within_their_ranges():
     faces = [sample_factors(9, i) for i in range(600)]
     for face in faces:
-        values = face.as_dict()
+        values = vars(face)
         assert set(values) == {field.name for field in dataclasses.fields(Factors)}
         assert all(type(value) in (float, int, str) for value in values.values())
         assert all(0 <= values[name] <= 1 for name in values if name.startswith("au"))
