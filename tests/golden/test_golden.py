@@ -44,7 +44,7 @@ def test_float64_inference_training_gradients_and_statistics(form):
     assert not wrong
 
 
-@pytest.mark.parametrize("form", ["direct", "fft", "auto"])
+@pytest.mark.parametrize("form", ["direct", "auto", LONG[1]])
 def test_float32_taps_and_loss(form):
     found = run("worst_errors", "float32", form)
     compared = {name: error for name, error in found.items() if name.startswith("eval/") or name == "train/loss"}
