@@ -133,7 +133,7 @@ def test_its_arithmetic_is_that_of_the_layers(for_tpu):
 
 
 def test_a_shape_that_libtpu_does_not_know_is_one_line():
-    done = separate("plan", f"--config={TINY}", "--topology", "v5e:3x5")
+    done = separate("plan", f"--config={TINY}", "--config.batch_size=15", "--topology", "v5e:3x5")
     assert done.returncode == 1 and "v5e:3x5" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
