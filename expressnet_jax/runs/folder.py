@@ -55,7 +55,7 @@ def read_config(workdir: Path) -> Config:
 
 @contextlib.contextmanager
 def held(workdir: Path, config: Config) -> Iterator[None]:
-    """`open_folder` and `locked` by the first process, for all processes of a job, which have to call this together.
+    """`open_folder` and a lock on it by the first process, for all processes of a job, which have to call this together.
 
     Raises ConfigError where the folder is not there for every process.
     """
@@ -63,20 +63,14 @@ def held(workdir: Path, config: Config) -> Iterator[None]:
         with distributed.together():
             if distributed.is_first():
                 open_folder(workdir, config)
-                stack.enter_context(locked(workdir))
+                # Against a second process, such as a job that was requeued too early.
+                busy = ConfigError(f"another process is training in {workdir}; wait for it, or stop it")
+                stack.enter_context(files.locked(workdir / ".lock", busy))
         with distributed.together():
             if not (workdir / "config.json").is_file():
                 where = "--workdir must be on a file system that all share"
                 raise ConfigError(f"{workdir} is not the first process's; {where}")
         yield
-
-
-def locked(folder: Path, other: str = "another process is training") -> contextlib.AbstractContextManager[None]:
-    """Keeps a second process, such as a job requeued too early, from writing to the same run.
-
-    Raises ConfigError, whose message begins with `other`, where another process holds the lock.
-    """
-    return files.locked(folder / ".lock", ConfigError(f"{other} in {folder}; wait for it, or stop it"))
 
 
 def check_space(workdir: Path, needed: int) -> None:
