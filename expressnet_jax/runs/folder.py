@@ -55,7 +55,7 @@ def read_config(workdir: Path) -> Config:
 
 @contextlib.contextmanager
 def held(workdir: Path, config: Config) -> Iterator[None]:
-    """`open_folder` and a lock on it by the first process, for all processes of a job, which have to call this together.
+    """`open_folder` and a lock on it by the first process, for all processes of a job, which call this together.
 
     Raises ConfigError where the folder is not there for every process.
     """

@@ -1,11 +1,13 @@
 """Interruptions at exact steps, which no signal from outside can hit: a due validation, the last step."""
 
+import fcntl
 import json
 import shutil
 
 import pytest
 
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.runs.folder import read_records
 from expressnet_jax.train import loop
@@ -83,6 +85,15 @@ def test_a_damaged_record_of_the_metrics_costs_that_record_only(whole, tmp_path,
     assert read_records(workdir) == before
     loop.train(CONFIG, workdir, data_dir=str(data_dir))
     assert read_records(workdir) == before
+
+
+def test_a_second_training_in_the_same_folder_is_refused(whole, data_dir):
+    before = (whole / "metrics.jsonl").read_bytes()
+    with (whole / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is training in"):
+            loop.train(CONFIG, whole, data_dir=str(data_dir))
+    assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 def test_no_checkpoint_is_one_line(tmp_path):
