@@ -9,6 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,20 @@ from tests import devices as eight
 ROOT = Path(__file__).resolve().parent.parent
 TINY = str(ROOT / "tests" / "tiny.py")
 
+#: Most of a test is compiling, and with these two settings a training step compiles in a sixth of the time (and runs
+#: slower). What is to be compiled as users compile it has processes of its own: tests/golden, and the plans that are
+#: compared with what a compiler says. JAX_DISABLE_MOST_OPTIMIZATIONS=false in the environment: everything is.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+
+
+def xla_flags(devices: int) -> str:
+    light = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true"
+    light &= metadata.version("jaxlib").startswith("0.10.")  # jaxlib 0.11 has no such flag, and ends where it sees one
+    return f"--xla_force_host_platform_device_count={devices}" + " --xla_cpu_use_fusion_emitters=false" * light
+
+
 if "jax" not in sys.modules:  # as in `environment`, so that both find each other's programs in JAX's cache
-    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    os.environ.setdefault("XLA_FLAGS", xla_flags(1))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,25 +69,11 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def lightly_compiled():
-    """For tests of what a program does and not of how the compiler rounds: compiling takes 0.6 of the time."""
-    import jax
-
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def environment(devices: int = 1) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # Most of a test is compiling: these programs take 0.6 of the time, and run slower. Those of tests/golden,
-        # tests/multidevice/test_plan.py and of tests/unit without `lightly_compiled` are compiled as users' are.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "true"),
+        "XLA_FLAGS": xla_flags(devices),
         "JAX_ENABLE_COMPILATION_CACHE": str(devices == 1).lower(),  # the reason is in commands/common.py
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
@@ -125,10 +124,8 @@ def before_and_after(environ: dict[str, str]):
             patch.setenv(name, value)
         patch.setattr(warnings, "showwarning", warnings.showwarning)
         kept = {name: jax.config.values[name] for name in eight.SETTINGS}
-        kept["jax_disable_most_optimizations"] = jax.config.values["jax_disable_most_optimizations"]
         before = dict(os.environ)
         try:
-            jax.config.update("jax_disable_most_optimizations", environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true")
             yield
         finally:
             for name, value in kept.items():

@@ -78,8 +78,6 @@ def main() -> None:
         question = json.loads(line)
         before = dict(os.environ)
         os.environ.update(question["environment"])
-        optimized = question["environment"]["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "true"
-        jax.config.update("jax_disable_most_optimizations", not optimized)
         kept = {name: jax.config.values[name] for name in SETTINGS}
         done = run(question["module"], *question["arguments"])
         for name, value in kept.items():

@@ -23,6 +23,7 @@ def run(module: str, dtype: str, form: str, *arguments: object):
             **os.environ,
             "JAX_ENABLE_X64": str(int(dtype == "float64")),
             "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
             "XLA_FLAGS": _ONE_THREAD if "fft" in form else "",
         },
         capture_output=True,

@@ -27,7 +27,7 @@ def program(tmp_path_factory):
 def launch(program, *arguments, options=()):
     command = ["bash", ROOT / "launch" / "local.sh", "2", "--devices", "2", *options, "--", *arguments]
     return subprocess.Popen(
-        [str(word) for word in command], env={**environment(), "EXPRESSNET": program, "XLA_FLAGS": ""},
+        [str(word) for word in command], env={**environment(), "EXPRESSNET": program},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -23,8 +23,6 @@ from expressnet_jax.runs import optimizer
 from expressnet_jax.runs import state as states
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 def made_up(n=20, c=5, votes=True, without=()):
     rng = np.random.default_rng(0)

@@ -14,8 +14,6 @@ from scipy import ndimage, stats
 from expressnet_jax.config import Augment
 from expressnet_jax.train.augment import affine_matrices, augment, warp
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 GEOMETRY = Augment(flip=True, crop=0.2, shift=0.15, rotate=25.0)
 ALL_BUT_MIXUP = dataclasses.replace(GEOMETRY, brightness=0.4, contrast=0.4, saturation=0.5, erase=0.5)
 SIDE = 24

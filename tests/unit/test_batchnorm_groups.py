@@ -12,8 +12,6 @@ from expressnet_jax.train import step as steps
 from tests.conftest import TINY
 from tests.unit.test_step import PLAIN, batch, setup
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))

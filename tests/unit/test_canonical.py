@@ -12,8 +12,6 @@ from expressnet_jax.models import canonical, expressnet
 from tests.conftest import TINY
 from tests.golden import inputs
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 CONFIG = config_files.load(TINY)
 
 

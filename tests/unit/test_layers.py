@@ -63,6 +63,20 @@ def test_max_pool_equals_the_window_reduction_and_its_gradient(window, sides):
     np.testing.assert_allclose(pull(g)[0], pull_wanted(g)[0], atol=1e-6)
 
 
+def test_a_compiled_program_loses_none_of_the_gradient_of_max_pool():
+    """Fused with what comes before and after, where a compiler may compute a value twice and round it differently."""
+    x, kernel, scale, bias = normal((2, 16, 16, 4), (3, 3, 4, 4), (4,), (4,))
+
+    def conv(x):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def squares(x):
+        return (conv(layers.max_pool(jax.nn.relu(conv(x)) * scale + bias, 2)) ** 2).sum()
+
+    wanted = jax.grad(squares)(x)  # one operation at a time
+    np.testing.assert_allclose(jax.jit(jax.grad(squares))(x), wanted, atol=1e-5 * float(np.abs(wanted).max()))
+
+
 def dropped(rate, key, shape=(64, 16, 16, 8)):
     return np.asarray(layers.dropout(jnp.ones(shape), rate, nnx.Rngs(dropout=jax.random.key(key)))) == 0
 

@@ -23,8 +23,6 @@ from expressnet_jax.predict import inputs as predict_inputs
 from expressnet_jax.predict import recognizer as predict
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SIDE = 32  # of the tiny network's pictures
 #: Folding BatchNorm and another batch size round differently.
 same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)

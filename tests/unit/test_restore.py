@@ -5,8 +5,6 @@ import pytest
 
 from expressnet_jax.runs import restore
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 
 def weights(e):
     rng = np.random.default_rng(0)

@@ -24,8 +24,6 @@ from expressnet_jax.runs import optimizer as optimizers
 from expressnet_jax.runs import state as states
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 MISSING = 7  # a class that the data set is made to lack
 
 

@@ -15,21 +15,11 @@ from expressnet_jax.models import canonical, preprocess
 from tests import networks
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 SMALL = {
     "model.image_size": "16", "model.resnet.stem_pool": "false", "model.resnet.blocks": "1",
     "model.resnet.filters": "4", "model.convolution": "direct", "moe.router": "soft",
 }  # fmt: skip
 BRANCHES = ("cnnfe1", "cnnfe2", "resnet")
-
-
-@pytest.fixture(autouse=True)
-def quickly_compiled():
-    """What takes the time here is the compiler, of programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

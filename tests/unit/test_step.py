@@ -21,8 +21,6 @@ from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 PLAIN = [(f"augment.{key}", value) for key, value in
          {"flip": "false", "crop": "0", "shift": "0", "rotate": "0", "brightness": "0", "erase": "0",
           "mixup": "0"}.items()] + [("model.conv_dropout", "0"), ("model.dense_dropout", "0")]  # fmt: skip

@@ -27,8 +27,6 @@ from expressnet_jax.train import step as steps
 from tests import networks
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("lightly_compiled")
-
 #: What is removed, and the parts and MoE layers that are then left.
 CASES = {
     "": ("cnnfe1 cnnfe2 fuse moe_cnn moe_expression resnet", "moe_cnn moe_expression"),
@@ -53,14 +51,6 @@ SMALL = {
     **{f"augment.{name}": "0" for name in ("crop", "shift", "rotate", "brightness", "erase", "mixup")},
     "model.conv_dropout": "0", "model.dense_dropout": "0",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def quickly_compiled():
-    """What takes the time here is the compiler, of programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def config(without="", *changes):
