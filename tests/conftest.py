@@ -69,6 +69,28 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def equal_charts_drawn_once():
+    """Of the charts of hundreds of nearly equal pages, which are the same again and again."""
+    from expressnet_jax.figures import charts
+
+    def once(function):
+        known = {}
+
+        def answer(*arguments, **settings):
+            key = repr((arguments, settings))
+            if key not in known:
+                known[key] = function(*arguments, **settings)
+            return known[key]
+
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("forest", "dots", "lines", "reliability", "panel"):
+            patch.setattr(charts, name, once(getattr(charts, name)))
+        yield
+
+
 def environment(devices: int = 1) -> dict[str, str]:
     return {
         **os.environ,

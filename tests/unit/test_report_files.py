@@ -22,6 +22,8 @@ from expressnet_jax.report import collect, page, tables
 from tests import report_folder as folders
 from tests.page_tree import Parser
 
+pytestmark = pytest.mark.usefixtures("equal_charts_drawn_once")
+
 SUMMARY = folders.EVALUATION / "summary.json"
 DEEP = "a value that is nested deeply"
 VALUES: list[Any] = [

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from expressnet_jax.config import ConfigError
-from expressnet_jax.figures import charts
 from expressnet_jax.report import page
 from tests import report_document as documents
 from tests.page_tree import Element, Parser, by_id, numbers, rows, values, without
@@ -364,22 +363,8 @@ def _small() -> dict[str, Any]:
     return report
 
 
-def _once(function: Callable[..., str]) -> Callable[..., str]:
-    """A function that computes its answer to equal arguments once: of hundreds of pages most charts are the same."""
-    known: dict[str, str] = {}
-
-    def answer(*arguments: Any, **settings: Any) -> str:
-        key = repr((arguments, settings))
-        if key not in known:
-            known[key] = function(*arguments, **settings)
-        return known[key]
-
-    return answer
-
-
-def test_any_part_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("forest", "dots", "lines", "reliability", "panel"):
-        monkeypatch.setattr(charts, name, _once(getattr(charts, name)))
+@pytest.mark.usefixtures("equal_charts_drawn_once")
+def test_any_part_may_be_missing() -> None:
     small = _small()
     paths, whole = list(_holes(small)), page.render(small)
     assert len(paths) > 250
