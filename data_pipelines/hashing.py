@@ -16,8 +16,6 @@ copies made for the purpose are found: JPEG or WebP of quality 50, half the size
 beyond white: 78 %; one pixel aside: 98 %; one pixel cut off each side: 96 %, two pixels: 41 %.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ The order of labels differs from data set to data set and from release to releas
 passes a class *number* from one place to another without its list of names beside it.
 """
 
-from __future__ import annotations
-
 #: The canonical names, in the order that every data set of this project stores them.
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 

@@ -5,8 +5,6 @@ A batch is {image: uint8 (b, H, W, C), label: int32 (b,), mask: bool (b,), index
 people voted on the labels also {votes: float32 (b, classes)}, their shares.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 

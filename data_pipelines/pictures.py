@@ -1,7 +1,5 @@
 """One picture, from the bytes that a user has to the bytes that a data set stores; hostile until it is decoded."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Callable

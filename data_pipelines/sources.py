@@ -4,8 +4,6 @@ Archives come from strangers, so nothing in them is ever written to disk, links 
 member can make the reader hold more than MAX_MEMBER_BYTES at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -5,8 +5,6 @@ and they may not all fit into memory. So they are written as they come, part by 
 counts once its list is beside it; what an interruption leaves half-written is written again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

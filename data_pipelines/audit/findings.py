@@ -1,7 +1,5 @@
 """What `audit` keeps of every picture, some 700 bytes, and what it finds in them."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

@@ -3,8 +3,6 @@
 The names in it come from strangers' files: what templates/audit.html.j2 prints is escaped (`common.pages`).
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import io

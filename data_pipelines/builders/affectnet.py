@@ -1,7 +1,5 @@
 """AffectNet in the forms in which people have it: two official releases, Kaggle's subset and Kaggle's folders."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

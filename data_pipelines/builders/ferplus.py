@@ -1,7 +1,5 @@
 """FER+: ten people's votes on each picture of FER-2013, joined with the pictures."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections import Counter

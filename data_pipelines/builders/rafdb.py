@@ -1,7 +1,5 @@
 """RAF-DB, the basic set, in the forms in which people have it: the authors' list, and Kaggle's class folders."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Drawn faces with every parameter known: a data set that anybody can make in minutes, without any licence."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import functools

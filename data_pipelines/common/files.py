@@ -1,7 +1,5 @@
 """Files and folders that are there whole or not at all, and locks on them."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -5,8 +5,6 @@ dash, and a number carries the value that it was rounded from in the attribute d
 needs no network; it reads well without its script.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

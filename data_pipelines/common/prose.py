@@ -1,7 +1,5 @@
 """Text of many lines, for terminals and text files, from templates: nothing is escaped, what is missing is an error."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,11 @@ def filled(module: str, name: str, **values: Any) -> str:
     """
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(module).parent / "templates"), undefined=jinja2.StrictUndefined,
-        extensions=["jinja2.ext.do"], trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {
         "aligned": _aligned, "counted": text.counted, "flat": _flat, "form": format, "interval": _interval,
-        "percent": _percent, "shorten": text.shorten, "tuple": tuple,
+        "percent": percent, "tuple": tuple,
     }  # fmt: skip
     return made.get_template(name).render(values).rstrip("\n")
 
@@ -38,9 +36,9 @@ def _flat(value: Any) -> str:
 
 def _interval(bounds: Sequence[float]) -> str:
     """(0.5, 0.6) as "(95 % interval 50.00 % to 60.00 %)"."""
-    return "(95 % interval {} to {})".format(*map(_percent, bounds))
+    return "(95 % interval {} to {})".format(*map(percent, bounds))
 
 
-def _percent(fraction: float | None, digits: int = 2) -> str:
+def percent(fraction: float | None, digits: int = 2) -> str:
     """0.5 as "50.00 %", and None as "-"."""
     return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"

@@ -1,7 +1,5 @@
 """Which numbers a field takes, as part of its type: `width: PositiveInt = 512`. Nothing is checked by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
 

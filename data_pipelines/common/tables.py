@@ -1,7 +1,5 @@
 """Rows as text: aligned columns for a terminal, CSV that no spreadsheet takes for formulas."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterable, Sequence

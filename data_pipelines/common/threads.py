@@ -1,7 +1,5 @@
 """Work in threads whose results come in the order of the tasks, with a bound on what is in memory."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator

@@ -1,7 +1,5 @@
 """From a picture and the face found in it to a square face picture: the paper's margins, or alignment by the eyes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

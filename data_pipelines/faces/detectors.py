@@ -4,8 +4,6 @@ None downloads anything. `haar` needs no model: OpenCV 4 ships its cascades. `yu
 from the user, which runs inside this process: its size and its kind are checked before a library parses it.
 """
 
-from __future__ import annotations
-
 import abc
 import contextlib
 import importlib

@@ -4,8 +4,6 @@ A run is a process of its own: what kills it (memory, a bug, NaN) is recorded, a
 same commands as independent jobs (launch/slurm.sbatch --sweep OUT/sweep.txt); `--evaluate_only` then evaluates them.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

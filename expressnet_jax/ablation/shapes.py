@@ -5,8 +5,6 @@ without another look at it, so everything that the page, the tables or the compa
 here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ OUT/sweep.txt       the settings of run 7 in line 7 (from 0)     OUT/runs/7.log 
 OUT/report.html     made at the end                              OUT/runs/7.failed  how it failed last
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

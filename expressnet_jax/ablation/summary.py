@@ -3,8 +3,6 @@
 Legend: S seeds, N examples, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

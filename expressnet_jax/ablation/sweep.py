@@ -1,7 +1,5 @@
 """Which settings a study compares: arms, from a grid, a list, random draws or a ready-made file."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

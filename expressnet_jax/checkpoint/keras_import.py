@@ -13,8 +13,6 @@ model are sorted by depth, and within a depth as the graph is walked from its en
 Legend: D in, F out, E experts.
 """
 
-from __future__ import annotations
-
 import difflib
 import itertools
 import re

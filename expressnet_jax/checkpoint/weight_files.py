@@ -5,8 +5,6 @@ loop or write out of bounds, and a compressed block can grow to any size. That p
 cannot write files, and loads no plugins; for its sake this file imports neither jax nor any other module of ours.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

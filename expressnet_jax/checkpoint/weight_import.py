@@ -6,8 +6,6 @@ notebooks' whole model); `apply` puts them in a network.
 Legend: D in, F out, P Q kernel height and width.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections import Counter

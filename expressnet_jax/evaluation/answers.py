@@ -3,8 +3,6 @@
 Legend: N examples of the split, B of them in a batch, C classes, E experts, K selected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Whether a confidence can be believed is told by calibration errors, proper score
 it. Everything is computed in float64. Legend: N examples, C classes.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

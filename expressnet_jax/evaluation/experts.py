@@ -7,8 +7,6 @@ can be named, first choices compared with the true class, and runs with each oth
 Legend: N examples, C classes that the network and the data set both have, E experts, K selected, S seeds.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any

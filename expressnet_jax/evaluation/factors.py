@@ -6,8 +6,6 @@ factor with a permutation test.
 Legend: N examples, G groups of one factor, R random permutations.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ A confusion matrix adds up over batches, devices and hosts; recall, F1 and their
 summed first, over everything, and every figure here is a function of the sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

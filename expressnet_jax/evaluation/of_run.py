@@ -1,7 +1,5 @@
 """Evaluates a run's best checkpoint in depth, and leaves text, JSON, answers and pictures of it in the run's folder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from data_pipelines.common.text import counted, json_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.evaluation import answers as answering
-from expressnet_jax.evaluation import depth, experts, factors, robustness, saliency
+from expressnet_jax.evaluation import depth, experts, factors, robustness, saliency, tables
 from expressnet_jax.evaluation.answers import Answers
 from expressnet_jax.figures import pictures, plots
 from expressnet_jax.parallel import distributed
@@ -146,7 +144,7 @@ def text_of(part: str, found: Any, classes: Sequence[str] = ()) -> str:
     """
     return prose.filled(
         __file__, f"{part}.txt.j2", found=found, classes=classes, bounds=(depth.LOWEST, depth.HIGHEST),
-        spread=factors.spread, corruptions=robustness.CORRUPTIONS, log=math.log, zip=zip,
+        log=math.log, tables=tables,
     )  # fmt: skip
 
 

@@ -10,8 +10,6 @@ turned in the same direction, or covered in the same place, at every strength.
 Legend: B image, H W height and width, S one of them, C colour channel (1 grey, or 3: RGB), N pixels left of S.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

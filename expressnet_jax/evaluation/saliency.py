@@ -8,8 +8,6 @@ copies of the picture, since the gradient at one picture alone swings from pixel
 Legend: N pictures, B of them at once, H W stored height and width, C colour channels, S side of the network's picture.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -19,8 +19,6 @@ V small and df large at once: without it, 8 comparisons at 2 seeds raised a fals
 Shapes: S seeds, N examples, C classes, R resamples, K different rows (label, answer of each seed) among the examples.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

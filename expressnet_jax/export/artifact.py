@@ -10,8 +10,6 @@
 Legend: B image, H W height and width, K experts chosen.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -3,8 +3,6 @@
 Legend: B image, H W height and width, C colour channels, S the network's picture side, E experts, K chosen.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 The run is read once (`inspection.read_run`); what was read goes down to the formats, and none of them looks for more.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """What a run, a checkpoint or an artifact holds, and how two of them differ."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple

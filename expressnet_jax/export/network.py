@@ -6,8 +6,6 @@ graph made of it is run and compared with the JAX network before an export is do
 Legend: B image, S picture side, H W height and width, P Q kernel height and width, D in, F out, E experts, K chosen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol
 

@@ -9,8 +9,6 @@ Legend: B image, H W height and width, P Q kernel height and width, D in, F out,
 from 0 to half, Z = 2 U V all of a picture's.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -6,8 +6,6 @@ XLA program inside cannot become TensorFlow Lite. What is written here instead i
 Legend: B image, H W height and width, D in, F out, E experts, K chosen.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Mapping

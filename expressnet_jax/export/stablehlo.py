@@ -3,8 +3,6 @@
 Batch, height and width are free. `jax.export.deserialize(bytes).call(images)` runs it wherever JAX does.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

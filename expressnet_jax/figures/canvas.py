@@ -5,8 +5,6 @@ threads do not meet. The colours are Okabe and Ito's, which stay apart for colou
 colour alone.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures made of pictures: predictions, what each expert is surest of, corruptions, and what each branch looks at."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures made of numbers: curves of training, experts, robustness and a plan's scaling, and the confusion matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reads the folders of runs, or of a study, into one document: what a page shows and `--json` prints."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import functools

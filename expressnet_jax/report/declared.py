@@ -4,8 +4,6 @@ lie, and how these are shown. `tables` writes them as files, the templates show 
 Parts of a document may be missing at any depth.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple

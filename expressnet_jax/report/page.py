@@ -5,8 +5,6 @@ at any depth. What the report quotes from strangers' files is escaped (`data_pip
 be data: URIs.
 """
 
-from __future__ import annotations
-
 import bisect
 import functools
 import re

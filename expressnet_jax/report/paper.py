@@ -3,8 +3,6 @@
 The published accuracies are of single runs, whose epoch was chosen on the very pictures that they are measured on.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from data_pipelines.labels import EMOTIONS, SEVEN

@@ -3,8 +3,6 @@
 LaTeX is in the form of the package booktabs, its numbers rounded as on the page.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

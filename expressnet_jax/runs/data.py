@@ -1,7 +1,5 @@
 """What a config trains and validates on, and the batches of this process."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A run's folder: config.json, parameters.txt, checkpoints/, metrics.jsonl, events/, summary.*, evaluation/, *.png."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Learning-rate schedules and optimizers, as optax makes them from a config."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -3,8 +3,6 @@
 Legend: D in, E experts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """All that a training run changes, as one tree of arrays. The step is also the data position: enough to resume."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 
