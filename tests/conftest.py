@@ -22,17 +22,16 @@ TINY = str(ROOT / "tests" / "tiny.py")
 #: Most of a test is compiling, and with these two settings a training step compiles in a sixth of the time (and runs
 #: slower). What is to be compiled as users compile it has processes of its own: tests/golden, and the plans that are
 #: compared with what a compiler says. JAX_DISABLE_MOST_OPTIMIZATIONS=false in the environment: everything is.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+LIGHT = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true") == "true"
 
 
-def xla_flags(devices: int) -> str:
-    light = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true"
+def xla_flags(devices: int, light: bool) -> str:
     light &= metadata.version("jaxlib").startswith("0.10.")  # jaxlib 0.11 has no such flag, and ends where it sees one
     return f"--xla_force_host_platform_device_count={devices}" + " --xla_cpu_use_fusion_emitters=false" * light
 
 
 if "jax" not in sys.modules:  # as in `environment`, so that both find each other's programs in JAX's cache
-    os.environ.setdefault("XLA_FLAGS", xla_flags(1))
+    os.environ.setdefault("XLA_FLAGS", xla_flags(1, LIGHT))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,7 +94,7 @@ def environment(devices: int = 1) -> dict[str, str]:
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": xla_flags(devices),
+        "XLA_FLAGS": xla_flags(devices, os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true"),
         "JAX_ENABLE_COMPILATION_CACHE": str(devices == 1).lower(),  # the reason is in commands/common.py
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }

@@ -1,5 +1,5 @@
 """Builds the paper's network in one dtype, with one form of convolution, and prints, as JSON, its largest relative
-error against golden.npz.
+errors against golden.npz: of all values in float64, of those before any gradient in float32.
 
 A process of its own, since float64 is a setting of the whole process:
     JAX_ENABLE_X64=1 python -m tests.golden.worst_errors float64 dft
@@ -25,10 +25,11 @@ _TAPS = {"cnnfe1.out": "cnnfe1", "cnnfe2.out": "cnnfe2", "resnet.out": "resnet",
 def network(dtype: str, form: str) -> expressnet.ExpressNet:
     config = config_files.load("fer2013:paper", [("model.convolution", form)])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    graph, state = jax.jit(lambda: nnx.split(expressnet.create(config)))()
-    model = nnx.merge(graph, state)
-    shapes = {name: value.shape for name, value in canonical.to_canonical(model).items()}
-    canonical.from_canonical(model, {name: inputs.weight(name, shape) for name, shape in shapes.items()})
+    # Zeros, where random values would be compiled only to be thrown away.
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: expressnet.create(config)))
+    model = nnx.merge(graph, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract))
+    weights = {name: inputs.weight(name, shape) for name, shape in canonical.shapes(model).items()}
+    canonical.from_canonical(model, weights)
     return model
 
 
@@ -64,9 +65,10 @@ def training_errors(model: expressnet.ExpressNet, golden: dict[str, np.ndarray],
         logits = net(images, train=True).logits
         return optax.softmax_cross_entropy(logits, targets).mean(), (logits, nnx.state(net, nnx.BatchStat))
 
-    (value, (logits, after)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
-        params, jnp.asarray(inputs.images(), dtype)
-    )
+    images = jnp.asarray(inputs.images(), dtype)
+    if dtype == "float32":  # its gradients have no bound to be held to
+        return {"train/loss": relative(jax.jit(loss)(params, images)[0], golden["train/loss"])}
+    (value, (logits, after)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, images)
     moved = canonical.to_canonical(nnx.merge(graph, params, after))
     slopes = canonical.to_canonical(nnx.merge(graph, gradients, stats))
     names = [str(name) for name in golden["train/grad_names"]]
