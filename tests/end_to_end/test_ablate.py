@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import TINY, expressnet, start
 
 SWEEP = "optimizer.learning_rate=1e-3,1e30"  # the second one's gradients stop being finite
-SETTINGS = ("--config.total=60steps", "--config.optimizer.max_nonfinite=2", "--config.log_every=1steps")
+SETTINGS = ("--config.total=60steps", "--config.eval_every=30steps", "--config.save_every=30steps",
+            "--config.optimizer.max_nonfinite=2", "--config.log_every=1steps")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
