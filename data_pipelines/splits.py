@@ -109,9 +109,12 @@ def open_split(
     available = {s: info.num_examples for s, info in builder.info.splits.items()}
     if split == "test" and split not in available:
         split = "+".join(s for s in available if s.endswith("_test")) or split
-    for part in split.split("+"):
+    parts = split.split("+")
+    for part in parts:
         if part not in available:
             raise DataError(f"{name} has no split {part!r}; it has {', '.join(available)}")
+        if parts.count(part) > 1:
+            raise DataError(f"{name}: the split {split!r} would count {part} more than once")
     if votes and "votes" not in builder.info.features:
         raise DataError(f"{name} has one label a picture and no votes; set data.target=label, or take ferplus")
     records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from data_pipelines.common.text import LONG, SHORT, shown
 
 MISSING = "-"
-_LARGEST = 1e300  # of numbers; larger ones leave no room for a percentage or for the range of an axis
+LARGEST = 1e300  # of numbers; larger ones leave no room for a percentage or for the range of an axis
 _TEMPLATES = Path(__file__).parent / "templates"
 STYLE = (_TEMPLATES / "style.css").read_text("ascii")
 SCRIPT = (_TEMPLATES / "script.js").read_text("ascii")
@@ -80,7 +80,7 @@ def finite(value: Any) -> float | None:
     """A number as it is; None for anything else, for what JSON has no number for, and for what no figure can be."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if abs(value) <= _LARGEST else None
+    return value if abs(value) <= LARGEST else None
 
 
 def number(value: Any, form: str) -> str:

@@ -1,6 +1,6 @@
 """Text of many lines, for terminals and text files, from templates: nothing is escaped, what is missing is an error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def filled(module: str, name: str, **values: Any) -> str:
     )  # fmt: skip
     made.filters |= {
         "aligned": _aligned, "counted": text.counted, "flat": _flat, "form": format, "interval": _interval,
-        "percent": percent, "tuple": tuple,
+        "percent": percent, "settings": _settings, "tuple": tuple,
     }  # fmt: skip
     return made.get_template(name).render(values).rstrip("\n")
 
@@ -37,6 +37,11 @@ def _flat(value: Any) -> str:
 def _interval(bounds: Sequence[float]) -> str:
     """(0.5, 0.6) as "(95 % interval 50.00 % to 60.00 %)"."""
     return "(95 % interval {} to {})".format(*map(percent, bounds))
+
+
+def _settings(found: Mapping[str, Any]) -> str:
+    """{"mean": 0.0616666, "name": "adam"} as "mean 0.06167, name adam"."""
+    return ", ".join(f"{k} {f'{v:.4g}' if isinstance(v, float) else v}".replace("_", " ", 1) for k, v in found.items())
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:

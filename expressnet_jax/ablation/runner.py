@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.common import files
+from data_pipelines.common.prose import percent
 from data_pipelines.common.text import json_line, say, span
 from expressnet_jax.ablation.study import Outcome, Run, Study
 from expressnet_jax.ablation.sweep import Arm
@@ -91,7 +92,7 @@ def run(
             if before == "missing" and found.state == "done":
                 finished, spent = finished + flops[one.arm], spent + time.monotonic() - began
                 rate = finished / spent
-            said = f"accuracy {found.evaluations[found.judged]['accuracy']:.2%}" if found.judged else found.state
+            said = f"accuracy {percent(found.evaluations[found.judged]['accuracy'])}" if found.judged else found.state
             said += f": {found.why}" if found.why else ""
             about = f"[{one.number + 1}/{len(study.runs)}] {one.arm}, seed {one.seed}"
             say(f"{about}: {said}; {left(study, flops, rate)}")

@@ -8,10 +8,10 @@ here.
 from collections.abc import Iterator
 from typing import Any
 
+from data_pipelines.common.pages import LARGEST
 from data_pipelines.common.text import shown
 
 _DEEPEST = 20  # levels of nesting; our own files have 8
-_LARGEST = 1e300  # of numbers; larger ones leave no room for a percentage or for the range of an axis
 
 #: A type (int: a count, from 0; float: any number), a list of one shape, a tuple of shapes, {str: shape} with any keys,
 #: or a dict of keys. A key that ends in "?" may be missing or null; keys that are not named may hold anything.
@@ -132,7 +132,7 @@ _WORDS = {int: "a whole number from 0", float: "a number of sensible size", str:
 def _is(value: Any, kind: type) -> bool:
     if kind not in (int, float):
         return isinstance(value, kind)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
     return number and (kind is float or (isinstance(value, int) and value >= 0))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.prose import percent
 from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import counted
 from expressnet_jax.ablation.study import Outcome, Study, counts
@@ -158,7 +159,7 @@ def describe(found: dict[str, Any]) -> str:
         name, accuracy, compared = arm["name"], arm["metrics"]["accuracy"], by_arm.get(arm["name"])
         row = [name + " (baseline)" * (name == found["baseline"]), str(arm["done"]), "-", "", "", ""]
         if accuracy is not None:
-            row[2] = f"{accuracy['mean']:.2%}"
+            row[2] = percent(accuracy["mean"])
             row[3] = f"{_ends(accuracy['interval'], '.2f')} %" if accuracy["interval"] else ""
         if compared is not None:
             row[4:] = [_points(compared), compared["verdict"]]

@@ -46,7 +46,7 @@ def listed(found: dict[str, Any], *hidden: str) -> list[str]:
     """Findings for a person, a line each but for the `hidden` ones; large whole numbers in units of 1e9."""
     lines = []
     for key, value in found.items():
-        if key in hidden:
+        if key in hidden or value is None:
             continue
         if isinstance(value, dict):
             value = f"median {value['median']:g}, {value['min']:g} to {value['max']:g}"

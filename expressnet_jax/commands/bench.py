@@ -3,6 +3,7 @@
 example: expressnet bench step --config=fer2013:paper --config.batch_size=8 --only backbone
 """
 
+import shlex
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.errors import UsageError
@@ -33,6 +34,11 @@ def run(options: Namespace) -> common.Result:
     config = config_files.load(options.config, options.overrides)
     _check(options)
     common.start_jax()
+    try:
+        if options.against is not None and not shlex.split(options.against):
+            raise ValueError("it names no command")
+    except ValueError as error:
+        raise UsageError(f"--against {options.against!r}: {error}") from None
     if options.what in ("conv", "moe"):
         found = (network.conv if options.what == "conv" else network.experts)(config, repeats=options.repeats)
     elif options.what == "input":
@@ -40,7 +46,7 @@ def run(options: Namespace) -> common.Result:
             config, data_dir=options.data_dir, host=options.host, hosts=options.hosts, step_ms=options.step_ms
         )
     else:
-        peer = network.Peer(options.against, options.pairs) if options.against else None
+        peer = None if options.against is None else network.Peer(options.against, options.pairs)
         found = network.measure(config, options.what, only=options.only or "", against=peer, repeats=options.repeats)
     say((loader if options.what == "input" else network).describe(found))
     return found

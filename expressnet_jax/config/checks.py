@@ -6,7 +6,7 @@ import typing
 from typing import Any, Literal
 
 from data_pipelines.common.ranges import Range
-from data_pipelines.common.text import nearest
+from data_pipelines.common.text import counted, nearest
 from expressnet_jax.config.settings import BRANCHES, MIXTURES, Config, ConfigError, parse_duration
 
 _FORMS = ("auto", "direct", "fft", "dft")  # of a convolution
@@ -115,16 +115,21 @@ def _check_sizes(config: Config) -> None:
     model = config.model
     for name, branch in (("cnnfe1", model.cnnfe1), ("cnnfe2", model.cnnfe2)):
         if len(branch.kernels) != len(branch.filters) or not branch.kernels:
-            raise ConfigError(f"model.{name} has {len(branch.kernels)} kernels and {len(branch.filters)} filters")
+            kernels, filters = counted(len(branch.kernels), "kernel"), counted(len(branch.filters), "filter")
+            raise ConfigError(f"model.{name} has {kernels} and {filters}")
         if model.image_size >> (len(branch.kernels) - 1) == 0:
-            nothing = f"{len(branch.kernels) - 1} pools leave nothing of {model.image_size} pixels"
-            raise ConfigError(f"model.{name}: {nothing}; use fewer blocks or larger pictures")
+            pools, pixels = counted(len(branch.kernels) - 1, "pool"), counted(model.image_size, "pixel")
+            raise ConfigError(
+                f"model.{name}: nothing of {pixels} is left after {pools}; use fewer blocks or larger pictures"
+            )
     side = -(-model.image_size // model.resnet.stem_stride)
     if side < (3 if model.resnet.stem_pool else 1):
-        raise ConfigError(f"model.resnet: a stem of stride {model.resnet.stem_stride} leaves {side} pixels to pool")
-    stages, filters = len(model.resnet.blocks), len(model.resnet.filters)
-    if stages != filters or not stages:
-        raise ConfigError(f"model.resnet has {stages} stages and {filters} filter counts")
+        raise ConfigError(
+            f"model.resnet: a stem of stride {model.resnet.stem_stride} leaves {counted(side, 'pixel')} to pool"
+        )
+    stages, sizes = len(model.resnet.blocks), len(model.resnet.filters)
+    if stages != sizes or not stages:
+        raise ConfigError(f"model.resnet has {counted(stages, 'stage')} and {counted(sizes, 'filter count')}")
 
 
 def _check_experts(config: Config) -> None:

@@ -1,6 +1,6 @@
-"""The tables in an evaluation's text, as rows of cells: a heading, then a row for each class, expert or value.
+"""The tables in an evaluation's text: rows of cells under a heading, or lines where the last column is words.
 
-Each takes its part of a summary (docs/evaluation.md).
+Each takes its part of a summary (docs/ablations.md, "What an evaluation holds").
 """
 
 import math
@@ -24,7 +24,7 @@ def of_classes(found: dict[str, Any]) -> Rows:
 
 
 def of_confusion(found: dict[str, Any]) -> Rows:
-    """Where the examples of each true class went, in % of them; "." for none of some and "-" for none of none."""
+    """What each true class was taken for, in % of its examples: "." where none was, "-" where there are none."""
     rows = [["true \\ predicted", *(shorten(name, 9) for name in found["classes"]), "examples"]]
     for name, counts in zip(found["classes"], found["confusion"], strict=True):
         total = sum(counts)

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from data_pipelines.common.text import shorten
+from data_pipelines.common.prose import percent
+from data_pipelines.common.text import counted, shorten
 from expressnet_jax.figures.canvas import BLUE, GREY, INK, VERMILLION, entitle, head, plots, save
 
 # Okabe and Ito's colours, but for their yellow, which is too pale for a line on white; each with a marker of its own.
@@ -219,7 +220,7 @@ def confusion_figure(summary: dict[str, Any], path: Path, title: str = "") -> No
     low, high = summary["accuracy_interval"]
     head(figure, shorten(title or "Confusion matrix", int(figure.get_figwidth() * 9)))
     figure.supxlabel(
-        f"accuracy {summary['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}), "
-        f"macro F1 {summary['macro_f1']:.1%}, {summary['examples']:,} examples", fontsize=8, color=INK,
+        f"accuracy {percent(summary['accuracy'], 1)} (95 % interval {percent(low, 1)} to {percent(high, 1)}), "
+        f"macro F1 {percent(summary['macro_f1'], 1)}, {counted(summary['examples'], 'example')}", fontsize=8, color=INK,
     )  # fmt: skip
     save(figure, path)

@@ -11,7 +11,8 @@ from clu import parameter_overview
 from tensorboardX import SummaryWriter
 
 from data_pipelines.common import files
-from data_pipelines.common.files import write_text
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.files import read_json, write_text
 from data_pipelines.common.text import json_line
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
@@ -44,10 +45,12 @@ def read_config(workdir: Path) -> Config:
     """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = workdir / "config.json"
     try:
-        return config_files.from_dict(json.loads(path.read_text()))
+        return config_files.from_dict(read_json(path))
     except FileNotFoundError:
         raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training") from None
-    except (ValueError, RecursionError, OSError, ConfigError) as error:
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    except (ValueError, OSError, ConfigError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
@@ -136,6 +139,6 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record:
+        if isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("kind"), str):
             records.append(record)
     return records

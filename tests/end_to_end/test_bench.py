@@ -66,6 +66,8 @@ def test_input_measures_the_loader_alone(data_dir):
         (["conv", "--only", "backbone"], "go with step and infer"),
         (["step", "--repeats=0"], "--repeats=0 must be at least 1"),
         (["step", "--hosts=2"], "go with input, not with step"),
+        (["step", "--against", " "], "names no command"),
+        (["step", "--against", "a 'b"], "No closing quotation"),
         (["input", "--hosts=3"], "batch_size=16 is not divisible by --hosts=3"),
         (["step", "--against", "no_such_program"], "No such file"),
         (["step", "--against", f"{sys.executable} -c 1/0"], "the peer failed (exit code 1): ZeroDivisionError"),

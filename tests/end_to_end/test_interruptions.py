@@ -81,7 +81,9 @@ def test_a_damaged_record_of_the_metrics_costs_that_record_only(whole, tmp_path,
     shutil.copytree(whole, workdir)
     path = workdir / "metrics.jsonl"
     before = read_records(workdir)
-    path.write_bytes(b'null\n{"step": "x"}\n\xff\xfe\n' + path.read_bytes() + b'{"kind": "train", "st')
+    path.write_bytes(
+        b'null\n{"step": "x"}\n{"step": 1, "kind": {}}\n\xff\xfe\n' + path.read_bytes() + b'{"kind": "train", "st'
+    )
     assert read_records(workdir) == before
     loop.train(CONFIG, workdir, data_dir=str(data_dir))
     assert read_records(workdir) == before

@@ -88,6 +88,8 @@ def test_a_preset_comes_before_the_sizes_beside_it():
         ("total", "3weeks", ["total", "'3weeks'", "15epochs"]),
         ("total", "50%", ["total", "percentage"]),
         ("batch_size", "0", ["batch_size=0"]),
+        ("batch_size", "{[]: 1}", ["batch_size"]),
+        ("model.image_size", "1", ["nothing of 1 pixel is left after 5 pools"]),
         ("moe.top_k", "5", ["top_k=5", "num_experts=4"]),
         ("moe.load_loss", "0.1", ["load_loss=0.1", "noise_std"]),
         ("moe.router", "topk", ["did you mean top_k", "soft", "random"]),

@@ -101,6 +101,8 @@ def test_labels_are_mapped_by_name(data_dir, split):
 def test_what_cannot_be_opened_says_why(data_dir, tmp_path):
     with pytest.raises(DataError, match=r"no split 'trian'.*test"):
         splits.open_split(NAME, "trian", EMOTIONS, data_dir=str(data_dir))
+    with pytest.raises(DataError, match=r"'test\+test' would count test more than once"):
+        splits.open_split(NAME, "test+test", EMOTIONS, data_dir=str(data_dir))
     with pytest.raises(DataError, match="no class in common"):
         splits.open_split(NAME, "train", ("cat", "dog"), data_dir=str(data_dir))
     with pytest.raises(DataError, match="data prepare"):
