@@ -5,6 +5,7 @@
 #   bash launch/test.sh -k golden           these arguments go to pytest
 #   bash launch/test.sh --long              also what is worth hours: every form of the paper's network in float64
 #   PYTHON=python3.12 bash launch/test.sh   with another Python
+#   JAX_DISABLE_MOST_OPTIMIZATIONS=false bash launch/test.sh    all programs compiled as users' are: twice the time
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/common.sh
