@@ -6,6 +6,7 @@ what has to be another process: to be killed, limited, or one of several.
 """
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ TINY = str(ROOT / "tests" / "tiny.py")
 #: slower). What is to be compiled as users compile it has processes of its own: tests/golden, and the plans that are
 #: compared with what a compiler says. JAX_DISABLE_MOST_OPTIMIZATIONS=false in the environment: everything is.
 LIGHT = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true") == "true"
+
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # where there is a cache
 
 
 def xla_flags(devices: int, light: bool) -> str:
@@ -48,6 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """Workers side by side have a part of the cores each: threads that wait for a core only take time from others."""
+    gc.set_threshold(200_000, 20, 100)  # traced programs are many small objects, nearly none of them garbage
     worker, cores = os.environ.get("PYTEST_XDIST_WORKER", ""), sorted(os.sched_getaffinity(0))
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if worker.startswith("gw") and 1 < count <= len(cores):

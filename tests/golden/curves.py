@@ -9,11 +9,13 @@ difference in rounding, of forms or of device counts, doubles with every few ste
 import dataclasses
 import json
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expressnet_jax.config import Clock, Config
 from expressnet_jax.config import files as config_files
 from expressnet_jax.runs import data, optimizer
 from expressnet_jax.runs import state as states
@@ -25,20 +27,20 @@ def main() -> None:
     dtype, forms, count, name, *rest = sys.argv[1:]
     changes = [tuple(a.removeprefix("--config.").split("=", 1)) for a in rest if a.startswith("--")]
     data_dir = next((a for a in rest if not a.startswith("--")), None)
-    print(json.dumps([losses(name, changes, form, dtype, int(count), data_dir) for form in forms.split(",")]))
-
-
-def losses(name: str, changes: list, form: str, dtype: str, count: int, data_dir: str | None) -> list[float]:
-    config = config_files.load(name, [*changes, ("model.convolution", form)])
+    config = config_files.load(name, changes)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
     opened = data.open_data(config, data_dir)
     clock = loop.clock_of(config, opened.examples)
-    made = optimizer.create(config, clock)
-    state = jax.jit(lambda: states._create(config, made))()
-    state = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == np.float32 else a, state)
-    step = jax.jit(steps.train_step(config, states.graph(config), made, optimizer.schedule(config, clock)))
-    batches = data.batches(config, opened)
-    found = []
+    start = jax.jit(lambda: states._create(config, optimizer.create(config, clock)))()
+    start = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == np.float32 else a, start)
+    print(json.dumps([losses(config, form, start, opened, clock, int(count)) for form in forms.split(",")]))
+
+
+def losses(config: Config, form: str, state: states.State, opened: Any, clock: Clock, count: int) -> list[float]:
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, convolution=form))
+    made, rate = optimizer.create(config, clock), optimizer.schedule(config, clock)
+    step = jax.jit(steps.train_step(config, states.graph(config), made, rate))
+    batches, found = data.batches(config, opened), []
     for _ in range(count):
         state, sums = step(state, steps.zero_sums(config), {k: jnp.asarray(v) for k, v in next(batches).items()})
         found.append(float(np.asarray(sums["loss"], np.float64) / np.asarray(sums["count"])))

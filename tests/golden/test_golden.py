@@ -9,22 +9,22 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import TINY, xla_flags
+from tests.conftest import TINY
 
 # With jax 0.11 on a CPU, Fourier transforms that run at once can wait for their own thread pool (openxla/xla#46347).
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
-def run(module: str, dtype: str, form: str, *arguments: object, light: bool = False):
-    """The JSON that a module of this folder prints, in a process of its own, compiled as users' programs or lightly."""
+def run(module: str, dtype: str, form: str, *arguments: object):
+    """The JSON that a module of this folder prints, in a process of its own, compiled as users' programs are."""
     done = subprocess.run(
         [sys.executable, "-m", f"tests.golden.{module}", dtype, form, *map(str, arguments)],
         env={
             **os.environ,
             "JAX_ENABLE_X64": str(int(dtype == "float64")),
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(light).lower(),
-            "XLA_FLAGS": " ".join([xla_flags(1, light=light), *[_ONE_THREAD] * ("fft" in form)]),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
+            "XLA_FLAGS": _ONE_THREAD if "fft" in form else "",
         },
         capture_output=True,
         text=True,
@@ -60,7 +60,7 @@ def test_fifty_steps_of_training_give_the_same_losses_with_every_form(data_dir):
     off = ("flip=False", "crop=0", "shift=0", "rotate=0", "brightness=0", "erase=0", "mixup=0")
     changes = [TINY, "--config.model.cnnfe1.kernels=15,9", "--config.model.cnnfe2.kernels=11,3"]
     changes += [*(f"--config.augment.{change}" for change in off), data_dir]
-    direct, dft, fft = run("curves", "float64", "direct,dft,fft", 50, *changes, light=True)
+    direct, dft, fft = run("curves", "float64", "direct,dft,fft", 50, *changes)
     assert len(direct) == 50 and direct[-1] < direct[0]
     np.testing.assert_allclose(dft, direct, atol=1e-6)
     np.testing.assert_allclose(fft, direct, atol=1e-6)

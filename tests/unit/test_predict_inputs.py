@@ -1,10 +1,12 @@
 """Pictures from anywhere: what a path means, what is read of it, and what is said of what cannot be read."""
 
+import functools
 import os
 import struct
 import sys
 import zlib
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -168,12 +170,19 @@ def test_objects_that_are_no_pictures():
             of_image(bad).read(0)
 
 
+#: As programs are compiled outside the tests: the last bits are asked about.
+AS_USERS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (48, 48), (31, 57), (300, 2), (224, 224)])
 def test_the_host_resizes_as_the_device_does(size, antialias):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     for side in (32, 48):
-        expected = preprocess.resize(image[None], side, antialias=antialias)[0]
+        program = jax.jit(
+            functools.partial(preprocess.resize, size=side, antialias=antialias), compiler_options=AS_USERS
+        )
+        expected = program(image[None])[0]
         np.testing.assert_allclose(predict_inputs.resized(image, side, antialias=antialias), expected, atol=2e-4)
 
 
