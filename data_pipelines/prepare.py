@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilde
     cls, config = _find_class(name)
     path = _path(cls, config, _data_dir(data_dir))
     again = f"expressnet data prepare {name}" + (" --from PATH" if cls.NEEDS_SOURCE else "")
+    again += f" --data_dir {shlex.quote(str(data_dir))}" if data_dir else ""
     if not os.path.isdir(path):
         where = f" (where to get it: {cls.WHERE_TO_GET_IT})" if cls.WHERE_TO_GET_IT else ""
         raise DataError(f"{name} is not prepared in {path}; run: {again}{where}")

@@ -25,7 +25,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--split", help="compare on it (default: the validation examples, so that no test is spent)")
     parser.add_argument("--plan", action="store_true", help="write and print the plan, with its time; run nothing")
     parser.add_argument("--evaluate_only", action="store_true", help="train nothing: a cluster's jobs do that")
-    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
 
 
 def run(options: Namespace) -> common.Result:

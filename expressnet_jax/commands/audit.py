@@ -12,7 +12,7 @@ from expressnet_jax.commands import common
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("what", metavar="NAME|PATH", help="a prepared data set, or pictures in any known layout")
-    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--html", type=common.path, metavar="FILE", help="also a page with examples of the findings")
 
 

@@ -22,7 +22,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--hosts", type=int, default=1, help="input: the number of hosts that share the batch")
     parser.add_argument("--host", type=int, default=0, help="input: which of them to be, counted from 0")
     parser.add_argument("--step_ms", type=float, help="input: simulate how long 1 to 256 hosts wait with such steps")
-    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
 
 
 def run(options: Namespace) -> common.Result:

@@ -23,15 +23,24 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"expressnet: {message} (see {self.prog} --help)\n")
 
 
-def path(text: str) -> Path:
-    """The type of a path's argument; a bucket's address is refused."""
+def local(text: str) -> str:
+    """The type of a place's argument; a bucket's address is refused, and nothing, as of a variable that is not set."""
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} is no folder; mount the bucket (GCS FUSE does) and name that folder")
-    return Path(text).expanduser()
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def path(text: str) -> Path:
+    """The type of a path's argument: as `local`."""
+    return Path(local(text)).expanduser()
 
 
 def check_folder(option: str, file: Path | None) -> None:
     """Raises UsageError, before any work, where the folder of a file that is to be written does not exist."""
+    if file and file.is_dir():
+        raise UsageError(f"{option} {file} is a folder; name a file")
     if file and not file.absolute().parent.is_dir():
         raise UsageError(f"{option} {file}: there is no folder {file.absolute().parent}")
 

@@ -16,7 +16,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--split", help="default: the test split that the run's config names")
     parser.add_argument("--robustness", action="store_true", help="also under pose, occlusion, light, blur ...")
     parser.add_argument("--saliency", action="store_true", help="also what each branch of the network looks at")
-    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--distributed", action="store_true", help=common.DISTRIBUTED)
 
 

@@ -17,7 +17,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--raw", action="store_true", help="the last step's weights, not those averaged over steps")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the stored weights")
     parser.add_argument("--quantize", choices=("float16", "int8"), help="a further ONNX file in lower precision")
-    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--overwrite", action="store_true", help="replace an artifact that is there")
 
 

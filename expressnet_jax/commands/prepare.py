@@ -14,8 +14,10 @@ from expressnet_jax.commands import common
 def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("name", help=", ".join(BUILDERS))
-    parser.add_argument("--from", dest="source", help="a folder, tar, zip or csv; nothing is downloaded")
-    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument(
+        "--from", dest="source", type=common.local, help="folder, tar, zip or csv; nothing is downloaded"
+    )
+    parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
     parser.add_argument("--size", type=int, default=0, metavar="N", help="store N x N pixels (default: as found)")

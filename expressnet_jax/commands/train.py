@@ -13,7 +13,7 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--config", required=True, help=common.CONFIG)
     parser.add_argument("--workdir", required=True, type=common.path, help="the folder of this run")
-    parser.add_argument("--data_dir", help=common.DATA_DIR)
+    parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--distributed", action="store_true", help=common.DISTRIBUTED)
 
 

@@ -49,6 +49,11 @@ def test_wrong_uses_of_the_other_commands(tmp_path, data_dir):
     one_line(expressnet("fly"), 2, "fly", "train")
     one_line(expressnet("data", "prepare", "fer2031", "--data_dir", tmp_path), 2, "fer2013")
     one_line(expressnet("data", "prepare", "fer2013", "--data_dir", tmp_path), 2, "--from PATH", "Kaggle")
+    one_line(
+        expressnet("data", "prepare", "fer2013", "--data_dir", "gs://bucket/x"), 2, "--data_dir", "mount the bucket"
+    )
+    one_line(expressnet("data", "audit", "fer2013", "--data_dir", ""), 2, "--data_dir", "it is empty")
+    one_line(expressnet("report", tmp_path, "--out", tmp_path), 2, "is a folder; name a file")
     assert list(tmp_path.iterdir()) == []
 
 

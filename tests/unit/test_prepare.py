@@ -226,7 +226,9 @@ def test_registry_leads_to_the_builder(name: str) -> None:
     ("name", "command"), [("fer2013", "fer2013 --from PATH"), ("synthetic_faces", "synthetic_faces")]
 )
 def test_read_info_of_what_is_not_prepared(name: str, command: str, data: str) -> None:
-    with pytest.raises(DataError, match=rf"{name} is not prepared in {data}/.*run: expressnet data prepare {command}"):
+    with pytest.raises(
+        DataError, match=rf"{name} is not prepared in {data}/.*run: expressnet data prepare {command} --data_dir {data}"
+    ):
         read_info(name, data)
 
 
