@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import canonical, expressnet
 from tests.golden import inputs
@@ -24,13 +25,20 @@ _TAPS = {"cnnfe1.out": "cnnfe1", "cnnfe2.out": "cnnfe2", "resnet.out": "resnet",
 
 def network(dtype: str, form: str) -> expressnet.ExpressNet:
     config = config_files.load("fer2013:paper", [("model.convolution", form)])
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    # Zeros, where random values would be compiled only to be thrown away.
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: expressnet.create(config)))
-    model = nnx.merge(graph, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract))
-    weights = {name: inputs.weight(name, shape) for name, shape in canonical.shapes(model).items()}
-    canonical.from_canonical(model, weights)
+    model = zeros(dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype)))
+    canonical.from_canonical(model, weights(model))
     return model
+
+
+def zeros(config: Config) -> expressnet.ExpressNet:
+    """A network without the random values that would be compiled only to be thrown away."""
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: expressnet.create(config)))
+    return nnx.merge(graph, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract))
+
+
+def weights(model: expressnet.ExpressNet) -> dict[str, np.ndarray]:
+    """What the golden values were made with, by canonical name."""
+    return {name: inputs.weight(name, shape) for name, shape in canonical.shapes(model).items()}
 
 
 def relative(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -42,11 +42,13 @@ def test_every_movement_equals_dense_on_every_mesh():
     assert set(found["of_other_images"]) == set(MOVEMENTS) and max(found["of_other_images"].values()) <= 1e-6
 
 
-def test_two_processes_of_four_devices_agree_too():
+# Two cases bring every movement to some mesh, four every movement to every mesh, as the test above does in one process.
+@pytest.mark.parametrize("cases", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_two_processes_of_four_devices_agree_too(cases):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [start(4, address, 2, number) for number in range(2)]
+    processes = [start(cases, address, 2, number) for number in range(2)]
     first, _ = [finished(process) for process in processes]
     found = json.loads(first.splitlines()[-1])  # gloo speaks first
     assert found["devices"] == 8 and found["processes"] == 2

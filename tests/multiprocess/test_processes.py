@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, TINY, environment, expressnet, separate
+from tests.conftest import ROOT, TINY, environment, expressnet
 
-RUN = ["train", f"--config={TINY}", "--config.total=20steps", "--config.log_every=1steps"]
+RUN = ["train", f"--config={TINY}", "--config.total=12steps", "--config.log_every=1steps"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def numbers(folder):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, data_dir):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    done = separate(*RUN, "--workdir", folder, "--data_dir", data_dir, devices=4)
+    done = expressnet(*RUN, "--config.mesh.data=4", "--workdir", folder, "--data_dir", data_dir, devices=8)
     assert done.returncode == 0, done.stderr
     return numbers(folder)
 
@@ -69,7 +69,7 @@ def test_two_processes_of_which_one_is_killed_take_the_steps_of_one(alone, kille
     assert "killing process" in screen and "going on from step" in screen, screen
     assert f"process 1 on {socket.gethostname()}: 2 x cpu" in screen
     train, validation = numbers(folder)
-    assert [row[0] for row in train] == list(range(1, 21))
+    assert [row[0] for row in train] == list(range(1, 13))
     np.testing.assert_allclose(train, alone[0], rtol=2e-5)
     np.testing.assert_allclose(validation, alone[1], rtol=2e-5)
 

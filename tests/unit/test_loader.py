@@ -159,8 +159,12 @@ def joined(make, hosts, count):
 
 
 @pytest.mark.parametrize(
-    ("size", "sampling", "mixed"), [(8192, "uniform", False), (1024, "balanced", False), (1024, "sqrt", True)]
-)
+    ("size", "sampling", "mixed"),
+    [
+        (1024, "uniform", False), (1024, "balanced", False), (1024, "sqrt", True),
+        pytest.param(8192, "uniform", False, marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_a_large_global_batch_is_the_same_on_1_8_and_256_hosts(size, sampling, mixed):
     """Two steps, the second across the end of the data set; and that one again, by hosts that begin with it."""
     split = undecoded(np.repeat([0, 1, 2], [size, size // 4, size // 16]), "fake/train")
