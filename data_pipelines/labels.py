@@ -21,6 +21,9 @@ RAFDB_CODES = {
 #: Class numbers of AffectNet (Mollahosseini, Hasani and Mahoor 2017), by name; 8 to 10 are no emotions.
 AFFECTNET_CODES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 
+#: Data sets whose pictures are grey.
+GREY = ("fer2013", "ferplus")
+
 _SPELLINGS = {
     "anger": "anger", "angry": "anger",
     "contempt": "contempt", "contemptuous": "contempt",

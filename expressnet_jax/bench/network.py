@@ -181,7 +181,7 @@ def _layer(moe: settings.MoE, d: int) -> MoE:
 def _pictures(config: Config) -> dict[str, np.ndarray]:
     rng, b, s = np.random.default_rng(0), config.batch_size // jax.process_count(), config.model.image_size
     return {
-        "image": rng.integers(0, 256, (b, s, s, 3), np.uint8),
+        "image": rng.integers(0, 256, (b, s, s, config.data.channels), np.uint8),
         "label": rng.integers(0, len(config.data.classes), b, np.int32),
         "mask": np.ones(b, bool), "index": np.arange(b, dtype=np.int32),
     }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
+from data_pipelines.labels import GREY
 from expressnet_jax.moe.settings import MoE
 
 #: The parts of the network that look at the picture, and its mixtures of experts: what `model.without` can name.
@@ -50,6 +51,11 @@ class Data:
     also: str = ""  # further training data: "rafdb=0.5,ferplus=1", how often their examples come against this set's
     target: Literal["label", "votes"] = "label"  # votes: the shares of people's votes, where there are any (ferplus)
     workers: NonNegativeInt = 0  # decoding processes a host; 0: threads
+
+    @property
+    def channels(self) -> int:
+        """Of the pictures as they are stored, where the data set is known to be grey or coloured."""
+        return 1 if self.name.partition("/")[0] in GREY else 3
 
     @property
     def further(self) -> list[tuple[str, float]]:

@@ -39,9 +39,11 @@ class Conv(nnx.Module):
         self.spectrum: Any = nnx.data(None)  # a Param (Z, D, F), once `inference.prepare` was here
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        kernel = self.kernel[...]
+        # A grey picture comes with one channel, whose equal copies are counted once: (P, Q, D, F) -> (P, Q, 1, F).
+        kernel = self.kernel[...].sum(2, keepdims=True) if x.shape[-1] == 1 else self.kernel[...]
         if self.spectrum is not None:
-            y = large_conv.multiply_spectra(x, self.spectrum[...], kernel.shape[:2], self.form)
+            spectrum = self.spectrum[...].sum(1, keepdims=True) if x.shape[-1] == 1 else self.spectrum[...]
+            y = large_conv.multiply_spectra(x, spectrum, kernel.shape[:2], self.form)
         elif self.stride == 1:
             y = large_conv.conv2d(x, kernel, self.form or choice.fastest(x.shape[1:3], kernel.shape, train=train))
         elif kernel.shape[0] == 1:

@@ -29,17 +29,23 @@ def resize(images: jax.Array, size: int, *, antialias: bool) -> jax.Array:
     return jax.image.resize(x, (b, size, size, c), "bilinear", antialias=antialias)
 
 
-def normalize(images: jax.Array, config: Preprocess) -> jax.Array:
-    """(B, S, S, C) in 0..255, grey or RGB -> (B, S, S, 3) float32 in the network's colour order and scale.
+def channels(stored: int, config: Preprocess) -> int:
+    """Channels of the network's input: a grey picture keeps its one where all three would be equal."""
+    return 3 if config.normalize in ("vggface2", "imagenet") else stored
 
-    Grey is repeated. `unit` gives 0..1, `standard` (x / 255 - mean) / std, `vggface2` 0..255 minus the channel means.
+
+def normalize(images: jax.Array, config: Preprocess) -> jax.Array:
+    """(B, S, S, C) in 0..255, grey or RGB -> (B, S, S, C) float32 in the network's colour order and scale.
+
+    Grey is repeated where the channels' scales differ; else it stays one channel, which the network counts once.
+    `unit` gives 0..1, `standard` (x / 255 - mean) / std, `vggface2` 0..255 minus the channel means.
     """
     if config.color_order not in ("rgb", "bgr"):
         raise ConfigError(f"preprocess.color_order is {config.color_order!r}; use rgb or bgr")
     x = images.astype(jnp.float32)
     bgr = config.color_order == "bgr"
     if x.shape[-1] == 1:
-        x = jnp.broadcast_to(x, (*x.shape[:-1], 3))  # (B, S, S, 3)
+        x = jnp.broadcast_to(x, (*x.shape[:-1], channels(1, config)))  # (B, S, S, 1 or 3)
     elif bgr:
         x = x[..., ::-1]
     if config.normalize == "unit":
@@ -55,5 +61,5 @@ def normalize(images: jax.Array, config: Preprocess) -> jax.Array:
 
 
 def preprocess(images: jax.Array, image_size: int, config: Preprocess) -> jax.Array:
-    """(B, H, W, C) as stored, uint8 or float in 0..255, grey or RGB -> (B, S, S, 3) float32, the network's input."""
+    """(B, H, W, C) as stored, in 0..255, grey or RGB -> (B, S, S, 1 or 3) float32, the network's input."""
     return normalize(resize(images, image_size, antialias=config.antialias), config)

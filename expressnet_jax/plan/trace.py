@@ -23,7 +23,7 @@ from jax.extend.core import Literal
 from jax.sharding import AbstractMesh, AxisType
 
 from expressnet_jax.config import Clock, Config
-from expressnet_jax.models import branches, choice, cost, expressnet, target
+from expressnet_jax.models import branches, choice, cost, expressnet, preprocess, target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.moe.layer import EXPERTS, is_expert_path
 from expressnet_jax.parallel import mesh as meshes
@@ -45,7 +45,7 @@ def clock(config: Config) -> Clock:
 def batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """A global batch of pictures in the network's own size."""
     b, side, array = config.batch_size, config.model.image_size, jax.ShapeDtypeStruct
-    found = {"image": array((b, side, side, 3), np.uint8), "label": array((b,), np.int32),
+    found = {"image": array((b, side, side, config.data.channels), np.uint8), "label": array((b,), np.int32),
              "mask": array((b,), bool), "index": array((b,), np.int32)}  # fmt: skip
     votes = {"votes": array((b, len(config.data.classes)), np.float32)}
     return found | votes if config.data.target == "votes" else found
@@ -109,7 +109,8 @@ def kept(config: Config, platform: str) -> int:
         return jax.vjp(loss, params)[1]
 
     with target.compiling_for(platform):
-        images = jax.ShapeDtypeStruct((b, side, side, 3), jnp.float32)
+        channels = preprocess.channels(config.data.channels, config.preprocess)
+        images = jax.ShapeDtypeStruct((b, side, side, channels), jnp.float32)
         targets = jax.ShapeDtypeStruct((b, classes), jnp.float32)
         jaxpr = jax.make_jaxpr(pull)(*shapes(config), images, targets).jaxpr
     given = {*map(id, jaxpr.invars), *map(id, jaxpr.constvars)}

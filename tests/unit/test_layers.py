@@ -112,3 +112,16 @@ def test_the_hash_is_a_bijection_whose_bits_all_depend_on_all():
         flipped = np.asarray(layers.hash32(layers.hash32(x ^ jnp.uint32(1 << bit))))
         changed = np.unpackbits((base ^ flipped).view(np.uint8)).reshape(-1, 32).mean(0)
         assert np.abs(changed - 0.5).max() < 0.02
+
+
+@pytest.mark.parametrize(("stride", "form"), [(1, "direct"), (1, "dft"), (2, "direct")])
+def test_a_grey_picture_counts_its_equal_channels_once(stride, form):
+    (x,) = normal((2, 12, 10, 1))
+    conv = layers.Conv(Model(convolution=form), "cnnfe1/conv1", 3, 4, 5, stride=stride, rngs=nnx.Rngs(params=0))
+    wanted = conv(jnp.repeat(x, 3, -1), train=False)
+    np.testing.assert_allclose(conv(x, train=False), wanted, atol=2e-6)
+
+    def slopes(x):
+        return nnx.grad(lambda conv: (conv(x, train=True) ** 2).sum())(conv).kernel[...]
+
+    np.testing.assert_allclose(slopes(x), slopes(jnp.repeat(x, 3, -1)), atol=1e-3)
