@@ -20,7 +20,7 @@ from tests import devices as eight
 ROOT = Path(__file__).resolve().parent.parent
 TINY = str(ROOT / "tests" / "tiny.py")
 
-#: Most of a test is compiling, and with these two settings a training step compiles in a sixth of the time (and runs
+#: Most of a test is compiling, and with these two settings a training step compiles in a fifth of the time (and runs
 #: slower). What is to be compiled as users compile it has processes of its own: tests/golden, and the plans that are
 #: compared with what a compiler says. JAX_DISABLE_MOST_OPTIMIZATIONS=false in the environment: everything is.
 LIGHT = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true") == "true"
