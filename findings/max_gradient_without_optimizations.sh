@@ -9,7 +9,8 @@
 # result: the number of equal ones is 0, and the gradient is 0 / 0 or 1 / 0. With all optimizations on, both loops
 # round alike and the gradient is right; a select by comparison (below: `larger`) is right with both.
 #
-# Output seen, jax 0.10.2 (0.11.2 says the same but for its version):
+# With jax 0.11.2 it is the same but for the version.
+# Output seen:
 #   jax 0.10.2 optimized True: max over an axis: finite, as one operation at a time; select: the same
 #   jax 0.10.2 optimized False: max over an axis: NOT FINITE; select: the same
 set -euo pipefail
