@@ -4,10 +4,9 @@
 # Versions: jax and jaxlib 0.10.2 and (Python 3.12) 0.11.2, numpy 2.4.6, Linux x86-64.
 # Belief: the setting makes compiling faster and programs slower; values stay, but for a rounding.
 # Behaviour: JAX gives the gradient of a maximum to the operands that equal the result, divided by their number. The
-# compiler fuses `x * scale + bias` into two loops, one that finds the maximum and one that compares; in one of them the
-# multiplication and the addition are rounded together, in the other one after the other. So no operand equals the
-# result: the number of equal ones is 0, and the gradient is 0 / 0 or 1 / 0. With all optimizations on, both loops
-# round alike and the gradient is right; a select by comparison (below: `larger`) is right with both.
+# gradient is right with all optimizations, and not finite without them: a number of equal operands of 0, as where
+# `x * scale + bias` is computed twice and rounded differently (the likely cause; the machine code was not looked at).
+# A select by comparison (below: `larger`) is right with both.
 #
 # With jax 0.11.2 it is the same but for the version.
 # Output seen:
