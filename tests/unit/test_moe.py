@@ -18,6 +18,13 @@ from tests.conftest import TINY
 
 LOCAL = ("dense", "capacity", "dropless")
 
+#: Compiled whole, as in training; operation by operation, each of a hundred calls would compile thirty programs.
+run = nnx.jit(lambda made, x, mask, train, rngs: made(x, mask, train=train, rngs=rngs), static_argnums=3)
+
+
+def call(made: MoE, x, mask=None, *, train=False, rngs=None):
+    return run(made, x, jnp.ones(len(x), bool) if mask is None else mask, train, rngs)
+
 
 def layer(e: int, k: int, **settings) -> MoE:
     chosen = Settings(**{"num_experts": e, "top_k": k, "hidden": 5, "implementation": "dense", **settings})
@@ -30,7 +37,10 @@ def layer(e: int, k: int, **settings) -> MoE:
 def route(logits, k=2, mask=None, key=None, bias=None, **settings):
     logits = jnp.asarray(logits, jnp.float32)
     chosen = Settings(num_experts=logits.shape[1], top_k=k, **settings)
-    return router.route(logits, jnp.ones(len(logits), bool) if mask is None else mask, chosen, key=key, bias=bias)
+    mask = jnp.ones(len(logits), bool) if mask is None else mask
+    return jax.jit(lambda *arrays: router.route(*arrays[:2], chosen, key=arrays[2], bias=arrays[3]))(
+        logits, mask, key, bias
+    )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -60,7 +70,7 @@ def one_by_one(made: MoE, x: np.ndarray, k: int) -> np.ndarray:
 def test_the_layer_equals_the_loop(e, k, implementation):
     made = layer(e, k, layers=1 + e % 2, implementation=implementation)
     x = np.random.default_rng(0).standard_normal((9, 6)).astype(np.float32)
-    found, routing = made(jnp.asarray(x), jnp.ones(9, bool))
+    found, routing = call(made, jnp.asarray(x))
     np.testing.assert_allclose(found, one_by_one(made, x, k), atol=1e-5)
     np.testing.assert_array_equal((np.asarray(routing.weights) > 0).sum(1), k)
     assert float(routing.sums.dropped) == 0
@@ -71,10 +81,10 @@ def test_an_image_does_not_depend_on_its_batch(implementation):
     """Even where all images want the same expert and training would have no room for them."""
     made = layer(4, 2, implementation=implementation, capacity_factor=0.3)
     x = jnp.tile(jax.random.normal(jax.random.key(5), (1, 6)), (8, 1)) + 0.01 * jnp.arange(8.0)[:, None]
-    whole, routing = made(x, jnp.ones(8, bool))
+    whole, routing = call(made, x)
     assert float(routing.sums.load.max()) == 8
     for b in range(8):
-        np.testing.assert_allclose(whole[b], made(x[b : b + 1], jnp.ones(1, bool))[0][0], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(whole[b], call(made, x[b : b + 1])[0][0], rtol=1e-6, atol=1e-6)
 
 
 def test_a_full_expert_drops_the_last_images_or_the_least_sure():
@@ -84,10 +94,10 @@ def test_a_full_expert_drops_the_last_images_or_the_least_sure():
     x = jnp.zeros((4, 6)).at[:, 0].set(jnp.asarray([0.5, 1.0, 1.5, 2.0]))
     for by_weight, kept in ((False, [True, True, False, False]), (True, [False, False, True, True])):
         made.config = dataclasses.replace(made.config, by_weight=by_weight)
-        y, routing = made(x, jnp.ones(4, bool), train=True)
+        y, routing = call(made, x, train=True)
         assert float(routing.sums.dropped) == 2
         np.testing.assert_array_equal(np.abs(np.asarray(y)).max(1) > 0, kept)
-    y, routing = made(x, jnp.asarray([True, True, False, False]), train=True)
+    y, routing = call(made, x, jnp.asarray([True, True, False, False]), train=True)
     assert float(routing.sums.dropped) == 0 and np.abs(np.asarray(y[:2])).max(1).min() > 0
 
 
@@ -130,8 +140,8 @@ def test_a_random_router_has_no_parameters_and_never_changes():
 def test_noise_moves_choices_in_training_only():
     made = layer(4, 2, noise_std=3.0)
     x = jax.random.normal(jax.random.key(5), (64, 6))
-    calm, still = (made(x, jnp.ones(64, bool))[1].chosen for _ in range(2))
-    noisy = made(x, jnp.ones(64, bool), train=True, rngs=nnx.Rngs(dropout=0))[1].chosen
+    calm, still = (call(made, x)[1].chosen for _ in range(2))
+    noisy = call(made, x, train=True, rngs=nnx.Rngs(dropout=0))[1].chosen
     np.testing.assert_array_equal(calm, still)
     assert (np.asarray(noisy) != np.asarray(calm)).mean() > 0.2
 
@@ -189,7 +199,7 @@ def test_every_loss_reaches_the_router(name):
         _, routing = nnx.merge(graph, p)(x, jnp.ones(16, bool), train=True, rngs=nnx.Rngs(dropout=0))
         return router.weighted_loss(routing.sums, made.config)
 
-    slopes = nnx.to_pure_dict(jax.grad(loss)(params))
+    slopes = nnx.to_pure_dict(jax.jit(jax.grad(loss))(params))
     assert np.abs(slopes["gate"]["kernel"]).max() > 1e-4
     assert np.abs(slopes["experts"]["kernel"]).max() == 0
 
@@ -197,11 +207,11 @@ def test_every_loss_reaches_the_router(name):
 def test_the_bias_balances_by_selection_and_never_enters_a_gate():
     made = layer(4, 1, balance_bias=0.01)
     x = jax.random.normal(jax.random.key(5), (256, 6)) + 2.0
-    before = made(x, jnp.ones(256, bool))[1]
+    before = call(made, x)[1]
     assert float(before.sums.load.max()) > 128
     for _ in range(200):
-        made(x, jnp.ones(256, bool), train=True)
-    after = made(x, jnp.ones(256, bool))[1]
+        call(made, x, train=True)
+    after = call(made, x)[1]
     assert float(after.sums.load.max()) < 80 and float(after.sums.load.min()) > 48
     np.testing.assert_allclose(after.probabilities, before.probabilities, rtol=1e-6)
     np.testing.assert_allclose(
@@ -222,9 +232,9 @@ def test_the_likeliest_of_the_chosen_comes_first_whatever_bias_chose_it():
 def test_the_gradient_reaches_router_and_chosen_experts_only():
     made, x = layer(4, 1), jnp.ones((1, 6))
     graph, params = nnx.split(made)
-    slopes = jax.grad(lambda p: (nnx.merge(graph, p)(x, jnp.ones(1, bool))[0] ** 2).sum())(params)
+    slopes = jax.jit(jax.grad(lambda p: (nnx.merge(graph, p)(x, jnp.ones(1, bool))[0] ** 2).sum()))(params)
     slopes = nnx.to_pure_dict(slopes)
-    chosen = int(made(x, jnp.ones(1, bool))[1].weights.argmax())
+    chosen = int(call(made, x)[1].weights.argmax())
     assert np.abs(slopes["gate"]["kernel"]).max() > 0
     moved = np.abs(slopes["experts"]["kernel"]).max((1, 2)) > 0
     assert moved[chosen] and moved.sum() == 1
