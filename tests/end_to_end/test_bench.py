@@ -1,10 +1,12 @@
 """`expressnet bench` through the command line: what it prints, and what it refuses."""
 
+import functools
 import json
 import sys
 
 import pytest
 
+from expressnet_jax.bench import input as loader
 from tests.conftest import TINY, expressnet
 
 
@@ -53,7 +55,8 @@ def test_conv_times_every_form_of_every_layer():
     assert all(row[form]["training_ms"]["median"] > 0 for row in layers for form in ("direct", "fft", "dft"))
 
 
-def test_input_measures_the_loader_alone(data_dir):
+def test_input_measures_the_loader_alone(data_dir, monkeypatch):
+    monkeypatch.setattr(loader, "measure", functools.partial(loader.measure, seconds=1.0))
     done = expressnet("bench", "input", f"--config={TINY}", "--json", "--data_dir", str(data_dir))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -12,6 +12,7 @@ from expressnet_jax.config import files as config_files
 from expressnet_jax.models import expressnet, inference
 from tests.conftest import TINY
 
+answer = nnx.jit(lambda model, images: model(images).logits)
 LARGE = [("model.cnnfe1.kernels", "15,9"), ("model.cnnfe2.kernels", "11,3")]
 
 
@@ -35,9 +36,9 @@ def images(config):
 def test_a_prepared_network_answers_as_before(form, network):
     config = config_files.load(TINY, [*LARGE, ("model.convolution", form), ("model.network", network)])
     graph, state = nnx.split(trained(config))
-    before = nnx.merge(graph, state)(images(config)).logits
-    prepared = inference.prepare(nnx.merge(graph, state), config)
-    np.testing.assert_allclose(prepared(images(config)).logits, before, atol=1e-4 * float(jnp.abs(before).max()))
+    before = answer(nnx.merge(graph, state), images(config))
+    prepared = nnx.merge(*inference.prepared(nnx.merge(graph, state), config))
+    np.testing.assert_allclose(answer(prepared, images(config)), before, atol=1e-4 * float(jnp.abs(before).max()))
     names = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(prepared))}
     assert not any("resnet" in name and "_bn" in name for name in names)
     transformed = network == "expressnet" and form != "direct"
@@ -47,10 +48,10 @@ def test_a_prepared_network_answers_as_before(form, network):
 def test_the_network_that_is_prepared_stays_as_it_is():
     config = config_files.load(TINY, [*LARGE, ("model.convolution", "fft"), ("model.without", "cnnfe2,resnet")])
     model = trained(config)
-    before = model(images(config)).logits
+    before = answer(model, images(config))
     prepared = nnx.merge(*inference.prepared(model, config))
-    np.testing.assert_allclose(prepared(images(config)).logits, before, atol=1e-4 * float(jnp.abs(before).max()))
-    assert np.array_equal(model(images(config)).logits, before)
+    np.testing.assert_allclose(answer(prepared, images(config)), before, atol=1e-4 * float(jnp.abs(before).max()))
+    assert np.array_equal(answer(model, images(config)), before)
     assert model.cnnfe1.conv1.spectrum is None and prepared.cnnfe1.conv1.spectrum is not None
 
 

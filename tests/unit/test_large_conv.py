@@ -37,7 +37,10 @@ def normal(*shapes: tuple[int, ...], dtype=np.float32) -> list[jax.Array]:
     return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
 
 
-@partial(jax.jit, static_argnums=0)  # one compilation for a shape: operation by operation there would be forty
+whole = partial(jax.jit, static_argnums=2)(conv2d)  # one compilation: operation by operation there would be forty
+
+
+@partial(jax.jit, static_argnums=0)
 def forward_and_gradients(form: str, x: jax.Array, kernel: jax.Array, g: jax.Array) -> list[jax.Array]:
     value, pull = jax.vjp(partial(conv2d, form=form), x, kernel)
     return [value, *pull(g)]
@@ -47,7 +50,7 @@ def forward_and_gradients(form: str, x: jax.Array, kernel: jax.Array, g: jax.Arr
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 11, 16, 30])
 def test_every_form_equals_scipy(form, size):
     x, kernel = normal((2, 20, 17, 2), (size, size, 2, 3))
-    found = conv2d(x, kernel, form)
+    found = whole(x, kernel, form)
     wanted = oracle(np.asarray(x), np.asarray(kernel))
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
@@ -81,7 +84,7 @@ def test_forms_agree_forward_and_gradient_in_float64():
 @pytest.mark.parametrize("form", ["fft", "dft"])
 def test_a_batch_worked_through_in_parts_gives_the_same(form, monkeypatch):
     arrays = normal((8, 20, 20, 5), (9, 9, 5, 3), (8, 20, 20, 3))
-    whole = forward_and_gradients(form, *arrays)
+    at_once = forward_and_gradients(form, *arrays)
     for limit in (300_000, 1):  # a few parts one after the other, and a loop
         monkeypatch.setitem(large_conv._MAX_BYTES, jax.default_backend(), limit)
         loops = "while" in str(jax.make_jaxpr(partial(conv2d, form=form))(*arrays[:2])) or "scan" in str(
@@ -89,16 +92,16 @@ def test_a_batch_worked_through_in_parts_gives_the_same(form, monkeypatch):
         )
         assert loops == (limit == 1)
         jax.clear_caches()  # the limit is read when a program is traced
-        for found, wanted in zip(forward_and_gradients(form, *arrays), whole, strict=True):
+        for found, wanted in zip(forward_and_gradients(form, *arrays), at_once, strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-6 * float(jnp.abs(wanted).max()))
 
 
 @pytest.mark.parametrize("form", ["fft", "dft"])
 def test_a_spectrum_can_be_computed_once(form):
     x, kernel = normal((2, 33, 20, 3), (5, 8, 3, 4))
-    spectrum = large_conv.kernel_spectrum(kernel, (33, 20), form)
-    found = large_conv.multiply_spectra(x, spectrum, (5, 8), form)
-    np.testing.assert_allclose(found, conv2d(x, kernel, form), atol=1e-5)
+    spectrum = jax.jit(lambda kernel: large_conv.kernel_spectrum(kernel, (33, 20), form))(kernel)
+    found = jax.jit(lambda x, spectrum: large_conv.multiply_spectra(x, spectrum, (5, 8), form))(x, spectrum)
+    np.testing.assert_allclose(found, whole(x, kernel, form), atol=1e-5)
 
 
 def test_a_gradient_reuses_the_spectra_of_the_forward_pass():
@@ -118,7 +121,7 @@ def test_a_gradient_reuses_the_spectra_of_the_forward_pass():
 @pytest.mark.parametrize("form", ["fft", "dft"])
 def test_bfloat16_input_is_transformed_in_float32(form):
     x, kernel = normal((1, 24, 24, 2), (15, 15, 2, 2), dtype=jnp.bfloat16)
-    found = conv2d(x, kernel, form)
+    found = whole(x, kernel, form)
     wanted = oracle(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(found, np.float64), wanted, atol=2**-8 * np.abs(wanted).max())
@@ -144,7 +147,7 @@ def test_passes_of_a_matrix_unit_keep_a_bfloat16_convolution_exact_enough(bits, 
 
     einsum = jnp.einsum
     monkeypatch.setattr(jnp, "einsum", lambda s, a, b, precision=None: einsum(s, rounded(a), rounded(b)))
-    found = np.asarray(conv2d(x, kernel, "dft"), np.float64)
+    found = np.asarray(jax.jit(lambda x, kernel: conv2d(x, kernel, "dft"))(x, kernel), np.float64)
     wanted = oracle(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
     assert np.abs(found - wanted).max() < 2**-8 * np.abs(wanted).max()
 
