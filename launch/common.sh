@@ -63,8 +63,7 @@ make_environment() {
     fi
     echo "    installing into .venv-$version (a few minutes the first time)"
     log=$venv/install.log
-    # Python compiles what is imported, when it is; here it would be all of TensorFlow, for a quarter of the time.
-    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile -c launch/constraints.txt \
+    if ! "$venv/bin/python" -m pip install --disable-pip-version-check -c launch/constraints.txt \
         -e ".${extra:+[$extra]}" >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         fail "the installation failed; all of its output is in $log"
