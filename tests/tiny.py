@@ -10,8 +10,8 @@ def get_config(recipe=None):
     c.data.classes = EMOTIONS
     c.data.validation_split = "validation"
     c.model.image_size = 32
-    c.model.cnnfe1.kernels, c.model.cnnfe1.filters = (5, 3), (4, 8)
-    c.model.cnnfe2.kernels, c.model.cnnfe2.filters = (3, 3), (4, 8)
+    c.model.cnnfe1.update(kernels=(5, 3), filters=(4, 8), stride=1)
+    c.model.cnnfe2.update(kernels=(3, 3), filters=(4, 8), stride=1)
     c.model.resnet.stem_filters, c.model.resnet.blocks, c.model.resnet.filters = 4, (1, 1), (4, 8)
     c.model.cnnfe1_width = c.model.fuse_width = c.moe.hidden = 16
     c.model.conv_dropout, c.model.dense_dropout = 0.1, 0.2

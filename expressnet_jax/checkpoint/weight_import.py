@@ -26,8 +26,8 @@ from expressnet_jax.models import canonical, expressnet
 BACKBONE = "resnet/"
 _SLACK = 64 << 20  # bytes of weights that a file may hold beside the network's own: another head
 #: Settings that our own files carry and that change a network's answers, but no shape.
-_SILENT = ("model.resnet.form", "model.resnet.stem_stride", "model.resnet.stem_pool", "moe.top_k", "moe.router",
-           "moe.renormalize")  # fmt: skip
+_SILENT = ("model.cnnfe1.stride", "model.cnnfe2.stride", "model.resnet.form", "model.resnet.stem_stride",
+           "model.resnet.stem_pool", "moe.top_k", "moe.router", "moe.renormalize")  # fmt: skip
 _PAPER = "the paper feeds BGR divided by 255 to weights trained on 0-255 minus VGGFace2's means"
 
 _TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d's

@@ -103,12 +103,15 @@ def _check_convolution(config: Config) -> None:
     counts = {"cnnfe1": len(config.model.cnnfe1.kernels), "cnnfe2": len(config.model.cnnfe2.kernels)}
     present = counts.keys() - {*config.model.without}
     layers = ["resnet", *(f"{name}/conv{i + 1}" for name in sorted(present) for i in range(counts[name]))]
+    strided = [f"{name}/conv1" for name in present if getattr(config.model, name).stride > 1]
     for part in config.model.convolution.split(","):
         layer, equals, form = part.strip().rpartition("=")
         if form not in _FORMS:
             raise ConfigError(f"model.convolution: {form!r}{nearest(form, _FORMS)}; one of: {', '.join(_FORMS)}")
         if equals and layer not in layers:
             raise ConfigError(f"model.convolution: no layer {layer!r}{nearest(layer, layers)}; one of {layers}")
+        if form not in ("auto", "direct") and layer in strided:
+            raise ConfigError(f"model.convolution: {layer} has a stride, and only `direct` has one; not {form}")
 
 
 def _check_sizes(config: Config) -> None:
@@ -117,10 +120,11 @@ def _check_sizes(config: Config) -> None:
         if len(branch.kernels) != len(branch.filters) or not branch.kernels:
             kernels, filters = counted(len(branch.kernels), "kernel"), counted(len(branch.filters), "filter")
             raise ConfigError(f"model.{name} has {kernels} and {filters}")
-        if model.image_size >> (len(branch.kernels) - 1) == 0:
+        if branch.side(model.image_size, len(branch.kernels) - 1) == 0:
             pools, pixels = counted(len(branch.kernels) - 1, "pool"), counted(model.image_size, "pixel")
             raise ConfigError(
-                f"model.{name}: nothing of {pixels} is left after {pools}; use fewer blocks or larger pictures"
+                f"model.{name}: nothing of {pixels} is left after {pools} and a stride of {branch.stride}; "
+                "use fewer blocks or larger pictures"
             )
     side = -(-model.image_size // model.resnet.stem_stride)
     if side < (3 if model.resnet.stem_pool else 1):

@@ -79,6 +79,11 @@ class Extractor:
 
     kernels: tuple[PositiveInt, ...] = (75, 50, 25, 15, 9, 3)
     filters: tuple[PositiveInt, ...] = (8, 16, 32, 64, 128, 256)
+    stride: PositiveInt = 1  # of the first convolution
+
+    def side(self, image_size: int, block: int) -> int:
+        """Of the map that a block's convolution gives, before its pool; blocks count from 0."""
+        return -(-image_size // self.stride) >> block
 
 
 @dataclass(frozen=True)

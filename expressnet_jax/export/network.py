@@ -117,7 +117,8 @@ def normalization(config: Preprocess) -> list[tuple[str, np.ndarray]]:
 def _blocks(ops: Ops, config: Config, weights: Weights, branch: str, spec: Extractor, x: Any) -> Any:
     """conv -> relu -> BatchNorm -> pool. BatchNorm stays, since it follows a relu and zeros pad the next layer."""
     for i in range(1, len(spec.kernels) + 1):
-        x = ops.relu(ops.conv(f"{branch}/conv{i}", x, *_pair(weights, f"{branch}/conv{i}")))
+        stride = spec.stride if i == 1 else 1
+        x = ops.relu(ops.conv(f"{branch}/conv{i}", x, *_pair(weights, f"{branch}/conv{i}"), stride))
         x = ops.affine(f"{branch}/bn{i}", x, *_batch_norm(config, weights, f"{branch}/bn{i}"))
         x = x if i == len(spec.kernels) else ops.max_pool(x, 2)
     return x

@@ -24,17 +24,18 @@ class Blocks(nnx.Module):
     """conv -> relu -> dropout -> BatchNorm -> 2x2 max pool, once per kernel; the last block has no pool.
 
     The last map is averaged, or flattened into a dense layer where `width` is not 0:
-    (B, H, W, 3) -> (B, h, w, F) with h = H / 2^(n-1) -> (B, F) or (B, width).
+    (B, H, W, 3) -> (B, h, w, F) with h = H / stride / 2^(n-1) -> (B, F) or (B, width).
     """
 
     def __init__(self, config: Model, name: str, extractor: Extractor, width: int, rngs: nnx.Rngs) -> None:
         self.dropout, self.remat, self.count = config.conv_dropout, config.remat, len(extractor.kernels)
         d = 3
         for i, (size, f) in enumerate(zip(extractor.kernels, extractor.filters, strict=True), start=1):
-            setattr(self, f"conv{i}", layers.Conv(config, f"{name}/conv{i}", d, f, size, rngs=rngs))
+            stride = extractor.stride if i == 1 else 1
+            setattr(self, f"conv{i}", layers.Conv(config, f"{name}/conv{i}", d, f, size, stride=stride, rngs=rngs))
             setattr(self, f"bn{i}", layers.BatchNorm(config, f))
             d = f
-        side, self.dense_dropout = config.image_size >> (self.count - 1), config.dense_dropout
+        side, self.dense_dropout = extractor.side(config.image_size, self.count - 1), config.dense_dropout
         self.dense = layers.dense(config, side * side * d, width, rngs) if width else None
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:

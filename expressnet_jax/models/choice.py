@@ -81,19 +81,21 @@ def form(model: Model, layer: str, side: int, kernel: tuple[int, ...], *, train:
 
 
 def layers(model: Model) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]:
-    """(name, side of the picture, kernel shape (P, Q, D, F)) of the convolutions of the extractors that there are."""
+    """(name, side of the picture, kernel shape (P, Q, D, F)) of the extractors' convolutions of stride 1."""
     for branch, spec in {"cnnfe1": model.cnnfe1, "cnnfe2": model.cnnfe2}.items():
-        if branch in model.without:
+        if branch not in model.parts:
             continue
         d = 3
         for i, (taps, f) in enumerate(zip(spec.kernels, spec.filters, strict=True)):
-            yield f"{branch}/conv{i + 1}", model.image_size >> i, (taps, taps, d, f)
+            if i or spec.stride == 1:
+                yield f"{branch}/conv{i + 1}", spec.side(model.image_size, i), (taps, taps, d, f)
             d = f
 
 
 def describe(model: Model, *, train: bool) -> str:
-    """One line: the form of every large kernel, for the log."""
-    return "convolutions: " + ", ".join(
+    """One line for the log: the form of every convolution that has a choice."""
+    forms = [
         f"{name} {kernel[0]}x{kernel[1]} {form(model, name, side, kernel, train=train)}"
         for name, side, kernel in layers(model)
-    )
+    ]
+    return "convolutions: " + (", ".join(forms) or "all direct")

@@ -7,9 +7,8 @@ import jax
 from flax import nnx
 from jax import lax
 
-from expressnet_jax.config import Config
+from expressnet_jax.config import Config, Model
 from expressnet_jax.models import choice, large_conv, layers
-from expressnet_jax.models.branches import Blocks
 from expressnet_jax.models.expressnet import ExpressNet
 
 
@@ -22,8 +21,7 @@ def prepare(model: ExpressNet, config: Config) -> ExpressNet:
     for _, part in list(nnx.iter_modules(model)):
         for name in [name for name in vars(part) if name.endswith("_bn")]:
             _fold(part, name.removesuffix("_bn"))
-        if isinstance(part, Blocks):
-            _transform_kernels(part, config.model.image_size)
+    _transform_kernels(model, config.model)
     return model
 
 
@@ -48,11 +46,11 @@ def _fold(parent: nnx.Module, name: str) -> None:
     setattr(parent, f"{name}_bn", _Nothing())
 
 
-def _transform_kernels(branch: Blocks, image_size: int) -> None:
-    for i in range(1, branch.count + 1):
-        conv: layers.Conv = getattr(branch, f"conv{i}")
-        picture, kernel = (image_size >> (i - 1),) * 2, conv.kernel[...]
-        form = conv.form or choice.fastest(picture, kernel.shape, train=False)
+def _transform_kernels(model: ExpressNet, settings: Model) -> None:
+    for layer, side, kernel in choice.layers(settings):
+        branch, name = layer.split("/")
+        form = choice.form(settings, layer, side, kernel, train=False)
         if form != "direct":
+            conv: layers.Conv = getattr(getattr(model, branch), name)
             conv.form = form
-            conv.spectrum = nnx.Param(large_conv.kernel_spectrum(kernel, picture, form))
+            conv.spectrum = nnx.Param(large_conv.kernel_spectrum(conv.kernel[...], (side, side), form))

@@ -43,9 +43,9 @@ def test_the_target_is_this_machine_again_after_an_exception():
 
 
 def test_the_line_for_the_log_names_every_layer_with_its_form():
-    model = dataclasses.replace(PRESETS["small"][0], convolution="cnnfe1/conv1=fft")
+    model = dataclasses.replace(PRESETS["paper"][0], convolution="cnnfe1/conv1=fft")
     line = choice.describe(model, train=True)
-    assert "cnnfe1/conv1 15x15 fft" in line
+    assert "cnnfe1/conv1 75x75 fft" in line
     assert line.count("conv") == len(model.cnnfe1.kernels) + len(model.cnnfe2.kernels) + 1
 
 
@@ -55,8 +55,18 @@ def test_the_line_for_the_log_names_every_layer_with_its_form():
         ("dtf", "did you mean dft?"),
         ("cnnfe1/conv9=fft", "no layer 'cnnfe1/conv9'"),
         ("cnnfe1/conv1=wavelet", "one of:"),
+        ("cnnfe1/conv1=dft", "cnnfe1/conv1 has a stride"),
     ],
 )
 def test_an_unknown_form_or_layer_is_refused(text, said):
     with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
-        config_files.load("fer2013_small", [("model.convolution", text)])
+        config_files.load("fer2013_small", [("model.convolution", text), ("model.cnnfe1.stride", "2")])
+
+
+def test_a_strided_convolution_has_no_choice_and_the_next_reads_its_smaller_map():
+    model = config_files.load("fer2013", [("model.cnnfe1.stride", "2"), ("model.image_size", "150")]).model
+    found = {name: (side, kernel) for name, side, kernel in choice.layers(model) if name.startswith("cnnfe1")}
+    assert list(found) == [f"cnnfe1/conv{i}" for i in range(2, 7)]
+    assert found["cnnfe1/conv2"] == (37, (50, 50, 8, 16)) and found["cnnfe1/conv6"] == (2, (3, 3, 128, 256))
+    backbone = config_files.load("fer2013", [("model.network", "backbone")]).model
+    assert not list(choice.layers(backbone)) and choice.describe(backbone, train=True) == "convolutions: all direct"

@@ -90,6 +90,7 @@ def test_a_preset_comes_before_the_sizes_beside_it():
         ("batch_size", "0", ["batch_size=0"]),
         ("batch_size", "{[]: 1}", ["batch_size"]),
         ("model.image_size", "1", ["nothing of 1 pixel is left after 5 pools"]),
+        ("model.cnnfe2.stride", "16", ["nothing of 224 pixels is left after 4 pools and a stride of 16"]),
         ("moe.top_k", "5", ["top_k=5", "num_experts=4"]),
         ("moe.load_loss", "0.1", ["load_loss=0.1", "noise_std"]),
         ("moe.router", "topk", ["did you mean top_k", "soft", "random"]),

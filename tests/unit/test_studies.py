@@ -81,12 +81,12 @@ def test_experts_of_equal_operations_have_the_parameters_that_the_study_says():
         if name != "dense, same parameters":
             assert moe.top_k * moe.hidden == 512
         if name in ("2 experts, top 1", "8 experts, top 4", "16 experts, top 8"):
-            assert abs(more) <= 0.0011 * base
+            assert abs(more) <= 0.0016 * base
         if name != "4 experts, top 2":
             assert re.search(rf"{re.escape(name)}[^:\n]*: {re.escape(f'{more:+,}')}\b", doc), (name, more)
     dense = made["dense, same parameters"].moe
     assert dense.num_experts == 1 and dense.hidden == 4 * made["4 experts, top 2"].moe.hidden
-    assert 0 < parameters(made["dense, same parameters"]) - base < 0.003 * base
+    assert 0 < parameters(made["dense, same parameters"]) - base < 0.0045 * base
 
 
 def test_experts_by_top_k_keep_their_width_and_the_numbers_of_kernels_are_right():
