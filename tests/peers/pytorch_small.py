@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 # (filters, kernel, stride) of each convolution; (filters, blocks) of each stage of the ResNet; as in config/files.py.
-CNNFE1 = [(32, 15, 2), (64, 5, 1), (128, 3, 1), (128, 3, 1)]
-CNNFE2 = [(32, 3, 2), (64, 3, 1), (128, 3, 1), (256, 3, 1)]
-STEM, STAGES = 32, [(32, 2), (64, 2), (128, 2)]
+CNNFE1 = [(32, 9, 2), (64, 5, 1), (128, 3, 1), (128, 3, 1)]
+CNNFE2 = [(32, 5, 2), (64, 3, 1), (128, 3, 1), (256, 3, 1)]
+STEM, STAGES = 32, [(32, 1), (64, 1), (128, 1)]
 SIDE, CLASSES, WIDTH, EXPERTS, SELECTED = 48, 7, 256, 4, 2
 
 
