@@ -4,7 +4,7 @@
     expressnet train --config=synthetic_faces --workdir DIR
     expressnet train --config=synthetic_faces:paper --workdir DIR    the full 224-pixel network, 8 classes
 
-Hardware: 2 CPU cores. Measured: training 2:11, 98.83 % on the test split (docs/benchmarks.md); `paper`: not yet run.
+Hardware: 2 CPU cores. Measured: training 1:56, 98.08 % on the test split (docs/benchmarks.md); `paper`: not yet run.
 """
 
 from data_pipelines.labels import EMOTIONS
