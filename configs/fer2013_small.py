@@ -3,9 +3,9 @@
     expressnet data prepare fer2013 --from fer2013.tar.xz
     expressnet train --config=fer2013_small --workdir DIR
 
-Hardware: 2 CPU cores; Python 3.12, whose jax computes convolutions on both. Measured: 8 of the 24 epochs, 8 minutes,
-56.75 % of the held-out examples; not yet run to its end since the network got other sizes (before: 60 minutes, 61.55 %
-on PublicTest, one run; docs/benchmarks.md).
+Hardware: 2 CPU cores; Python 3.12, whose jax uses both for convolutions. Measured: not yet run whole with these sizes;
+with --config.total=8epochs (Python 3.11) 8 minutes, 56.75 % of the held-out examples. The sizes before, one run: 60
+minutes, 61.55 % on PublicTest, which chose nothing (docs/benchmarks.md).
 """
 
 from data_pipelines.labels import SEVEN

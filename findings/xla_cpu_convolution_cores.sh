@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# With jax 0.10, the newest for Python 3.11, half of the cores wait while a CPU computes a convolution of 64 channels.
+# With jax 0.10, the newest for Python 3.11, one of two cores waits while a CPU computes a convolution of 64 channels.
 #
 # Versions: jax and jaxlib 0.10.2 (Python 3.11) and 0.11.2 (Python 3.12), numpy 2.4.6, Linux x86-64, two cores.
 # Belief: a convolution over a large batch of pictures keeps all cores busy; wider layers cost more time.
-# Behaviour: with 0.10.2 the pixels of all pictures are never shared out between threads, the output channels are, in
-# blocks of about 64 (of 128 where the kernel is small). With 64 outputs one core works and the other waits, with 96 one
-# and a half, with 128 both: twice the channels in the same time. A batch that is cut into 16 parts, each a convolution
-# of its own, has parts running side by side (the last line). With 0.11.2 both cores work on all of them: the same
-# convolutions take half of the time, and 0.11 does not install where Python is 3.11.
+# Behaviour: the times look as if 0.10.2 never shared out the pixels of all pictures between threads, but the output
+# channels, in blocks of about 64 (of 128 where the kernel is small); why was not looked at. With 64 outputs one core
+# works and the other waits, with 96 one and a half, with 128 both: twice the channels in the same time. A batch that
+# is cut into 16 parts, each a convolution of its own, has parts running side by side (the last line). With 0.11.2
+# both cores work on all of them: the same convolutions take half of the time, and 0.11 does not install where Python
+# is 3.11.
 #
 # Output seen:
 #   jax 0.10.2, 128 pictures of 12 x 12, kernels of 3 x 3

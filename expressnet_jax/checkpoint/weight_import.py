@@ -220,7 +220,8 @@ def _silent_differences(about: Mapping[str, Any], config: Config, part: str) -> 
     ours, notes = dataclasses.asdict(config), []
     for key in _SILENT:
         *sections, last = key.split(".")
-        before, after = (_section(tree, *sections).get(last) for tree in (about, ours))
+        theirs, after = _section(about, *sections), _section(ours, *sections)[last]
+        before = theirs.get(last, 1 if theirs and last == "stride" else None)  # our older files have none: it was 1
         if before is not None and before != after and (not part or "resnet" in key):
             notes.append(f"these weights were trained with {key}={before!r:.50}, and here it is {after}")
     return notes

@@ -19,8 +19,8 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 #: Packaged configs: inside the wheel, or beside the package in a checkout.
 CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
-# Made for CPUs: nothing but the first layers sees all 48 x 48 pixels, and layers are wide, since there a convolution of
-# 128 channels takes hardly longer than one of 64 (findings/xla_cpu_convolution_cores.sh).
+# Made for CPUs: nothing but the first layers sees all 48 x 48 pixels, and layers are wide, since with jax 0.10 there a
+# convolution of 128 channels takes hardly longer than one of 64 (findings/xla_cpu_convolution_cores.sh).
 _SMALL = Model(
     preset="small", image_size=48, cnnfe1_width=256, fuse_width=256, batchnorm_momentum=0.9,
     cnnfe1=Extractor(kernels=(9, 5, 3, 3), filters=(32, 64, 128, 128), stride=2),

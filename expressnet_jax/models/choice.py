@@ -26,7 +26,8 @@ class _Row(NamedTuple):
 #: its passes through memory. On a TPU v5e (compiled, not run) the dft of a 15-pixel kernel at 28 pixels needs a
 #: thirtieth of the operations of `direct` and moves twenty times the bytes.
 _WORTH_A_TRANSFORM = 1e9
-#: Measured by `expressnet bench conv`, both presets, float32; docs/benchmarks.md has the times. The fft is left out on
+#: Measured by `expressnet bench conv`, float32, the paper's sizes and those that the small preset had until 2026-11-30;
+#: docs/benchmarks.md has the times. The fft is left out on
 #: CPUs, where with jax 0.11 it can wait for its own thread pool for ever (openxla/xla#46347), and on GPUs and TPUs
 #: nothing was measured yet: there the counted arithmetic decides.
 _MEASURED: dict[str, tuple[_Row, ...]] = {

@@ -178,3 +178,11 @@ def test_torchvisions_form_is_torchvisions_network(tmp_path):
         x = np.random.default_rng(side).standard_normal((2, 3, side, side))
         wanted = np.asarray(jax.jit(lambda x: resnet(state, x))(x))
         np.testing.assert_allclose(features(model, x), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("about", "notes"), [({"model": {"cnnfe2": {"kernels": [3, 3]}}}, 1), ({}, 0)])
+def test_a_file_from_before_there_were_strides_had_a_stride_of_1(about, notes):
+    extractor = dataclasses.replace(CONFIG.model.cnnfe2, stride=2)
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, cnnfe2=extractor))
+    found = weight_import._silent_differences(about, config, "")
+    assert found == ["these weights were trained with model.cnnfe2.stride=1, and here it is 2"] * notes
