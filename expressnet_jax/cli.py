@@ -14,11 +14,17 @@ from typing import Any
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import LONG, json_line, one_line, shown
-from expressnet_jax.commands import common
+from expressnet_jax.commands import common, huge_pages
 
 _COMMANDS = ("train", "evaluate", "ablate", "report", "inspect", "plan", "export", "predict", "bench")
 _DATA_COMMANDS = ("prepare", "audit")
 _DISTRIBUTED = "expressnet_jax.parallel.distributed"  # imported only by commands that need JAX
+
+
+def script() -> int:
+    """The console's command: `main` of its arguments, in a process of its own."""
+    huge_pages.restart()
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,4 +106,4 @@ def _failed(code: int, message: object) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

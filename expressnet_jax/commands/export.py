@@ -3,7 +3,7 @@
 example: expressnet export --workdir runs/small --formats stablehlo,onnx --out artifacts/small
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from expressnet_jax.commands import common
 
@@ -17,6 +17,8 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--raw", action="store_true", help="the last step's weights, not those averaged over steps")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the stored weights")
     parser.add_argument("--quantize", choices=("float16", "int8"), help="a further ONNX file in lower precision")
+    calibrated = "divide the logits by the temperature that the held-out examples ask for (default: yes)"
+    parser.add_argument("--calibrated", action=BooleanOptionalAction, default=True, help=calibrated)
     parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--overwrite", action="store_true", help="replace an artifact that is there")
 
@@ -29,4 +31,5 @@ def run(options: Namespace) -> common.Result:
     return from_run.export(
         options.workdir, options.formats.split(","), options.out, ema=not options.raw, dtype=options.dtype,
         step=options.step, quantize=options.quantize, data_dir=options.data_dir, overwrite=options.overwrite,
+        calibrated=options.calibrated,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from data_pipelines.common.files import locked, read_object, replace_folder
 from data_pipelines.common.text import counted, json_line, say, some, span
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError, to_dict
+from expressnet_jax.evaluation import depth
 from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo
 from expressnet_jax.export.artifact import CARD, CONFIG, WEIGHTS, ArtifactError
 from expressnet_jax.models import canonical
@@ -36,7 +37,10 @@ _GRAPHS: dict[str, tuple[Any, str]] = {
     "savedmodel": (savedmodel, "saved_model"),
 }  # fmt: skip
 _CALIBRATION = 128  # pictures that int8 takes its ranges from
-_KEYS = ("step", "weights", "dtype", "digest", "classes", "compared", "quantized", "rounding", "real_pictures")
+_KEYS = (
+    *("step", "weights", "dtype", "digest", "classes", "calibration", "compared", "quantized", "rounding"),
+    "real_pictures",
+)
 
 _FIGURES = ("split", "accuracy", "accuracy_interval", "mean_class_accuracy", "macro_f1", "examples", "per_class")
 _SUMMARY = ("result", "steps", "best_step", "best_epoch", "training_time", "devices", "jax")
@@ -54,6 +58,7 @@ class _Network(NamedTuple):
 def export(
     workdir: Path, formats: Sequence[str], out: Path, *, step: int | None = None, ema: bool = True,
     dtype: str = "float32", quantize: str | None = None, data_dir: str | None = None, overwrite: bool = False,
+    calibrated: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes the artifact `out` from a checkpoint of the run in `workdir`, and compares each graph with it.
 
@@ -67,6 +72,7 @@ def export(
         quantize: of QUANTIZED; a further ONNX file in lower precision, with its measured differences.
         data_dir: where data sets live; real pictures are compared where the run's data set is there.
         overwrite: whether `out` may replace an artifact.
+        calibrated: whether the head is divided by the temperature that the held-out examples ask for, where they are.
 
     Returns what `--json` prints. Raises ConfigError for a wrong request, ArtifactError where a graph answers
     differently, CheckpointError; nothing is written then.
@@ -77,8 +83,10 @@ def export(
     found = _read(workdir, step, ema)
     data = _open_data(found.config, data_dir, quantize)
     say(f"{found.kind} weights of step {found.step}: asking the checkpoint for its answers")
+    found, temperature = _calibrated(found, data) if calibrated and data else (found, None)
     network = _network(found, dtype, data)
     meta = _described(found, network, dtype, data) | {"run": facts(found, workdir, data_dir)}
+    meta["calibration"] = temperature
     meta["faces"] = meta["run"]["data"].get("faces")
     with _staged(out) as folder:
         artifact.write_weights(folder / WEIGHTS, network.weights, dtype, artifact.about_weights(found.config))
@@ -140,6 +148,24 @@ def _open_data(config: Config, data_dir: str | None, quantize: str | None) -> Tr
         return None
 
 
+def _calibrated(found: inspection.Trained, data: TrainingData) -> tuple[inspection.Trained, dict[str, Any] | None]:
+    """The checkpoint with its head divided by a temperature T, so that whoever uses its weights gets softmax(logits / T);
+    and what config.json says of T. Unchanged, and None, where no T between the bounds is the best."""
+    config, split = compare.plain(found.config), data.validation
+    examples = split.load(split.spread(_counts(config)[1]))
+    logits = compare.Reference(config, found.weights)(examples["image"]).answers["logits"]
+    logits = np.where(split.known, logits, -np.inf)
+    temperature = depth.fit_temperature(logits, examples["label"])
+    if not depth.LOWEST < temperature < depth.HIGHEST:
+        say(f"not calibrated: the held-out examples ask for no temperature above {depth.LOWEST:g} and below {depth.HIGHEST:g}")
+        return found, None
+    before, after = (depth.scores(logits, examples["label"], t)["ece"] for t in (1.0, temperature))
+    say(f"calibrated at temperature {temperature:.3g}: calibration error {100 * before:.2f} % -> {100 * after:.2f} %")
+    head = {name: value / np.float32(temperature) for name, value in found.weights.items() if name.startswith("head/")}
+    about = {"temperature": temperature, "split": split.name, "examples": len(logits)}
+    return found._replace(weights=found.weights | head), about | {"ece": {"before": before, "after": after}}
+
+
 def _network(found: inspection.Trained, dtype: str, data: TrainingData | None) -> _Network:
     config, weights = compare.plain(found.config), artifact.rounded(found.weights, dtype)
     real = None if data is None else _pictures(data.validation, _counts(config)[0])
@@ -152,8 +178,9 @@ def _pictures(split: Split, count: int) -> np.ndarray:
 
 
 def _counts(config: Config) -> tuple[int, int]:
-    """How many real pictures graphs are compared on, and lower precision is measured on: minutes at most."""
-    return (256, 2000) if config.model.image_size <= 64 else (16, 128)
+    """How many real pictures graphs are compared on; and how many, at most, a temperature is fitted on and lower
+    precision is measured on: minutes at most."""
+    return (256, 3000) if config.model.image_size <= 64 else (16, 500)
 
 
 def _described(found: inspection.Trained, network: _Network, dtype: str, data: TrainingData | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def run(tmp_path_factory, data_dir):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory, data_dir):
     out = tmp_path_factory.mktemp("artifacts") / "model"
-    return out, export(run, ["safetensors", *GRAPHS], out, data_dir=str(data_dir))
+    return out, export(run, ["safetensors", *GRAPHS], out, calibrated=False, data_dir=str(data_dir))
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,22 @@ def test_the_card_has_the_facts_of_the_run(exported, run):
     assert "train: 160 pictures (anger 20, contempt 20" in card and "trained on 160 examples" in card
     assert "Drawn faces: compare only" in card and "perceived expression" in card and "Article 5(1)(f)" in card
     assert "no weights from elsewhere" in card and "these weights: unknown" in card
+
+
+def test_probabilities_are_calibrated_by_the_temperature_that_an_evaluation_finds(tmp_path, data_dir):
+    config = config_files.load(TINY, [("total", "60steps"), ("eval_every", "60steps"), ("save_every", "60steps")])
+    loop.train(config, tmp_path / "run", data_dir=str(data_dir))
+    expected = report.evaluate_run(tmp_path / "run", data_dir=str(data_dir))[0]["depth"]["calibration"]
+    before = export(tmp_path / "run", ["onnx"], tmp_path / "b", calibrated=False, data_dir=str(data_dir))
+    said = export(tmp_path / "run", ["onnx"], tmp_path / "a", data_dir=str(data_dir))
+    t = said["calibration"]["temperature"]
+    assert t == pytest.approx(expected["temperature"], rel=1e-3) and abs(math.log(t)) > 0.1
+    assert said["calibration"]["split"] == expected["fitted_on"] and said["calibration"]["examples"] == 64
+    assert before["calibration"] is None and before["digest"] != said["digest"]
+    scaled, before = (runtime(tmp_path / name, "onnx")(pictures(7, 45, 20)) for name in "ab")
+    np.testing.assert_allclose(t * scaled["logits"], before["logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scaled["probabilities"], jax.nn.softmax(before["logits"] / t), atol=1e-5)
+    assert f"temperature {t:.3g}" in (tmp_path / "a" / "README.md").read_text()
 
 
 def test_raw_and_rounded_weights_without_the_data_set(run, tmp_path, checkpoint):

@@ -10,6 +10,7 @@ import pytest
 from data_pipelines.common.errors import DataError, Failure, UsageError
 from expressnet_jax import cli
 from expressnet_jax.checkpoint.weight_files import WeightsError
+from expressnet_jax.commands import huge_pages
 from expressnet_jax.config import ConfigError
 from expressnet_jax.train.loop import Interrupted
 from tests.conftest import ROOT
@@ -68,3 +69,33 @@ def test_results_are_json_on_standard_output_only_where_it_is_asked_for(monkeypa
     assert cli.main(["report", "x", "--out", "y"]) == 0 and capsys.readouterr().out == ""
     assert cli.main(["report", "x", "--out", "y", "--json"]) == 0
     assert capsys.readouterr().out == '{"accuracy": null}\n'
+
+
+RESTARTED = "import os, sys; from expressnet_jax.commands import huge_pages as h; sys.argv.append(str(os.getpid())); "
+
+
+@pytest.mark.parametrize("given", [None, "glibc.malloc.perturb=0"])
+def test_the_process_starts_once_more_with_huge_pages_where_they_come_on_request(given):
+    code = RESTARTED + "h.restart(); print(os.environ.get('GLIBC_TUNABLES'), *sys.argv[1:])"
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": given} if given else {}
+    command = [sys.executable, "-X", "utf8", "-c", code, "an argument", "--and=another"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        said = process.stdout.read().strip()
+    expected = given or ("glibc.malloc.hugetlb=1" if huge_pages.is_on_request() else None)
+    assert said == f"{expected} an argument --and=another {process.pid}"
+
+
+@pytest.mark.parametrize(("mode", "asks"), [("always [madvise] never", True), ("[always] madvise never", False),
+                                            ("always madvise [never]", False), (None, False)])  # fmt: skip
+def test_huge_pages_are_asked_for_where_the_kernel_gives_them_on_request_alone(mode, asks, tmp_path, monkeypatch):
+    file, started = tmp_path / "enabled", []
+    if mode:
+        file.write_text(mode + "\n")
+    monkeypatch.setattr(huge_pages, "_KERNEL", file)
+    monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert huge_pages.is_on_request() == asks
+    huge_pages.restart()
+    assert bool(started) == asks
