@@ -135,6 +135,7 @@ def _layer(source: random.Random, experts: int, selected: int) -> dict[str, Any]
         "experts": experts,
         "selected": selected,
         "load": [w / sum(weights) for w in weights],
+        "first": [w / sum(weights) for w in reversed(weights)],
         "importance": [w / sum(importance) for w in importance],
         "entropy": source.random(),
         "dead": 0,

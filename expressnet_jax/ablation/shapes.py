@@ -39,6 +39,7 @@ _LAYER = {
     **_optional(int, "experts selected dead"),
     **_optional(float, INFORMATION),
     "load?": [float],
+    "first?": [float],
     "importance?": [float],
     "classes?": [[int]],
     "surest?": [[{**_optional(int, "index label"), "probability?": float}]],
@@ -143,7 +144,7 @@ def _uneven(found: dict[str, Any]) -> Iterator[str]:
     for name, layer in (found.get("experts") or {}).items():
         experts = len(layer.get("load") or [])
         tables[f"experts.{name}.classes"] = (layer.get("classes"), experts)
-        for key in ("importance", "surest"):
+        for key in ("first", "importance", "surest"):
             if layer.get(key) is not None and len(layer[key]) != experts:
                 yield f"experts.{name}.{key} has {len(layer[key])} items, and load {experts}"
         labels = [one.get("label") or 0 for of_expert in layer.get("surest") or [] for one in of_expert]

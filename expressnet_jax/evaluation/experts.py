@@ -24,10 +24,11 @@ def of(answers: Answers, surest: int = 8) -> dict[str, Any]:
 
     experts, selected               E and K
     load                            (E,) share of the N K selections; where all experts answer (K = E), all of these
-                                    would be equal: there load, dead and classes are of the first choices alone
+                                    would be equal: there load and classes are of the first choices alone
     importance                      (E,) share of the probability
     entropy                         mean entropy of the probabilities, in nats
-    dead                            how many experts nobody selected
+    first                           (E,) share of the N first choices
+    dead                            how many experts are nobody's first choice
     classes                         (E, C) selections by true class
     mutual_information              between an example's first choice and its true class, in bits
     mutual_information_by_chance    what it would be on average if the choices were shuffled: counts alone give some
@@ -94,9 +95,10 @@ def _layer(answers: Answers, label: NDArray[np.intp], layer: str, surest: int) -
         "experts": e,
         "selected": k,
         "load": (load / load.sum()).tolist(),
+        "first": (first.sum(axis=1) / first.sum()).tolist(),
         "importance": (p.sum(axis=0) / p.sum()).tolist(),
         "entropy": abs(float(special.entr(p).sum(axis=1).mean())),
-        "dead": int((load == 0).sum()),
+        "dead": int((first.sum(axis=1) == 0).sum()),
         "classes": classes.tolist(),
         "mutual_information": information,
         "mutual_information_by_chance": expected_information(first),

@@ -56,14 +56,14 @@ def of_gaps(found: dict[str, Any]) -> list[str]:
 
 
 def of_experts(layer: dict[str, Any], classes: Sequence[str]) -> list[str]:
-    """Lines of a mixture: each expert's load and importance, and the classes that choose it first, or select it."""
+    """Lines of a mixture: each expert's load, first choices and importance, and the classes that select it most."""
     what = "first choice" if layer["selected"] == layer["experts"] else "selected most"
-    lines = [f"expert      load  importance  {what} for"]
+    lines = [f"expert      load     first  importance  {what} for"]
     for i, counts in enumerate(layer["classes"]):
         pairs = sorted(zip(counts, classes, strict=True), key=lambda pair: pair[0], reverse=True)[:3]
         most = ", ".join(f"{shorten(name, 12)} {100 * n / sum(counts):.1f} %" for n, name in pairs if n) or "nothing"
-        load, importance = percent(layer["load"][i], 1), percent(layer["importance"][i], 1)
-        lines.append(f"{i:>6}  {load:>8}  {importance:>10}  {most}")
+        load, first, importance = (percent(layer[key][i], 1) for key in ("load", "first", "importance"))
+        lines.append(f"{i:>6}  {load:>8}  {first:>8}  {importance:>10}  {most}")
     return lines
 
 

@@ -149,7 +149,7 @@ def _open_data(config: Config, data_dir: str | None, quantize: str | None) -> Tr
 
 
 def _calibrated(found: inspection.Trained, data: TrainingData) -> tuple[inspection.Trained, dict[str, Any] | None]:
-    """The checkpoint with its head divided by a temperature T, so that whoever uses its weights gets softmax(logits / T);
+    """The checkpoint with its head divided by a temperature T, so that all who use its weights get softmax(logits / T),
     and what config.json says of T. Unchanged, and None, where no T between the bounds is the best."""
     config, split = compare.plain(found.config), data.validation
     examples = split.load(split.spread(_counts(config)[1]))
@@ -157,7 +157,7 @@ def _calibrated(found: inspection.Trained, data: TrainingData) -> tuple[inspecti
     logits = np.where(split.known, logits, -np.inf)
     temperature = depth.fit_temperature(logits, examples["label"])
     if not depth.LOWEST < temperature < depth.HIGHEST:
-        say(f"not calibrated: the held-out examples ask for no temperature above {depth.LOWEST:g} and below {depth.HIGHEST:g}")
+        say(f"not calibrated: no temperature from {depth.LOWEST:g} to {depth.HIGHEST:g} suits the held-out examples")
         return found, None
     before, after = (depth.scores(logits, examples["label"], t)["ece"] for t in (1.0, temperature))
     say(f"calibrated at temperature {temperature:.3g}: calibration error {100 * before:.2f} % -> {100 * after:.2f} %")

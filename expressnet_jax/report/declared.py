@@ -203,7 +203,8 @@ def _of_experts(layer: Row) -> Iterator[Row]:
     widest = max((load or 0 for load in loads), default=0) or 1
     for expert, load in enumerate(loads):
         share = {"value": load, "share": (load or 0) / widest}
-        yield {"expert": expert, "load": load, "share": share, "importance": get(layer, "importance", expert)}
+        more = {key: get(layer, key, expert) for key in ("first", "importance")}
+        yield {"expert": expert, "load": load, "share": share} | more
 
 
 def _of_expert_classes(layer: Row) -> Iterator[Row]:
@@ -303,7 +304,8 @@ FILES: dict[str, Table] = {
         *_csv(f"run split layer experts selected dead {shapes.INFORMATION}")),
     "experts": Table(_of_experts, _layers,
         *_csv("run split layer"), Column("expert", "expert", "count"), Column("load"),
-        Column("", "share, %", "scaled", "share"), Column("importance", "importance, %", "percent")),
+        Column("", "share, %", "scaled", "share"), Column("first", "first choices, %", "percent"),
+        Column("importance", "importance, %", "percent")),
     "expert_classes": Table(_of_expert_classes, _layers, *_csv("run split layer expert class count")),
     "training": Table(_of_training, _training, *_csv("run part epoch loss accuracy macro_f1")),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from expressnet_jax.config import Clock
 
 #: An expert that gets less than this part of an even share of the selections starves: it hardly learns any more.
 STARVING = 0.1
+#: Records in a row after which an expert that starved in all of them is warned of: routers sway when a run begins.
+PATIENCE = 5
 
 
 class Interval(NamedTuple):
@@ -31,7 +34,8 @@ class Progress:
     def __init__(self, clock: Clock, start: int) -> None:
         self._clock, self._start = clock, start
         self._watcher = ThreadPoolExecutor(1)
-        self._starving: dict[str, list[int]] = {}
+        self._starved: Counter[tuple[str, int]] = Counter()  # records in a row, by layer and expert
+        self._warned = False
         self.restart()
 
     def restart(self) -> None:
@@ -88,7 +92,7 @@ class Progress:
         return record | routing(values)
 
     def lines(self, record: dict[str, Any]) -> list[str]:
-        """The record for a person, with the time remaining at the pace so far; a warning where an expert starves."""
+        """The record for a person, with the time remaining at the pace so far; once a run, that experts starve."""
         done, total = record["step"], self._clock.total_steps
         pace = (time.monotonic() - self._began) / max(done - self._start, 1)
         line = (
@@ -96,15 +100,29 @@ class Progress:
             f"accuracy {record['accuracy']:.3f}  rate {record['learning_rate']:.2e}  "
             f"{record['images_per_second']:.3g} images/s  {span((total - done) * pace)} left"
         )
-        before, self._starving = self._starving, starving(record)
-        return [line, *warning(record, before)]
+        return [line, *self._warning(record)]
+
+    def _warning(self, record: dict[str, Any]) -> list[str]:
+        """One line in a run, as soon as an expert has starved in `PATIENCE` records in a row."""
+        self._starved = Counter({expert: self._starved[expert] + 1 for expert in starving(record)})
+        lasting = [expert for expert, records in self._starved.items() if records >= PATIENCE]
+        if self._warned or not lasting:
+            return []
+        self._warned = True
+        shares = [f"expert {e} of {layer} {100 * record[f'{layer}/load'][e]:.2f} %" for layer, e in lasting]
+        even = min(100 / len(record[f"{layer}/load"]) for layer, _ in lasting)
+        way_out = "moe.balance_loss=0.05 or moe.balance_bias=0.02 may spread them (docs/moe.md)"
+        return [
+            f"warning: experts starve at step {record['step']}, as in the {PATIENCE - 1} records before: "
+            f"{', '.join(shares)} of the selections (an even share is {even:.2f} %); {way_out}; this is said once"
+        ]
 
 
 def routing(sums: dict[str, np.ndarray]) -> dict[str, Any]:
     """The record of every routed layer in the sums of `step.train_step`.
 
     `load` and `importance` are each expert's fraction of the selections and of the probability, `max_load` and
-    `min_load` the extremes of the former, `dead` the number of experts that nobody selected in the whole interval,
+    `min_load` the extremes of the former, `dead` the number of experts that were nobody's first choice,
     `entropy` a mean in nats, `dropped` a fraction of the pairs, `classes` the selections by expert and class.
     """
     found: dict[str, Any] = {}
@@ -116,7 +134,7 @@ def routing(sums: dict[str, np.ndarray]) -> dict[str, Any]:
             "load": np.round(load / selections, 6).tolist(),
             "importance": np.round(importance / max(float(importance.sum()), 1e-9), 6).tolist(),
             "max_load": float(load.max()) / selections, "min_load": float(load.min()) / selections,
-            "dead": int((load == 0).sum()),
+            "dead": int((sums[f"{layer}/first"] == 0).sum()),
             "entropy": float(sums[f"{layer}/entropy"]) / count,
             "dropped": float(sums[f"{layer}/dropped"]) / selections,
             "classes": sums[f"{layer}/classes"].astype(int).tolist(),
@@ -125,19 +143,7 @@ def routing(sums: dict[str, np.ndarray]) -> dict[str, Any]:
     return found
 
 
-def starving(record: dict[str, Any]) -> dict[str, list[int]]:
-    """The experts of each layer that starved in the interval of a record."""
+def starving(record: dict[str, Any]) -> list[tuple[str, int]]:
+    """The experts that starved in the interval of a record, as pairs of a layer and a number."""
     loads = {key.removesuffix("/load"): np.asarray(value) for key, value in record.items() if key.endswith("/load")}
-    return {layer: np.flatnonzero(load < STARVING / load.size).tolist() for layer, load in loads.items()}
-
-
-def warning(record: dict[str, Any], before: dict[str, list[int]]) -> list[str]:
-    """One line where other experts starve than `before`, or none."""
-    news = []
-    for layer, experts in starving(record).items():
-        if experts and experts != before.get(layer, []):
-            load = record[f"{layer}/load"]
-            shares = ", ".join(f"expert {e} got {100 * load[e]:.2f} %" for e in experts)
-            news.append(f"{layer}: {shares} of the selections (an even share is {100 / len(load):.2f} %)")
-    way_out = "moe.balance_loss=0.05 or moe.balance_bias=0.02 may spread them (docs/moe.md)"
-    return [f"warning: starving experts at step {record['step']}: {'; '.join(news)}; {way_out}"] if news else []
+    return [(layer, int(e)) for layer, load in loads.items() for e in np.flatnonzero(load < STARVING / load.size)]

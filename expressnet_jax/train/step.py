@@ -86,7 +86,7 @@ def zero_sums(config: Config) -> Metrics:
     scalars = ("loss", "auxiliary", "correct", "count", "gradient_norm", "steps")
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(scalars, ())
     for layer in expressnet.routed_layers(config):
-        each = {"load": (e,), "importance": (e,), "entropy": (), "dropped": (), "classes": (e, classes)}
+        each = {"load": (e,), "first": (e,), "importance": (e,), "entropy": (), "dropped": (), "classes": (e, classes)}
         shapes |= {f"{layer}/{name}": shape for name, shape in each.items()}
     latest = {"nonfinite": jnp.zeros((2,), jnp.int32), "learning_rate": jnp.zeros(())}
     return {name: jnp.zeros(shape) for name, shape in shapes.items()} | latest
@@ -167,10 +167,11 @@ def _counts(config: Config, part: Batch, output: expressnet.Output) -> Metrics:
     classes = jax.nn.one_hot(part["label"], len(config.data.classes))  # (B, classes)
     for layer, routing in output.routing.items():
         selected = router.spread(routing.chosen, jnp.ones_like(routing.gates), config.moe.num_experts)  # (B, E)
-        sums = routing.sums
+        first, sums = jax.nn.one_hot(routing.chosen[:, 0], config.moe.num_experts).sum(0), routing.sums
         counts |= {
-            f"{layer}/load": sums.load, f"{layer}/importance": sums.importance, f"{layer}/entropy": sums.entropy,
-            f"{layer}/dropped": sums.dropped, f"{layer}/classes": jnp.einsum("be,bc->ec", selected, classes),
+            f"{layer}/load": sums.load, f"{layer}/first": first, f"{layer}/importance": sums.importance,
+            f"{layer}/entropy": sums.entropy, f"{layer}/dropped": sums.dropped,
+            f"{layer}/classes": jnp.einsum("be,bc->ec", selected, classes),
         }  # fmt: skip
     return counts
 

@@ -38,8 +38,8 @@ def random_case(seed, n=80, e=5, k=2):
 def test_a_case_counted_by_hand():
     p = [[0.7, 0.2, 0.1, 0], [0.6, 0.3, 0.1, 0], [0.1, 0.8, 0.1, 0], [0.5, 0.1, 0.4, 0]]
     found = experts.of(routed(p, [0, 0, 1, 3], k=2))["moe"]
-    assert (found["experts"], found["selected"], found["dead"]) == (4, 2, 1)
-    assert found["load"] == [4 / 8, 3 / 8, 1 / 8, 0]
+    assert (found["experts"], found["selected"], found["dead"]) == (4, 2, 2)  # 2 is selected, never first
+    assert found["load"] == [4 / 8, 3 / 8, 1 / 8, 0] and found["first"] == [3 / 4, 1 / 4, 0, 0]
     assert found["importance"] == pytest.approx([1.9 / 4, 1.4 / 4, 0.7 / 4, 0])
     # Of the third, experts 0 and 2 are equal: the first is selected.
     assert found["classes"] == [[2, 1, 0, 1], [2, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
@@ -188,7 +188,9 @@ def test_the_text_names_the_classes_and_the_chance():
     answers = routed(np.eye(3)[[0, 0, 0, 1]], [3, 3, 0, 1])
     text = text_of("experts", experts.of(answers), CLASSES)
     lines = text.splitlines()
-    assert lines[0].startswith("moe: 3 experts, 1 selected, 1 dead, entropy 0.000 of at most 1.099 nats")
+    assert lines[0].startswith(
+        "moe: 3 experts, 1 selected, 1 dead (nobody's first choice), entropy 0.000 of at most 1.099 nats"
+    )
     assert "0.811 bits" in lines[1] and "by chance" in lines[1] and "54.1 %" in lines[1]
-    assert " ".join(lines[3].split()) == "0 75.0 % 75.0 % happiness 66.7 %, anger 33.3 %"
+    assert " ".join(lines[3].split()) == "0 75.0 % 75.0 % 75.0 % happiness 66.7 %, anger 33.3 %"
     assert lines[5].endswith("nothing")

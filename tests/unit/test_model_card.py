@@ -31,7 +31,8 @@ LOWER = {"largest_difference": 0.01234, "mean_difference": 0.001, "same_answer":
 def card(run, **more):
     meta = {
         "run": run, "config": to_dict(config_files.load(TINY)), "classes": ["anger", "fear"], "dtype": "float32",
-        "weights": "ema", "step": 8, "digest": "abc", "compared": {}, "quantized": {}, "real_pictures": 1, "faces": "", "calibration": None,
+        "weights": "ema", "step": 8, "digest": "abc", "compared": {}, "quantized": {}, "real_pictures": 1, "faces": "",
+        "calibration": None,
     }  # fmt: skip
     return from_run.card({**meta, **more}, {"model.onnx": 1_234_567}, ("probabilities", "logits"))
 
@@ -71,7 +72,8 @@ def test_what_is_not_known_is_said_to_be_unknown(faces):
     text = card(LESS, real_pictures=0, faces=faces, weights="raw", quantized={"model.float16.onnx": LOWER})
     for part in (
         f"training pictures were: {said}",
-        "as trained (not averaged)", "Not calibrated", "Only random pictures were compared", "its loss of accuracy was not measured",
+        "as trained (not averaged)", "Not calibrated", "Only random pictures were compared",
+        "its loss of accuracy was not measured",
         "- layout, protocol and counts: unknown (not here)\n- trained on unknown examples; validated on held out\n",
         "- steps: unknown\n", "Validation of this checkpoint: unknown.\n", "Results by class: unknown;",
         "- no weights from elsewhere: training began from random ones\n",
