@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.rglob("*.sh"), *LAUNCH.rglob("*.sbatch")])
-OTHERS = ("common.sh", "quickstart.sh", "test.sh", "tpu_run.sh")
+OTHERS = ("common.sh", "gpu_check.sh", "quickstart.sh", "test.sh", "tpu_run.sh")
 LAUNCHERS = [path for path in SCRIPTS if path.name not in OTHERS]
 ODD = ["train", "--workdir", '/w/it\'s a "run"', "--config.x=$(touch /tmp/no) `no` ${HOME} \\n & ; *"]
 
@@ -360,3 +360,38 @@ def test_mistakes_are_one_line(world, command, said):
     done, calls = world(*command)
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not calls
+
+
+#: A Python that has jax and no torch, whose parts end as they are told to, and which notes what it was asked for.
+GPU_PYTHON = """#!/bin/sh
+echo "$*" >> "$CALLS"
+case "$*" in
+*"import jax"*) echo "0.0 [CudaDevice(id=0)]" ;;
+*"import torch"*) exit 1 ;;
+*selfcheck*) exit 3 ;;
+*"train --config=a"*) exit 75 ;;
+esac
+"""
+
+
+def test_the_first_minutes_on_a_gpu_go_on_after_a_failure_and_leave_out_what_has_passed(tmp_path):
+    python, calls = tmp_path / "python", tmp_path / "calls"
+    python.write_text(GPU_PYTHON)
+    python.chmod(0o755)
+    environment = os.environ | {"PYTHON": str(python), "CALLS": str(calls), "CONFIGS": "a b.py", "DATA_DIR": "/d d"}
+    for times in (1, 2):
+        command = ["bash", str(LAUNCH / "gpu_check.sh"), "out put", "1"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and not done.stderr, done.stderr
+        lines = (tmp_path / "out put" / "summary.txt").read_text().splitlines()
+        said = [re.sub(r" in \d+ s$", "", line).replace(str(python), "PYTHON") for line in lines]
+        assert said[-3:-1] == ["step: not run, PYTHON has no torch", "train_a: stopped after its time"] or times == 2
+        asked = calls.read_text().splitlines()
+        assert sum("tests/golden" in call for call in asked) == 1
+        assert sum("--selfcheck" in call for call in asked) == times
+        trained = f"--workdir {tmp_path}/out put/runs/b --data_dir /d d"
+        assert sum(call.endswith(trained) for call in asked) == 1
+    assert said[:5] == ["golden: passed", "experts: failed (exit code 3)", "step: not run, PYTHON has no torch",
+                        "train_a: stopped after its time", "train_b: passed"]  # fmt: skip
+    done = subprocess.run(["bash", str(LAUNCH / "gpu_check.sh")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("usage: ")
