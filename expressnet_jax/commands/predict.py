@@ -19,6 +19,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--csv", type=common.path, metavar="FILE", help="a table with one row a face")
     parser.add_argument("--draw", type=common.path, metavar="DIR", help="copies with boxes and labels drawn in")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video: every N-th frame")
+    parser.add_argument("--mirrored", action="store_true", help="average with the mirror image: twice the work")
     parser.add_argument("--batch", type=int, help="pictures that the device is given at once")
 
 
@@ -33,8 +34,9 @@ def run(options: Namespace) -> common.Result:
     if options.batch is None and any(map(inputs.is_camera, options.paths)):
         options.batch = 4  # a face should not wait until many others have come
     model = recognizer.load(
-        options.model, faces=options.faces, faces_model=options.faces_model, batch_size=options.batch
-    )
+        options.model, faces=options.faces, faces_model=options.faces_model, batch_size=options.batch,
+        mirrored=options.mirrored,
+    )  # fmt: skip
     return output.run(
         model, options.paths, json=sys.stdout if options.json else None, csv_file=options.csv, draw=options.draw,
         every=options.every,

@@ -123,6 +123,14 @@ def test_experts_are_those_that_the_router_chose(model, config):
         assert np.array_equal(chosen, routing[layer].chosen) and len(np.unique(chosen)) > 1
 
 
+def test_mirrored_answers_are_means_with_those_of_the_mirror_image(artifact, own):
+    images = pictures(20)
+    mirrored = predict.load(artifact, batch_size=16, mirrored=True)
+    expected = np.array([(own(image) + own(image[:, ::-1])) / 2 for image in images])
+    assert np.abs(expected - [own(image) for image in images]).max() > 0.05
+    same(rows(mirrored.predict(images)), expected)
+
+
 def test_sizes_are_mixed_as_the_device_would_resize_them(model, own):
     sizes = [SIDE, 48, 48, 7, 224, SIDE, 1, 100, 333] * 3
     images = [pictures(1, side, seed)[0] for seed, side in enumerate(sizes)]
