@@ -33,7 +33,7 @@ def parameters(config):
 def test_all_studies_are_here():
     assert set(STUDIES) == {
         "experts_by_topk", "experts_flop_matched", "balance", "router", "parts", "kernels", "preprocessing",
-        "augmentation", "pretrained",
+        "augmentation", "pretrained", "worth",
     }  # fmt: skip
     assert not set(STUDIES) & set(config_files.available())  # no config to train by itself
 
