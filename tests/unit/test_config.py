@@ -10,7 +10,10 @@ from expressnet_jax.runs import optimizer
 
 
 def test_every_packaged_config_and_recipe_loads_and_is_valid():
-    packaged = {"affectnet", "fer2013", "fer2013_small", "ferplus", "rafdb", "synthetic_faces"}
+    packaged = {
+        *("affectnet", "fer2013", "fer2013_medium", "fer2013_small", "ferplus", "ferplus_small", "rafdb"),
+        "synthetic_faces",
+    }
     assert packaged <= set(config_files.available())
     published = [f"{name}:paper" for name in ("affectnet", "fer2013", "rafdb", "synthetic_faces")]
     for name in [*config_files.available(), *published, "affectnet:paper8", "affectnet:seven", "affectnet:pod"]:
