@@ -3,8 +3,8 @@
     expressnet ablate --study=kernels --out DIR
 
 The first branch with kernels of 3 pixels alone and with twice as large ones, the second, which has kernels of 3 pixels,
-with large ones, and both with large ones; filters and depth stay. Of 2,177,311 parameters small kernels take away 11,648 (0.5 %),
-and large ones in both add 319,104 (15 %).
+with large ones, and both with large ones; filters and depth stay. Of 2,177,311 parameters small kernels take away
+11,648 (0.5 %), and large ones in both add 319,104 (15 %).
 
 For fer2013_small, whose branches have 4 and 5 blocks at 48 pixels; another config needs lists of its own lengths.
 Hardware: 2 CPU cores. Time: 5 settings x 3 seeds = 15 runs of about an hour. Measured: not yet run. With the sizes that

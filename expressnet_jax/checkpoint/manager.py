@@ -6,6 +6,7 @@ predicting need: data position, metrics, resolved config, class names, preproces
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import reason
+from expressnet_jax.checkpoint import digests
 from expressnet_jax.parallel import distributed
 
 _BEST = "accuracy"
@@ -39,8 +41,10 @@ class Manager:
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(n=keep), best]),
             best_fn=lambda metrics: metrics[_BEST], best_mode="max",
             create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only,
+            async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._seal),
         )  # fmt: skip
         self.folder, self._spare = folder, folder.with_name(folder.name + ".replaced")
+        self._sound: set[int] = set()  # steps whose files were found to be what was written
         if not read_only:
             if distributed.is_first():
                 self._bring_back()
@@ -66,6 +70,7 @@ class Manager:
                 os.rename(self.folder / str(record["step"]), self._spare / str(record["step"]))
             distributed.barrier("checkpoint set aside")
             self._manager.reload()
+        self._sound.discard(record["step"])
         self._manager.save(
             record["step"],
             args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)),
@@ -86,10 +91,45 @@ class Manager:
         """The newest checkpoint's step, or None where there is none."""
         return self._manager.latest_step()
 
+    def set_damaged_aside(self) -> list[str]:
+        """Renames the newest checkpoints, as far as they are damaged; returns a line for each. All processes call it.
+
+        They are kept in a folder beside this one, where nothing looks for them.
+        """
+        lines: list[str] = []
+        aside = self.folder.with_name(self.folder.name + ".damaged")
+        while (step := self.latest_step()) is not None:
+            with distributed.together():  # all have looked before it is moved
+                wrong = self._problem(step)
+            if not wrong:
+                break
+            with distributed.together():
+                if distributed.is_first():
+                    aside.mkdir(exist_ok=True)
+                    names = (aside / (f"{step}.{n}" if n else f"{step}") for n in itertools.count())
+                    os.rename(self.folder / str(step), next(name for name in names if not name.exists()))
+            lines.append(f"checkpoint {step} is damaged and was set aside in {aside}: {wrong}")
+            self._manager.reload()
+        return lines
+
     def best_step(self) -> int | None:
-        """The step with the best validation accuracy, or the newest one where nothing was evaluated."""
+        """The step with the best validation accuracy, or the newest one where nothing was evaluated.
+
+        Of those that are not damaged, with a line for the user where another one would have been taken.
+        """
         best = self._manager.best_step()
-        return self.latest_step() if best is None else best
+        best = self.latest_step() if best is None else best
+        if best is None or not (wrong := self._problem(best)):
+            return best
+        whole = [step for step in self.steps() if not self._problem(step)]
+        if not whole:
+            raise CheckpointError(
+                f"checkpoint {self.folder / str(best)} is damaged ({wrong}), and there is no other one"
+            )
+        validated = {step: found[_BEST] for step in whole if (found := self.record(step).get("validation"))}
+        other = max(validated, key=lambda step: (validated[step], step)) if validated else max(whole)
+        distributed.say(f"checkpoint {best}, the best one, is damaged: {wrong}; the one of step {other} is taken")
+        return other
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, oldest first."""
@@ -105,13 +145,31 @@ class Manager:
 
     def _read(self, step: int, part: str, how: Any) -> dict[str, Any]:
         """One part of a checkpoint. Raises CheckpointError, with the way out, where it is missing or damaged."""
+        if wrong := self._problem(step):
+            raise CheckpointError(f"checkpoint {self.folder / str(step)} is damaged ({wrong}); {self._way_out(step)}")
         try:
             return dict(self._manager.restore(step, args=ocp.args.Composite(**{part: how}))[part])
         except (OSError, ValueError, KeyError) as error:
-            older = max((s for s in self._manager.all_steps() if s < step), default=None)
-            way_out = "there is no older one" if older is None else f"delete that folder to go on from step {older}"
             at = self.folder / str(step)
-            raise CheckpointError(f"checkpoint {at} cannot be read ({way_out}): {reason(error)}") from error
+            raise CheckpointError(f"checkpoint {at} cannot be read ({self._way_out(step)}): {reason(error)}") from error
+
+    def _way_out(self, step: int) -> str:
+        older = max((s for s in self._manager.all_steps() if s < step), default=None)
+        return "there is no older one" if older is None else f"delete that folder to go on from step {older}"
+
+    def _problem(self, step: int) -> str:
+        """What is damaged in a checkpoint; each is looked at once."""
+        if step in self._sound:
+            return ""
+        wrong = digests.problem(self.folder / str(step))
+        self._sound |= set() if wrong else {step}
+        return wrong
+
+    def _seal(self) -> None:
+        """Writes the digests of a checkpoint whose files are all there, before it gets its name."""
+        if distributed.is_first():
+            for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):  # there is one at a time
+                digests.write(folder)
 
     def _bring_back(self) -> None:
         """Undoes a replacement that was cut off: the old checkpoint was set aside, the new one never became whole."""

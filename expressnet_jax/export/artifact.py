@@ -12,7 +12,6 @@ Legend: B image, H W height and width, K experts chosen.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import stat
@@ -31,7 +30,7 @@ from flax import nnx
 from data_pipelines.common.errors import DataError, Failure
 from data_pipelines.common.files import read_json
 from data_pipelines.common.text import one_line, reason, some
-from expressnet_jax.checkpoint import weight_files
+from expressnet_jax.checkpoint import digests, weight_files
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import canonical, expressnet, preprocess
@@ -160,12 +159,6 @@ def about_weights(config: Config) -> dict[str, Any]:
     return {"classes": list(config.data.classes), **{key: tree[key] for key in ("preprocess", "model", "moe")}}
 
 
-def checksum(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_meta(path: Path) -> dict[str, Any]:
     """config.json of an artifact, with the kinds of its values checked. Raises ArtifactError."""
     if not path.is_dir():
@@ -198,7 +191,7 @@ def _check_files(path: Path, files: Mapping[str, Any]) -> None:
         try:
             if not stat.S_ISREG(os.stat(path / name).st_mode):
                 raise ArtifactError(f"{path / name} is no file; {_AGAIN}")
-            found = checksum(path / name)
+            found = digests.sha256(path / name)
         except FileNotFoundError:
             raise ArtifactError(f"{path / name} is missing; {_AGAIN}") from None
         except OSError as error:

@@ -23,6 +23,7 @@ from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import locked, read_object, replace_folder
 from data_pipelines.common.text import counted, json_line, say, some, span
 from data_pipelines.splits import Split
+from expressnet_jax.checkpoint import digests
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.evaluation import depth
 from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo
@@ -248,7 +249,7 @@ def _quantized(precision: str, folder: Path, network: _Network, data: TrainingDa
 def _finish(folder: Path, meta: dict[str, Any]) -> None:
     """The card, then config.json with the checksums of all other files; then all of it is read as a user's would be."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    meta["files"] = {path.relative_to(folder).as_posix(): artifact.checksum(path) for path in files}
+    meta["files"] = {path.relative_to(folder).as_posix(): digests.sha256(path) for path in files}
     sizes = {name: (folder / name).stat().st_size for name in meta["files"]}
     (folder / CARD).write_text(card(meta, sizes, tuple(meta["outputs"])))
     (folder / CONFIG).write_text(json.dumps(meta, indent=2, allow_nan=False) + "\n")

@@ -2,10 +2,12 @@
 
 import fcntl
 import json
+import random
 import shutil
 
 import pytest
 
+from expressnet_jax.checkpoint import digests
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
@@ -74,6 +76,81 @@ def test_a_replacement_that_was_cut_off_is_undone(whole, tmp_path):
     with Manager(workdir / "checkpoints") as manager:
         assert manager.latest_step() == 8 and manager.record(8)["step"] == 8
     assert not spare.exists()
+
+
+def damaged(path, how, rng):
+    """Damages a file as disks and copies do."""
+    content = path.read_bytes()
+    if how == "removed":
+        path.unlink()
+    elif how == "flipped":
+        place = rng.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
+    else:
+        path.write_bytes(content[: 0 if how == "emptied" else rng.randrange(len(content))])
+
+
+def files_of(checkpoint):
+    return [p for p in sorted(checkpoint.rglob("*")) if p.is_file() and p.stat().st_size and p.name[0] not in "_c"]
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "emptied", "removed"])
+def test_no_damage_of_a_checkpoint_goes_unnoticed(whole, tmp_path, how):
+    rng, checkpoint = random.Random(how), tmp_path / "8"
+    for _ in range(40):
+        shutil.copytree(whole / "checkpoints" / "8", checkpoint)
+        assert digests.problem(checkpoint) == ""
+        paths = files_of(checkpoint)
+        (path,) = rng.choices(paths, [path.stat().st_size for path in paths])
+        damaged(path, how, rng)
+        if path.name == "digests.json" and how == "removed":
+            assert digests.problem(checkpoint) == ""  # as if it were of a version without them
+        else:
+            assert digests.problem(checkpoint)
+        shutil.rmtree(checkpoint)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, tmp_path, data_dir, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    newest = workdir / "checkpoints" / "8"
+    damaged(max(files_of(newest), key=lambda path: path.stat().st_size), "flipped", random.Random(0))
+    with (
+        Manager(workdir / "checkpoints", read_only=True) as manager,
+        pytest.raises(CheckpointError, match=r"is damaged \(.*\); delete that folder to go on from step 4"),
+    ):
+        manager.record(8)
+    loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    said = capsys.readouterr().err
+    assert "checkpoint 8 is damaged and was set aside in" in said and "going on from step 4 of 8" in said
+    assert weights(workdir) == weights(whole) and (workdir / "checkpoints.damaged" / "8").is_dir()
+
+
+def test_in_place_of_a_damaged_best_checkpoint_the_next_best_is_taken_and_said(whole, tmp_path, capsys):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(whole / "checkpoints", checkpoints)
+    with Manager(checkpoints, read_only=True) as manager:
+        best = manager.best_step()
+    assert capsys.readouterr().err == ""
+    damaged(checkpoints / f"{best}" / "metrics" / "metrics", "emptied", random.Random(0))
+    with Manager(checkpoints, read_only=True) as manager:
+        assert manager.best_step() == 12 - best
+    said = capsys.readouterr().err
+    assert f"checkpoint {best}, the best one, is damaged: metrics/metrics is not" in said and said.count("\n") == 1
+
+
+def test_a_run_whose_only_checkpoint_is_damaged_begins_again(whole, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    damaged(workdir / "checkpoints" / "8" / "record" / "metadata", "emptied", random.Random(0))
+    with (
+        Manager(workdir / "checkpoints", read_only=True) as manager,
+        pytest.raises(CheckpointError, match=r"record/metadata is not what was written .* there is no other one"),
+    ):
+        manager.best_step()
+    loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    assert weights(workdir) == weights(whole)
 
 
 def test_a_damaged_record_of_the_metrics_costs_that_record_only(whole, tmp_path, data_dir):

@@ -15,6 +15,7 @@ from PIL import Image
 from data_pipelines.common.errors import UsageError
 from data_pipelines.faces import crop, detectors
 from data_pipelines.synthetic import draw, sample_factors
+from expressnet_jax.checkpoint import digests
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
 from expressnet_jax.export import artifact as artifacts
@@ -54,7 +55,7 @@ def write_artifact(folder, config, **more):
     meta = {
         "format": 1, "config": to_dict(config), "classes": list(config.data.classes), "step": 8, "weights": "raw",
         "preprocessing": artifacts.preprocessing(config), "dtype": "float32", "digest": canonical.digest(weights),
-        "run": {}, "faces": "", "files": {artifacts.WEIGHTS: artifacts.checksum(folder / artifacts.WEIGHTS)},
+        "run": {}, "faces": "", "files": {artifacts.WEIGHTS: digests.sha256(folder / artifacts.WEIGHTS)},
         "made_with": {}, **more,
     }  # fmt: skip
     (folder / artifacts.CONFIG).write_text(json.dumps(meta))

@@ -1,0 +1,59 @@
+"""The sha256 of every file of a checkpoint: written into it before it is complete, compared before it is used.
+
+Orbax and TensorStore notice a file that is gone, but of damaged bytes few: most give other weights without a word.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.files import read_json
+from data_pipelines.common.text import reason
+
+#: Where they lie in a checkpoint: in the folder of the JSON record, whose reader looks for no file but its own.
+FILE = Path("record") / "digests.json"
+#: Files of Orbax's that are still written when all others are there; no number of a run is in them.
+_LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
+
+
+def write(folder: Path) -> None:
+    """Adds the digests of all files to a checkpoint that is about to be complete."""
+    found = {path.relative_to(folder).as_posix(): sha256(path) for path in _files(folder)}
+    (folder / FILE).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def problem(folder: Path) -> str:
+    """What is damaged in a checkpoint, in a few words with the file's name; "" where nothing is, or nothing is known.
+
+    A checkpoint of a version before there were digests has none, and so has no problem.
+    """
+    try:
+        expected = read_json(folder / FILE)
+    except FileNotFoundError:
+        return ""
+    except DataError as error:
+        return str(error)
+    if not isinstance(expected, dict):
+        return f"{folder / FILE} holds no digests"
+    for name, digest in expected.items():
+        try:
+            found = sha256(folder / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read ({reason(error)})"
+        if found != digest:
+            return f"{name} is not what was written (sha256 {found[:12]}..., was {str(digest)[:12]}...)"
+    return ""
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (*_LATE, FILE.name))
