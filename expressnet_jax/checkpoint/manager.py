@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from data_pipelines.common.errors import Failure
-from data_pipelines.common.text import reason
+from data_pipelines.common.text import reason, say
 from expressnet_jax.checkpoint import digests
 from expressnet_jax.parallel import distributed
 
@@ -48,8 +48,13 @@ class Manager:
         if not read_only:
             if distributed.is_first():
                 self._bring_back()
+                self._set_damaged_aside()
             distributed.barrier("checkpoints as they were left")
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        try:
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        except (OSError, ValueError, KeyError) as error:  # it reads the metrics of all of them
+            wrong = (f"{step} is damaged ({text})" for step in self._there() if (text := self._problem(step)))
+            raise CheckpointError(f"a checkpoint in {folder} cannot be read: {next(wrong, reason(error))}") from error
 
     def __enter__(self) -> Manager:
         return self
@@ -90,27 +95,6 @@ class Manager:
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None where there is none."""
         return self._manager.latest_step()
-
-    def set_damaged_aside(self) -> list[str]:
-        """Renames the newest checkpoints, as far as they are damaged; returns a line for each. All processes call it.
-
-        They are kept in a folder beside this one, where nothing looks for them.
-        """
-        lines: list[str] = []
-        aside = self.folder.with_name(self.folder.name + ".damaged")
-        while (step := self.latest_step()) is not None:
-            with distributed.together():  # all have looked before it is moved
-                wrong = self._problem(step)
-            if not wrong:
-                break
-            with distributed.together():
-                if distributed.is_first():
-                    aside.mkdir(exist_ok=True)
-                    names = (aside / (f"{step}.{n}" if n else f"{step}") for n in itertools.count())
-                    os.rename(self.folder / str(step), next(name for name in names if not name.exists()))
-            lines.append(f"checkpoint {step} is damaged and was set aside in {aside}: {wrong}")
-            self._manager.reload()
-        return lines
 
     def best_step(self) -> int | None:
         """The step with the best validation accuracy, or the newest one where nothing was evaluated.
@@ -170,6 +154,20 @@ class Manager:
         if distributed.is_first():
             for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):  # there is one at a time
                 digests.write(folder)
+
+    def _there(self) -> list[int]:
+        """The steps of all folders, newest first, whatever is in them."""
+        return sorted((int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()), reverse=True)
+
+    def _set_damaged_aside(self) -> None:
+        """Renames damaged checkpoints, and says so. They are kept in a folder beside this one, where nobody looks."""
+        aside = self.folder.with_name(self.folder.name + ".damaged")
+        for step in self._there():
+            if wrong := self._problem(step):
+                aside.mkdir(exist_ok=True)
+                names = (aside / (f"{step}.{n}" if n else f"{step}") for n in itertools.count())
+                os.rename(self.folder / str(step), to := next(name for name in names if not name.exists()))
+                say(f"checkpoint {step} is damaged and was set aside as {to}: {wrong}")
 
     def _bring_back(self) -> None:
         """Undoes a replacement that was cut off: the old checkpoint was set aside, the new one never became whole."""

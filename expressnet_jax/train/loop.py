@@ -120,8 +120,6 @@ class Run:
 
     def start(self) -> int:
         """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
-        for line in self.manager.set_damaged_aside():
-            say(line)
         if (step := self.manager.latest_step()) is None:
             self.state = states.init(self.config, self.programs.optimizer, self.mesh)
             model, lines = restore.initial_model(self.config)

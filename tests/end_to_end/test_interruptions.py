@@ -122,7 +122,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, tmp_path,
         manager.record(8)
     loop.train(CONFIG, workdir, data_dir=str(data_dir))
     said = capsys.readouterr().err
-    assert "checkpoint 8 is damaged and was set aside in" in said and "going on from step 4 of 8" in said
+    assert "checkpoint 8 is damaged and was set aside as" in said and "going on from step 4 of 8" in said
     assert weights(workdir) == weights(whole) and (workdir / "checkpoints.damaged" / "8").is_dir()
 
 
@@ -132,11 +132,17 @@ def test_in_place_of_a_damaged_best_checkpoint_the_next_best_is_taken_and_said(w
     with Manager(checkpoints, read_only=True) as manager:
         best = manager.best_step()
     assert capsys.readouterr().err == ""
-    damaged(checkpoints / f"{best}" / "metrics" / "metrics", "emptied", random.Random(0))
+    damaged(checkpoints / f"{best}" / "record" / "metadata", "emptied", random.Random(0))
     with Manager(checkpoints, read_only=True) as manager:
         assert manager.best_step() == 12 - best
     said = capsys.readouterr().err
-    assert f"checkpoint {best}, the best one, is damaged: metrics/metrics is not" in said and said.count("\n") == 1
+    assert f"checkpoint {best}, the best one, is damaged: record/metadata is not" in said and said.count("\n") == 1
+    damaged(checkpoints / f"{best}" / "metrics" / "metrics", "emptied", random.Random(0))  # Orbax's own, read at once
+    with pytest.raises(CheckpointError, match=f"cannot be read: {best} is damaged") as caught:
+        Manager(checkpoints, read_only=True)
+    assert "\n" not in str(caught.value)
+    with Manager(checkpoints) as manager:
+        assert manager.steps() == [12 - best]
 
 
 def test_a_run_whose_only_checkpoint_is_damaged_begins_again(whole, tmp_path, data_dir):
