@@ -19,6 +19,5 @@ def get_config(recipe=None):
     c.data.update(name="fer2013", test_split="public_test")
     c.model.cnnfe1.filters, c.model.cnnfe2.filters = (32, 64, 128, 256), (64, 128, 256, 512, 512)
     c.model.resnet.update(stem_filters=32, blocks=(2, 2, 2), filters=(32, 64, 128))
-    c.total = "80epochs"
-    c.model.dense_dropout = 0.3
+    c.total = "40epochs"
     return c

@@ -4,7 +4,9 @@
     expressnet train --config=fer2013_small --workdir DIR              our recipe
     expressnet train --config=fer2013_small:published --workdir DIR    the paper's, but validated on held-out examples
 
-Hardware: 2 CPU cores; Python 3.12, whose jax uses both for convolutions. Measured: RESULT
+Hardware: 2 CPU cores; Python 3.12, whose jax uses both for convolutions. Measured: not yet run
+whole; stopped after 44 of its 60 epochs, 38 minutes (seed 0, one run), it had 67.22 % of the held-out examples, 67.78 %
+at its best (docs/recipes.md). The sizes before, one run: 61.55 % on PublicTest, which chose nothing.
 """
 
 from data_pipelines.labels import SEVEN

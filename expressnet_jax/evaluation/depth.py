@@ -136,7 +136,7 @@ def fit_temperature(logits: ArrayLike, label: ArrayLike) -> float:
 
 def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
     """Spearman's rank correlation of two variables (N,), tied values at their mean rank; None where one is constant."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if np.ptp(np.asarray(first)) == 0 or np.ptp(np.asarray(second)) == 0:
         return None
     return float(stats.spearmanr(first, second).statistic)
 

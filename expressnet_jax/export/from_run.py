@@ -151,7 +151,8 @@ def _open_data(config: Config, data_dir: str | None, quantize: str | None) -> Tr
 
 def _calibrated(found: inspection.Trained, data: TrainingData) -> tuple[inspection.Trained, dict[str, Any] | None]:
     """The checkpoint with its head divided by a temperature T, so that all who use its weights get softmax(logits / T),
-    and what config.json says of T. Unchanged, and None, where no T between the bounds is the best."""
+    and what config.json says of T. Unchanged, and None, where no T between the bounds is the best, or the T that makes
+    the held-out examples the likeliest makes their calibration error larger."""
     config, split = compare.plain(found.config), data.validation
     examples = split.load(split.spread(_counts(config)[1]))
     logits = compare.Reference(config, found.weights)(examples["image"]).answers["logits"]
@@ -161,7 +162,11 @@ def _calibrated(found: inspection.Trained, data: TrainingData) -> tuple[inspecti
         say(f"not calibrated: no temperature from {depth.LOWEST:g} to {depth.HIGHEST:g} suits the held-out examples")
         return found, None
     before, after = (depth.scores(logits, examples["label"], t)["ece"] for t in (1.0, temperature))
-    say(f"calibrated at temperature {temperature:.3g}: calibration error {100 * before:.2f} % -> {100 * after:.2f} %")
+    change = f"calibration error {100 * before:.2f} % -> {100 * after:.2f} %"
+    if after >= before:
+        say(f"not calibrated: temperature {temperature:.3g}, the likeliest, would not help: {change}")
+        return found, None
+    say(f"calibrated at temperature {temperature:.3g}: {change}")
     head = {name: value / np.float32(temperature) for name, value in found.weights.items() if name.startswith("head/")}
     about = {"temperature": temperature, "split": split.name, "examples": len(logits)}
     return found._replace(weights=found.weights | head), about | {"ece": {"before": before, "after": after}}

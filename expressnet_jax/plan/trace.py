@@ -114,7 +114,9 @@ def kept(config: Config, platform: str) -> int:
         targets = jax.ShapeDtypeStruct((b, classes), jnp.float32)
         jaxpr = jax.make_jaxpr(pull)(*shapes(config), images, targets).jaxpr
     given = {*map(id, jaxpr.invars), *map(id, jaxpr.constvars)}
-    arrays = {id(var): var.aval for var in jaxpr.outvars if not isinstance(var, Literal) and id(var) not in given}
+    arrays: dict[int, Any] = {
+        id(var): var.aval for var in jaxpr.outvars if not isinstance(var, Literal) and id(var) not in given
+    }
     return sum(_size(a) for a in arrays.values() if hasattr(a.dtype, "itemsize"))
 
 
