@@ -243,8 +243,8 @@ def _whole_batch(config: Config, stats: Any) -> Iterator[_Row]:
     sizes = [_size(leaf) for path, leaf in named if path[-1].key in ("mean", "var")]  # not a router's
     yield "BatchNorm statistics", "all-reduce", meshes.AXES, turns * sum(sizes), turns * len(sizes)
     layers = len(expressnet.routed_layers(config))
-    numbers = 2 + layers * (2 * e + 1 + e * classes)
-    yield "metrics", "all-reduce", meshes.AXES, turns * numbers * _FLOAT, turns * (2 + 4 * layers)
+    numbers = 2 + layers * (3 * e + 1 + e * classes)
+    yield "metrics", "all-reduce", meshes.AXES, turns * numbers * _FLOAT, turns * (2 + 5 * layers)
     if config.augment.mixup:
         numbers = 3 * config.model.image_size**2 + classes
         yield "mixup", "collective-permute", meshes.AXES, numbers * _FLOAT, 2
