@@ -12,7 +12,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from data_pipelines.common.errors import DataError
+from data_pipelines.common.errors import DataError, Failure
+from data_pipelines.common.text import one_line
 from data_pipelines.splits import Batch, Split
 
 #: How often a class is drawn, as a power of its number of examples: 1 as often as it occurs, 0 all classes alike.
@@ -107,4 +108,25 @@ def batches(steps: grain.MapDataset, workers: int = 0) -> Iterator[Batch]:
         flags.FLAGS.mark_as_parsed()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return iter(steps.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+        return _told(iter(steps.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))))
+
+
+class WorkerLost(Failure):
+    """A process that read data ended, as when the system runs out of memory; the run can be started again."""
+
+    exit_code = 76  # as after a hang: launchers count it as a crash
+
+
+def _told(found: Iterator[Batch]) -> Iterator[Batch]:
+    """The same, with the end of a worker as one line."""
+    while True:
+        try:
+            batch = next(found)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "orker process was terminated" not in str(error):
+                raise
+            text = one_line(error).split(" Search ")[0]
+            raise WorkerLost(f"{text} (out of memory? data.workers); the same command goes on from there") from error
+        yield batch

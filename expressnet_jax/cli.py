@@ -1,7 +1,7 @@
 """The command line: `expressnet train | evaluate | ablate | report | inspect | plan | export | predict | bench | data`.
 
 Text goes to standard error, JSON to standard output; exit codes are 0 done, 1 failed, 2 wrong usage, 75 stopped by
-SIGTERM, 130 stopped by SIGINT.
+SIGTERM or because another process of the job is gone, 76 hung, 130 stopped by SIGINT.
 """
 
 import errno
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         code = 1
-    if code not in (0, 75) and _DISTRIBUTED in sys.modules:
-        sys.modules[_DISTRIBUTED].leave(code)
+    if _DISTRIBUTED in sys.modules:
+        sys.modules[_DISTRIBUTED].leave(code, together=code in (0, 75))
     return code
 
 
@@ -88,7 +88,9 @@ def _explained(error: Exception) -> int:
         return _failed(code, error)
     text = one_line(error)
     if _DISTRIBUTED in sys.modules and sys.modules[_DISTRIBUTED].lost(error):
-        return _failed(75, f"another process of the job is gone ({text[:200]}); started again, the job resumes")
+        sys.modules[_DISTRIBUTED].find_out_who_is_lost()
+        _failed(75, f"another process of the job is gone ({text[:200]}); started again, the job resumes")
+        sys.modules[_DISTRIBUTED].leave(75, together=False)
     full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
     if any(reason in text for reason in full):  # libraries raise it as anything
         return _failed(1, f"the disk takes no more ({text[:200]}); free some space and run the same command again")

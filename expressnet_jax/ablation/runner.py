@@ -26,7 +26,7 @@ from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.runs import data as datas
 from expressnet_jax.train import loop
-from expressnet_jax.train.loop import Interrupted
+from expressnet_jax.train.signals import Interrupted
 
 _STOPPED = (75, 130)  # exit codes of a training that was told to stop
 
@@ -87,7 +87,7 @@ def run(
             began = time.monotonic()
             _one(study, one, data_dir, told)
             if told["signal"]:
-                raise Interrupted(told["signal"], f"run {one.number}")
+                raise Interrupted(told["signal"], f"everything up to run {one.number}")
             found = study.outcome(one)
             if before == "missing" and found.state == "done":
                 finished, spent = finished + flops[one.arm], spent + time.monotonic() - began

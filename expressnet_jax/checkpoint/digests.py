@@ -38,6 +38,10 @@ def problem(folder: Path) -> str:
     if not isinstance(expected, dict):
         return f"{folder / FILE} holds no digests"
     for name, digest in expected.items():
+        if name.startswith("/") or ".." in Path(name).parts or (folder / name).is_symlink():
+            return f"{FILE} names {name!r}, which is no file of a checkpoint"
+        if (folder / name).exists() and not (folder / name).is_file():  # a pipe would be waited for
+            return f"{name} is no file"
         try:
             found = sha256(folder / name)
         except FileNotFoundError:

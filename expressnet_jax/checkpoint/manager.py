@@ -115,6 +115,14 @@ class Manager:
         distributed.say(f"checkpoint {best}, the best one, is damaged: {wrong}; the one of step {other} is taken")
         return other
 
+    def go_back(self, step: int) -> int | None:
+        """Deletes all checkpoints after `step`; returns the step of the newest one that is left, None without any."""
+        self.wait()
+        for later in [found for found in self.steps() if found > step]:
+            self._manager.delete(later)
+            self._sound.discard(later)
+        return self.latest_step()
+
     def steps(self) -> list[int]:
         """The steps of all checkpoints, oldest first."""
         return sorted(self._manager.all_steps())

@@ -197,6 +197,20 @@ class EarlyStop:
 
 
 @dataclass(frozen=True)
+class Watchdog:
+    # A run of which no step, and no batch of a validation, has ended for so long is ended with exit code 76.
+    seconds: PositiveFloat = 1800.0
+
+
+@dataclass(frozen=True)
+class Recovery:
+    # An interval whose mean loss is so many times that of guessing, log(classes), is lost; three in a row end the run.
+    explosion: PositiveFloat = 10.0
+    rollbacks: NonNegativeInt = 0  # how often a lost run goes back to its last good checkpoint, other batches before it
+    halve_rate: bool = False  # the learning rate, each time
+
+
+@dataclass(frozen=True)
 class Init:
     run: str = ""  # folder of a run whose best weights this one starts from; it may have fewer experts
     perturbation: NonNegativeFloat = 0.01  # of copied experts: standard deviation, as a fraction of each kernel's own
@@ -226,6 +240,8 @@ class Config:
     schedule: Schedule = Schedule()
     ema: Ema = Ema()
     early_stop: EarlyStop = EarlyStop()
+    watchdog: Watchdog = Watchdog()
+    recovery: Recovery = Recovery()
     init: Init = Init()
 
 

@@ -107,10 +107,12 @@ def counter(config: Config, mesh: jax.sharding.Mesh) -> Any:
     return jax.jit(count, out_shardings=meshes.replicated(mesh))
 
 
-def evaluate(config: Config, count: Any, state: State, split: Split, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def evaluate(
+    config: Config, count: Any, state: State, split: Split, mesh: jax.sharding.Mesh, *, each: Callable[[], None]
+) -> dict[str, Any]:
     """`tally` of a whole split, with `split`, its name, and `loss`, the mean of what `counter` sums up.
 
-    `count` is of `counter`. Raises DataError like `tally`.
+    `count` is of `counter`; `each` is called after every batch. Raises DataError like `tally`.
     """
     classes = len(split.classes)
     confusion, loss = np.zeros((classes, classes), np.int64), 0.0
@@ -118,6 +120,7 @@ def evaluate(config: Config, count: Any, state: State, split: Split, mesh: jax.s
         of_batch, loss_of_batch = count(state, batch, split.known)
         confusion += np.asarray(of_batch)
         loss += float(loss_of_batch)
+        each()
     return {"split": split.name, "loss": loss / len(split), **tally(confusion, split)}
 
 

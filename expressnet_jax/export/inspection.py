@@ -50,7 +50,7 @@ def read_run(workdir: Path, step: int | None = None, *, ema: bool = True) -> Tra
     """
     config = run_folder.read_config(workdir)
     restored, step = restore.restore_best(config, workdir, meshes.for_evaluation(config), step=step)
-    with Manager(workdir / "checkpoints", read_only=True) as manager:
+    with Manager(workdir / run_folder.CHECKPOINTS, read_only=True) as manager:
         record = manager.record(step)
     if record["classes"] != list(config.data.classes):
         raise CheckpointError(f"checkpoint {step} of {workdir} has other classes than its config.json")

@@ -1,15 +1,19 @@
-"""Several processes as one job: joining, agreeing on what went wrong, stopping at the same step, leaving.
+"""Several processes as one job: joining, agreeing on what they do, stopping at the same step, leaving.
 
-JAX's own runtime finds the processes and notices when one dies; engines (Slurm, Kubernetes, launch/local.sh) start
-them. A process that is alone goes through all of this without noticing.
+JAX's own runtime finds the processes, `peers` notices when one is gone, and engines (Slurm, Kubernetes,
+launch/local.sh) start them. A process that is alone goes through all of this without noticing.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,10 +22,14 @@ from jax.experimental import multihost_utils
 from data_pipelines.common import text as texts
 from data_pipelines.common.errors import Failure
 from expressnet_jax.config import ConfigError
+from expressnet_jax.parallel import peers
+from expressnet_jax.parallel.ending import end_now
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_MESSAGE = 400  # bytes that are shown of another process's error
+_MESSAGE = 400  # characters that are shown of another process's error
 _ROWS = 16  # of the table of processes
+
+_peers: peers.Peers | None = None
 
 
 class PeerError(Failure):
@@ -51,6 +59,34 @@ def join() -> None:
     except (ValueError, RuntimeError) as error:
         ways = f"start it by srun, on a TPU pod, by launch/local.sh, or set {', '.join(_VARIABLES)}"
         raise ConfigError(f"--distributed: no job to join ({texts.one_line(error)[:200]}); {ways}") from None
+
+
+def meet() -> None:
+    """Connects the processes of a job, so that each learns within seconds of one that is gone; see `peers`.
+
+    To be called by all of them, once JAX is set up. Where not all can be reached, only JAX's own, slower notice is
+    left, and the first process says so.
+    """
+    global _peers
+    if not several():
+        return
+    names = [f"process {i} on {host}" for i, host in enumerate(gathered(socket.gethostname()))]
+    listener = peers.Listener() if is_first() else None
+    invitation = gathered(listener.invitation if listener else "")[0]
+    failure = ""
+    try:
+        _peers = listener.accept(names) if listener else peers.connect(invitation, jax.process_index(), names[0])
+    except OSError as error:
+        failure = texts.reason(error)
+    if failures := [f"{name}: {text}" for name, text in zip(names, gathered(failure), strict=True) if text]:
+        say(f"note: not all processes can be reached ({failures[0]}); one that dies is noticed later")
+        leave_peers()
+
+
+def leave_peers() -> None:
+    """From here on nobody minds if this process ends: the others know why, or do the same."""
+    if _peers is not None:
+        _peers.bye()
 
 
 def several() -> bool:
@@ -84,6 +120,8 @@ def together() -> Iterator[None]:
     if several():
         text = "" if error is None else texts.one_line(f"{type(error).__name__}: {error}")
         first = next((line for line in _told(text) if line), "")
+        if first:
+            leave_peers()
         if first and error is None:
             raise PeerError(first)
     if error is not None:
@@ -92,9 +130,32 @@ def together() -> Iterator[None]:
 
 def _told(text: str) -> list[str]:
     """Everybody's text, in the order of the processes, each with its sender where it is not empty."""
-    said = f"process {jax.process_index()} on {socket.gethostname()}: {text}".encode()[:_MESSAGE] if text else b""
-    lines = multihost_utils.process_allgather(np.frombuffer(said.ljust(_MESSAGE, b"\0"), np.uint8))
-    return [bytes(line).rstrip(b"\0").decode(errors="replace") for line in lines]
+    return gathered(f"process {jax.process_index()} on {socket.gethostname()}: {text}"[:_MESSAGE] if text else "")
+
+
+def gathered(text: str) -> list[str]:
+    """Everybody's text, in the order of the processes, which all have to ask."""
+    if not several():
+        return [text]
+    content = text.encode()
+    longest = int(np.max(multihost_utils.process_allgather(np.array(len(content)))))
+    lines = multihost_utils.process_allgather(np.frombuffer(content.ljust(longest + 1, b"\0"), np.uint8))
+    return [bytes(line).rstrip(b"\0").decode() for line in np.asarray(lines)]
+
+
+def agree(what: str, here: Mapping[str, Any]) -> None:
+    """Raises ConfigError, in all processes, where one has other values than the first one; it and they are named."""
+    told = [json.loads(text) for text in gathered(json.dumps(here))]
+    hosts = gathered(socket.gethostname())
+    for number, one in enumerate(told):
+        keys = [key for key in told[0] | one if told[0].get(key) != one.get(key)]
+        if keys:
+            leave_peers()
+            values = (f"{key} ({one.get(key)}, process 0 has {told[0].get(key)})" for key in keys)
+            raise ConfigError(
+                f"process {number} on {hosts[number]} has another {what} than process 0: "
+                f"{texts.some(list(values), 3)}; start all with the same command, code and data"
+            )
 
 
 def lost(error: Exception) -> bool:
@@ -131,9 +192,23 @@ def table() -> list[str]:
     return [f"{len(rows)} processes, {jax.device_count()} devices in all", *rows[:_ROWS], *more]
 
 
-def leave(code: int) -> None:
-    """Ends a process that has failed at once: on the usual way out it would wait for the others, and they for it."""
+def code_digest() -> str:
+    """Of this project's Python files, where this process has them from."""
+    package = Path(__file__).resolve().parents[1]
+    paths = sorted(path for room in (package, package.with_name("data_pipelines")) for path in room.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:12]
+
+
+def find_out_who_is_lost() -> None:
+    """Ends this process, saying which other one is gone; or returns after a while, not knowing."""
+    if _peers is not None:
+        _peers.wait_for_word()
+
+
+def leave(code: int, *, together: bool) -> None:
+    """Before a process ends. One that ends alone does so at once: on the usual way out it would wait for the others."""
     if jax.distributed.is_initialized() and several():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        if together:
+            leave_peers()
+        else:
+            end_now(code)

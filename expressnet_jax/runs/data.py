@@ -1,6 +1,7 @@
 """What a config trains and validates on, and the batches of this process."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ class TrainingData(NamedTuple):
     train: Split
     also: list[tuple[Split, float]]  # further training data, and how often an example is drawn, relative to `train`
     validation: Split
+    fingerprint: str  # of what was prepared, and of which examples are in which split
 
     @property
     def examples(self) -> int:
@@ -36,12 +38,23 @@ def open_data(config: Config, data_dir: str | None) -> TrainingData:
         validation = splits.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
     else:  # the same examples whatever the run's seed is, so that seeds can be compared
         train, validation = _HOLDOUTS[data.holdout](train, data.validation_fraction, seed=data.holdout_seed)
-    further = ((splits.open_split(name, "train", data.classes, data_dir=data_dir), w) for name, w in data.further)
-    found = TrainingData(train, list(further), validation)
+    also = [(splits.open_split(name, "train", data.classes, data_dir=data_dir), w) for name, w in data.further]
+    fingerprint = _fingerprint(config, data_dir, [train, validation, *(split for split, _ in also)])
+    found = TrainingData(train, also, validation, fingerprint)
     if found.examples < config.batch_size:
         few = f"{train.name} has {counted(found.examples, 'example')}"
         raise DataError(f"{few}, fewer than batch_size={config.batch_size}; use a smaller batch")
     return found
+
+
+def _fingerprint(config: Config, data_dir: str | None, splits: list[Split]) -> str:
+    made = hashlib.sha256()
+    for name in (config.data.name, *(name for name, _ in config.data.further)):
+        metadata = prepare.read_info(name, data_dir).info.metadata
+        made.update(repr([name, metadata.get("fingerprint"), metadata["layout"], metadata["form"]]).encode())
+    for split in splits:
+        made.update(repr([split.name, split.shape]).encode() + split.numbers.tobytes() + split.label_map.tobytes())
+    return made.hexdigest()[:12]
 
 
 def open_for_evaluation(

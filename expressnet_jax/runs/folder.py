@@ -14,21 +14,27 @@ from data_pipelines.common import files
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import read_json, write_text
 from data_pipelines.common.text import json_line
+from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.parallel import distributed
+from expressnet_jax.parallel.distributed import say
 
+#: Where the checkpoints of a run lie in its folder.
+CHECKPOINTS = "checkpoints"
 #: What may change between the parts of one run: it decides where and how the run is computed, not what.
-_FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep")
+_FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep", "watchdog.", "recovery.")
 
 
 def open_folder(workdir: Path, config: Config) -> None:
     """Makes the folder, or checks that the run in it is one of this config. Raises ConfigError naming what differs."""
     path = workdir / "config.json"
-    if path.is_file():
+    if path.is_file() or (workdir / CHECKPOINTS).is_dir():
         if changed := changes(workdir, config):
             what = "; ".join(changed)
             raise ConfigError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
+        if isinstance(_read_config(path), str):
+            write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
         return
     if workdir.exists() and (not workdir.is_dir() or any(p.name != "config.json.part" for p in workdir.iterdir())):
         raise ConfigError(f"{workdir} is not empty and holds no run; choose another --workdir")
@@ -44,14 +50,36 @@ def changes(workdir: Path, config: Config) -> list[str]:
 def read_config(workdir: Path) -> Config:
     """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
     path = workdir / "config.json"
+    found = _read_config(path)
+    if isinstance(found, Config):
+        return found
+    unusable = contextlib.suppress(CheckpointError, ConfigError, KeyError, ValueError)
+    with unusable, Manager(workdir / CHECKPOINTS, read_only=True) as manager:
+        if (step := manager.best_step()) is not None:
+            config = config_files.from_dict(manager.record(step)["config"])
+            say(f"{path} {found or 'is missing'}: taken from checkpoint {step}, which has it too")
+            return config
+    if not found:
+        raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training")
+    raise ConfigError(f"{path} {found}")
+
+
+def _read_config(path: Path) -> Config | str:
+    """The config in a file; or why it cannot be read, "" where there is no file."""
     try:
         return config_files.from_dict(read_json(path))
     except FileNotFoundError:
-        raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training") from None
+        return ""
     except DataError as error:
-        raise ConfigError(str(error)) from error
+        return str(error).removeprefix(f"{path} ")
     except (ValueError, OSError, ConfigError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        return f"cannot be read: {error}"
+
+
+def check_there(workdir: Path) -> None:
+    """Raises OSError where the folder of a run is gone while it trains: what is saved now would be half a run."""
+    if not (workdir / "config.json").is_file():
+        raise OSError(f"{workdir} is no longer there (its config.json is gone); nothing more is saved in it")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ def restore_best(
     config: Config, workdir: Path, mesh: jax.sharding.Mesh, *, step: int | None = None
 ) -> tuple[states.State, int]:
     """The state of a run's best checkpoint on this mesh, and its step; or of the checkpoint at `step`."""
-    with Manager(workdir / "checkpoints", read_only=True) as manager:
+    with Manager(workdir / run_folder.CHECKPOINTS, read_only=True) as manager:
         best = manager.best_step() if step is None else step
         if best is None:
             raise CheckpointError(f"{workdir} has no checkpoint yet")

@@ -1,28 +1,25 @@
 """The training loop, from a checked config to a finished run folder.
 
-The order inside the loop is fixed: evaluate the state if due, save it if due, draw the next batch, step, and write the
+The order inside the loop is fixed: draw the next batch, evaluate the state if due, save it if due, step, and write the
 metrics of an earlier interval. A checkpoint is therefore always {the state before step s, the position s}, with the
 validation result of just that state, and an interruption anywhere loses nothing but time.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
-import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 
-from data_pipelines.common.errors import Failure
+from data_pipelines.common.files import read_object
 from data_pipelines.common.text import counted, span
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Clock, Config, ConfigError, to_dict
+from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import answers
 from expressnet_jax.models import choice, expressnet
 from expressnet_jax.moe import dispatch
@@ -34,32 +31,25 @@ from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
+from expressnet_jax.train import times as timing
+from expressnet_jax.train.divergence import Diverged, Divergence
+from expressnet_jax.train.early_stop import EarlyStop
 from expressnet_jax.train.progress import Interval, Progress
+from expressnet_jax.train.signals import Interrupted, Signals, WaitCutShort
+from expressnet_jax.train.watchdog import Watchdog
 
 _VALIDATION = ("accuracy", "mean_class_accuracy", "macro_f1", "loss")  # what is kept of a validation
-_EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
-
-
-class TrainingError(Failure):
-    """A run that cannot go on; the message is one line."""
-
-
-class Interrupted(Failure):
-    """The run was asked to stop, and did so with its state saved. `exit_code` is 75 for SIGTERM, 130 for SIGINT."""
-
-    def __init__(self, number: int, where: str) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} with everything saved at {where}; the same command goes on from there")
-        self.exit_code = _EXIT_CODES[signal.Signals(number)]
 
 
 def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict[str, Any]:
     """Trains until `config.total` or an early stop, from the newest checkpoint in `workdir` if there is one.
 
     Returns the summary that it also leaves in `workdir`. Raises Interrupted at the next step after SIGTERM or SIGINT,
-    once the state is saved; TrainingError after too many non-finite gradients in a row.
+    once the state is saved; Diverged where the loss is lost and `config.recovery` allows no more rolling back.
     """
+    times = timing.Times()
     with Signals() as signals, contextlib.ExitStack() as held:
+        distributed.agree("config or code", {**config_files.flat(to_dict(config)), "code": distributed.code_digest()})
         with distributed.together():
             mesh = meshes.create(config)
             data = datas.open_data(config, data_dir)
@@ -69,19 +59,27 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
         clock = clock_of(config, data.examples)
         _announce(config, data, clock, mesh)
         held.enter_context(run_folder.held(workdir, config))
-        manager = held.enter_context(Manager(workdir / "checkpoints", keep=config.keep))
+        manager = held.enter_context(Manager(workdir / run_folder.CHECKPOINTS, keep=config.keep))
         held.enter_context(jax.set_mesh(mesh))
-        run = Run(config, data, mesh, clock, manager)
+        watchdog = held.enter_context(Watchdog(workdir, config.watchdog.seconds, times))
+        run = Run(config, data, mesh, clock, manager, workdir, times, watchdog)
         start = run.start()
+        distributed.agree("state of the run", {"data": data.fingerprint, "step": start})
         with distributed.together():
             if distributed.is_first():
                 run_folder.write_parameters(workdir, run.state.params)
                 if start < clock.total_steps:
                     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract))
                     run_folder.check_space(workdir, size * (config.keep + 2))
-        with run_folder.metrics(workdir, start, run.early.evaluated_step) as write:
-            reason = run.loop(start, write, signals)
-        manager.wait()
+        reason = ""
+        while not reason:
+            with run_folder.metrics(workdir, start, run.early.evaluated_step) as write:
+                try:
+                    reason = run.loop(start, write, signals)
+                except Diverged as lost:
+                    start = run.roll_back(lost)
+        with times.during("saving"):
+            manager.wait()
         summary = run.summary(reason)
         if distributed.is_first():
             run_folder.write_summary(workdir, summary)
@@ -109,24 +107,26 @@ def _announce(config: Config, data: datas.TrainingData, clock: Clock, mesh: jax.
 class Run:
     """The moving parts of one run, made once; `loop` is the training loop."""
 
+    state: states.State
+    sums: steps.Metrics  # of the steps since the last record
+
     def __init__(
-        self, config: Config, data: datas.TrainingData, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager
-    ) -> None:
+        self, config: Config, data: datas.TrainingData, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager,
+        workdir: Path, times: timing.Times, watchdog: Watchdog,
+    ) -> None:  # fmt: skip
         self.config, self.data, self.mesh, self.clock, self.manager = config, data, mesh, clock, manager
+        self.workdir, self.times, self.watchdog = workdir, times, watchdog
         self.programs = steps.programs(config, clock, mesh)
         self.abstract = states.abstract(config, self.programs.optimizer, mesh)
-        self.early = EarlyStop(config.early_stop.patience)
-        self.seconds, self.began = 0.0, time.monotonic()  # of training so far, restarts included
 
     def start(self) -> int:
         """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
-        if (step := self.manager.latest_step()) is None:
-            self.state = states.init(self.config, self.programs.optimizer, self.mesh)
-            model, lines = restore.initial_model(self.config)
-            if model is not None:
-                self.state = restore.from_model(model, self.state)
-            for line in lines:
-                say(line)
+        self.early, self.divergence = EarlyStop(self.config.early_stop.patience), Divergence()
+        self.rolled_back = RolledBack()
+        step, heartbeat = self.manager.latest_step(), read_object(self.workdir / "heartbeat.json")
+        if step is None:
+            self.times.add(timing.of_restart(heartbeat, {}, self.times.began))
+            self._begin()
             return 0
         record = self.manager.record(step)
         if record["examples"] != self.clock.examples:
@@ -134,9 +134,10 @@ class Run:
                 f"this run began with {record['examples']} training examples of {self.config.data.name} and now there "
                 f"are {self.clock.examples}; prepare the same data again, or choose another --workdir"
             )
-        self.state = states.State(**self.manager.restore(step, self.abstract._asdict()))
-        self.early = EarlyStop(**{**record["early_stop"], "patience": self.config.early_stop.patience})
-        self.seconds = record["seconds"]
+        known = record.get("times") or {"steps": record["seconds"]}  # of a version that knew no more
+        self.times.add(known)
+        self.times.add(timing.of_restart(heartbeat, known, self.times.began))
+        self._restore(step, record)
         say(f"going on from step {step} of {self.clock.total_steps}")
         return step
 
@@ -144,10 +145,13 @@ class Run:
         """Runs from step `start` to the last one; returns why it ended."""
         total, intervals = self.clock.total_steps, ("eval_every", "save_every", "log_every")
         eval_every, save_every, log_every = (self.clock.steps(getattr(self.config, key), key) for key in intervals)
-        self.write, self.progress = write, Progress(self.clock, start)
-        run_step, sums, batches = self.programs.step, self.programs.zero_sums(), self._batches(start)
+        self.write, self.progress = write, Progress(self.clock, start, self.times)
+        run_step, batches = self.programs.step, self._batches(start)
         pending: Interval | None = None  # the interval before: its sums are ready by now
+        self.times.switch("steps")
         for step in range(start, total + 1):
+            self.watchdog.beat(step)
+            batch = _drawn(batches, signals) if step < total else None
             interrupted = signals.before(step)  # read once a step: what is skipped for it must also be made up for
             reason = self._ending(step, interrupted)
             # Once for each due step, restarts included; a run asked to stop evaluates when it is started again.
@@ -159,35 +163,92 @@ class Run:
                     self._save(step, self._evaluate(step) if evaluate else None)
                 reason = self._ending(step, interrupted)
             if interrupted:
-                self.manager.wait()
-                raise Interrupted(interrupted, f"step {step}")
+                with self.times.during("saving"):
+                    self.manager.wait()
+                raise Interrupted(interrupted, f"everything at step {step}" if step else "nothing yet")
             if reason:
+                self.divergence.end(step, self.config)
                 return reason
-            batch = next(batches)
+            assert batch is not None
             if step == start:
-                run_step = self._compiled(sums, batch)
-            self.state, sums = run_step(self.state, sums, batch)
+                run_step = self._compiled(batch)
+            self.state, self.sums = run_step(self.state, self.sums, batch)
             if _due(step + 1, log_every, total):
                 self._write(pending)
-                pending, sums = self.progress.watch(step + 1, sums), self.programs.zero_sums()
+                pending, self.sums = self.progress.watch(step + 1, self.sums), self.programs.zero_sums()
         raise AssertionError("the last step ends the loop")
+
+    def roll_back(self, lost: Diverged) -> int:
+        """Goes back to the newest checkpoint from before the run was lost; returns its step.
+
+        The batches from there to here are left out, and the learning rate is halved where that is asked for. Raises
+        `lost` where the config allows no more of it.
+        """
+        recovery, before = self.config.recovery, self.rolled_back
+        if before.times >= recovery.rollbacks:
+            distributed.leave_peers()  # they all come to the same end
+            raise lost
+        here = int(self.state.step)
+        back = self.manager.go_back(lost.since)
+        if back is None:
+            self._begin()
+            back = 0
+        else:
+            self._restore(back, self.manager.record(back))
+        self.rolled_back = RolledBack(before.times + 1, before.left_out + here - back)
+        self._slow_down()
+        with run_folder.metrics(self.workdir, back, self.early.evaluated_step) as write:
+            write("rollback", {"step": back + 1, "from": here, "why": lost.why, **vars(self.rolled_back)})
+        say(f"{lost.why}: back to step {back}; the batches of {counted(here - back, 'step')} are left out "
+            f"({before.times + 1} of recovery.rollbacks={recovery.rollbacks})")  # fmt: skip
+        return back
 
     def summary(self, reason: str) -> dict[str, Any]:
         """What came out of the run, from its best checkpoint."""
         step = self.manager.best_step() or 0
-        best = self.manager.record(step)
+        best, times = self.manager.record(step), self.times.so_far()
         return {
             "result": reason, "data": self.config.data.name, "classes": list(self.config.data.classes),
             "steps": self.clock.total_steps if reason.startswith("finished") else self.early.evaluated_step,
             "best_step": step, "best_epoch": round(self.clock.epoch(step), 2),
             "validation": {key: best["validation"][key] for key in _VALIDATION},
-            "training_time": span(self.seconds),
+            "training_time": span(sum(times[name] for name in timing.DOING)), "time_went_into": timing.shares(times),
+            "times": {name: round(seconds, 1) for name, seconds in times.items()},
+            "rollbacks": self.rolled_back.times or None,
             "devices": f"{self.mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__,
         }  # fmt: skip
 
+    def _begin(self) -> None:
+        """Makes a new state, of the config's weights where it names some."""
+        self.state, self.sums = states.init(self.config, self.programs.optimizer, self.mesh), self.programs.zero_sums()
+        model, lines = restore.initial_model(self.config)
+        if model is not None:
+            self.state = restore.from_model(model, self.state)
+        for line in lines:
+            say(line)
+
+    def _restore(self, step: int, record: dict[str, Any]) -> None:
+        """Everything as it was when the checkpoint of this step was saved; the times go on."""
+        self.state = states.State(**self.manager.restore(step, self.abstract._asdict()))
+        self.early = EarlyStop(**{**record["early_stop"], "patience": self.config.early_stop.patience})
+        self.divergence = Divergence(**record.get("divergence", {"since": step}))
+        self.rolled_back = RolledBack(**record.get("rolled_back", {}))
+        self._slow_down()
+        self.sums = self.programs.zero_sums()
+        if sums := record.get("sums"):  # of the interval that the save has cut
+            self.sums = jax.tree.map(_placed, self.sums, {name: sums[name] for name in self.sums})
+
+    def _slow_down(self) -> None:
+        """Makes the programs anew where rolling back has halved the learning rate."""
+        if self.config.recovery.halve_rate and self.rolled_back.times:
+            rate = self.config.optimizer.learning_rate * 0.5**self.rolled_back.times
+            optimizer = dataclasses.replace(self.config.optimizer, learning_rate=rate)
+            slowed = dataclasses.replace(self.config, optimizer=optimizer)
+            self.programs = steps.programs(slowed, self.clock, self.mesh)
+
     def _batches(self, start: int) -> Iterator[steps.Batch]:
         """Batches on the device, one ahead: the next one crosses the bus while a step runs."""
-        host_batches = datas.batches(self.config, self.data, start)
+        host_batches = datas.batches(self.config, self.data, start + self.rolled_back.left_out)
         ahead = meshes.to_device(self.mesh, next(host_batches))
         while True:
             with self.progress.waiting():
@@ -195,16 +256,21 @@ class Run:
             ready, ahead = ahead, meshes.to_device(self.mesh, host_batch)
             yield ready
 
-    def _compiled(self, sums: steps.Metrics, batch: steps.Batch) -> Any:
+    def _compiled(self, batch: steps.Batch) -> Any:
         began = time.monotonic()
         say("compiling the training step")
-        compiled = self.programs.step.lower(self.state, sums, batch).compile()
+        with self.times.during("compilation"):
+            compiled = self.programs.step.lower(self.state, self.sums, batch).compile()
         say(f"compiled in {span(time.monotonic() - began)}")
         self.progress.restart()
         return compiled
 
     def _evaluate(self, step: int) -> dict[str, float]:
-        result = answers.evaluate(self.config, self.programs.count, self.state, self.data.validation, self.mesh)
+        with self.times.during("evaluation"):
+            result = answers.evaluate(
+                self.config, self.programs.count, self.state, self.data.validation, self.mesh, each=self.watchdog.beat
+            )
+        self.divergence.validation(step, result["loss"], self.config)
         self.early.update(step, result["loss"])
         epoch, found = self.clock.epoch(step), {key: result[key] for key in _VALIDATION}
         self.write("validation", {"step": step, "epoch": round(epoch, 4), **found})
@@ -215,15 +281,17 @@ class Run:
         return found
 
     def _save(self, step: int, validation: dict[str, float] | None) -> None:
-        now = time.monotonic()
-        self.seconds, self.began = self.seconds + now - self.began, now
+        run_folder.check_there(self.workdir)
         record = {
-            "step": step, "examples": self.clock.examples, "seconds": self.seconds,
-            "early_stop": dataclasses.asdict(self.early), "validation": validation,
+            "step": step, "examples": self.clock.examples, "times": self.times.so_far(),
+            "early_stop": dataclasses.asdict(self.early), "divergence": dataclasses.asdict(self.divergence),
+            "rolled_back": dataclasses.asdict(self.rolled_back), "validation": validation,
+            "sums": {name: np.asarray(value).tolist() for name, value in self.sums.items()},
             "config": to_dict(self.config), "classes": list(self.config.data.classes),
             "preprocessing": dataclasses.asdict(self.config.preprocess) | {"image_size": self.config.model.image_size},
         }  # fmt: skip
-        self.manager.save(self.state._asdict(), record, accuracy=validation["accuracy"] if validation else None)
+        with self.times.during("saving"):
+            self.manager.save(self.state._asdict(), record, accuracy=validation["accuracy"] if validation else None)
 
     def _ending(self, step: int, interrupted: int) -> str:
         """Why the run ends before this step, or nothing."""
@@ -242,69 +310,31 @@ class Run:
         self.write("train", record)
         for line in self.progress.lines(record):
             say(line)
-        if record["nonfinite_in_a_row"] >= self.config.optimizer.max_nonfinite:
-            raise TrainingError(
-                f"gradients were not finite in the last {counted(record['nonfinite_in_a_row'], 'step')} before step "
-                f"{record['step']} ({record['nonfinite']} in all); lower optimizer.learning_rate "
-                f"({self.config.optimizer.learning_rate:g}) or set optimizer.clip_norm, with a new --workdir"
-            )
+        self.divergence.interval(record, self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class RolledBack:
+    """What going back to earlier checkpoints has changed; part of each checkpoint since."""
+
+    times: int = 0
+    left_out: int = 0  # batches: step s takes that of position s + left_out
+
+
+def _drawn(batches: Iterator[steps.Batch], signals: Signals) -> steps.Batch | None:
+    """The next batch; None where a signal came while it was waited for."""
+    try:
+        with signals.cutting_short():
+            return next(batches)
+    except WaitCutShort:
+        return None
+
+
+def _placed(like: jax.Array, value: Any) -> jax.Array:
+    """A recorded value where `like` lies."""
+    return jax.device_put(np.asarray(value, like.dtype), like.sharding)
 
 
 def _due(step: int, every: int, total: int) -> bool:
     """Whether something that happens every so many steps, and at the end, happens at this one."""
     return step % every == 0 or step == total
-
-
-class Signals:
-    """While entered, SIGTERM and SIGINT are noted in `received` instead of ending the process.
-
-    A second SIGINT has its usual effect, for somebody who does not want to wait. In a job of several processes SIGTERM
-    is left to JAX, through which they agree on a step; a SIGINT to one of them counts as a SIGTERM.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._several = distributed.several()
-
-    def __enter__(self) -> Signals:
-        numbers = (signal.SIGINT,) if self._several else _EXIT_CODES
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def before(self, step: int) -> int:
-        """The signal that asks to stop before this step, or 0; to be asked once for each step."""
-        return distributed.stop_agreed(step) if self._several else self.received
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.received == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        self.received = number
-        if self._several:
-            signal.raise_signal(signal.SIGTERM)
-
-
-@dataclasses.dataclass
-class EarlyStop:
-    """Counts evaluations without a lower validation loss; part of each checkpoint, so a restart does not reset it."""
-
-    patience: int
-    best_loss: float | None = None
-    waited: int = 0
-    evaluated_step: int = -1  # of the last evaluation, so that none is lost or done twice over a restart
-
-    def update(self, step: int, loss: float) -> None:
-        """Notes the validation loss before `step`."""
-        self.evaluated_step = step
-        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
-            self.best_loss, self.waited = loss, 0
-        else:
-            self.waited += 1
-
-    @property
-    def due(self) -> bool:
-        """Whether the run should end now; never with a patience of 0."""
-        return 0 < self.patience <= self.waited

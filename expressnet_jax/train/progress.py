@@ -1,6 +1,7 @@
 """How far a run is: sums of an interval as a record and as a line, what its routers do, and the time remaining."""
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from data_pipelines.common.text import span
+from data_pipelines.common.text import counted, span
 from expressnet_jax.config import Clock
+from expressnet_jax.train.times import Times
 
 #: An expert that gets less than this part of an even share of the selections starves: it hardly learns any more.
 STARVING = 0.1
@@ -31,8 +33,8 @@ class Interval(NamedTuple):
 class Progress:
     """Turns the sums of an interval into a record and a line, and knows how long the rest will take."""
 
-    def __init__(self, clock: Clock, start: int) -> None:
-        self._clock, self._start = clock, start
+    def __init__(self, clock: Clock, start: int, times: Times) -> None:
+        self._clock, self._start, self._times = clock, start, times
         self._watcher = ThreadPoolExecutor(1)
         self._starved: Counter[tuple[str, int]] = Counter()  # records in a row, by layer and expert
         self._warned = False
@@ -57,7 +59,8 @@ class Progress:
     def waiting(self) -> Iterator[None]:
         """Counts time in which the loop waits for the loader (the device may still be busy meanwhile)."""
         began = time.monotonic()
-        yield
+        with self._times.during("data"):
+            yield
         self._waited += time.monotonic() - began
 
     @contextlib.contextmanager
@@ -78,7 +81,8 @@ class Progress:
         images = (step - self._done_step) * self._clock.batch_size
         seconds = max(done_at - self._done_at - self._paused, 1e-9)
         self._done_at, self._done_step, self._paused = done_at, step, 0.0
-        count, steps = max(float(values["count"]), 1.0), max(float(values["steps"]), 1.0)
+        # Of an interval of skipped steps alone there is no mean.
+        count, steps = (float(values[name]) or math.nan for name in ("count", "steps"))
         record: dict[str, Any] = {
             "step": step, "epoch": round(self._clock.epoch(step), 4),
             "loss": float(values["loss"]) / count, "auxiliary_loss": float(values["auxiliary"]) / steps,
@@ -96,9 +100,9 @@ class Progress:
         done, total = record["step"], self._clock.total_steps
         pace = (time.monotonic() - self._began) / max(done - self._start, 1)
         line = (
-            f"step {done}/{total}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
-            f"accuracy {record['accuracy']:.3f}  rate {record['learning_rate']:.2e}  "
-            f"{record['images_per_second']:.3g} images/s  {span((total - done) * pace)} left"
+            f"step {done}/{total}  epoch {record['epoch']:.2f}  {_outcome(record)}  "
+            f"rate {record['learning_rate']:.2e}  {record['images_per_second']:.3g} images/s  "
+            f"{span((total - done) * pace)} left"
         )
         return [line, *self._warning(record)]
 
@@ -116,6 +120,14 @@ class Progress:
             f"warning: experts starve at step {record['step']}, as in the {PATIENCE - 1} records before: "
             f"{', '.join(shares)} of the selections (an even share is {even:.2f} %); {way_out}; this is said once"
         ]
+
+
+def _outcome(record: dict[str, Any]) -> str:
+    """Loss and accuracy for a person, and how many steps in a row were skipped for want of finite gradients."""
+    skipped = f"{counted(record['nonfinite_in_a_row'], 'step')} skipped" if record["nonfinite_in_a_row"] else ""
+    if math.isnan(record["loss"]):
+        return skipped
+    return f"loss {record['loss']:.4f}  accuracy {record['accuracy']:.3f}" + (f"  {skipped}" if skipped else "")
 
 
 def routing(sums: dict[str, np.ndarray]) -> dict[str, Any]:

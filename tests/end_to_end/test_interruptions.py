@@ -13,7 +13,8 @@ from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.runs.folder import read_records
 from expressnet_jax.train import loop
-from expressnet_jax.train.loop import EarlyStop, Interrupted, Signals
+from expressnet_jax.train.early_stop import EarlyStop
+from expressnet_jax.train.signals import Interrupted, Signals
 from tests.conftest import TINY
 
 CONFIG = config_files.load(TINY, [("total", "8steps"), ("eval_every", "4steps"), ("log_every", "4steps")])
@@ -55,7 +56,9 @@ def test_nothing_is_lost_whatever_is_due(whole, tmp_path, data_dir, monkeypatch,
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(loop, "Signals", lambda: SignalAt(step))
-        with pytest.raises(Interrupted, match=f"saved at step {step}") as caught:
+        with pytest.raises(
+            Interrupted, match=f"with everything at step {step} saved" if step else "with nothing yet saved"
+        ) as caught:
             loop.train(CONFIG, workdir, data_dir=str(data_dir))
     assert caught.value.exit_code == 75
     summary = loop.train(CONFIG, workdir, data_dir=str(data_dir))

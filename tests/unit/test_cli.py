@@ -12,7 +12,7 @@ from expressnet_jax import cli
 from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.commands import huge_pages
 from expressnet_jax.config import ConfigError
-from expressnet_jax.train.loop import Interrupted
+from expressnet_jax.train.signals import Interrupted
 from tests.conftest import ROOT
 
 COMMANDS = ["train", "evaluate", "ablate", "report", "inspect", "plan", "export", "predict", "bench", "data prepare",
