@@ -9,10 +9,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines import pictures, staging
+from data_pipelines import pictures, staging, stored
 from data_pipelines.builders import builder_class
 from data_pipelines.common.errors import DataError, UsageError
-from data_pipelines.common.files import replace_folder
+from data_pipelines.common.files import check_folder, elsewhere, replace_folder, undecodable
 from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import counted, reason
 from data_pipelines.faces.crop import FaceCrop, Faces
@@ -61,6 +61,7 @@ def prepare(
     target = _path(cls, config, root)
     if os.path.isdir(target) and not overwrite:
         return _already_there(name, source, data_dir, strict, form)
+    check_folder("--data_dir" if data_dir else "TFDS_DATA_DIR", root)
     tfds.disable_progress_bar()  # ours counts pictures; TFDS's show its inner steps
     found = open_source(source) if source is not None else None
     task = {"source": found.fingerprint() if found else "", "form": form.describe()}
@@ -69,6 +70,7 @@ def prepare(
         builder = cls(source=found, strict=strict, form=form, staging=folder / "parts", data_dir=whole, config=config)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, which belongs to --json
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        stored.write_list(_path(cls, config, whole))
         replace_folder(_path(cls, config, whole), target, aside=folder / "replaced")
     return _report(name, data_dir, already_prepared=False)
 
@@ -85,25 +87,32 @@ def _form(side: int, faces: Faces | None) -> Form:
 def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
     """The prepared data set `name` as a TFDS builder: `info.features`, `info.metadata`, `as_data_source(...)`.
 
-    Raises DataError with the command to run if it is not prepared, or not readable.
+    Raises DataError with the command to run if it is not prepared, not readable, or lacks a part of its files.
     """
     import tensorflow_datasets as tfds
 
     cls, config = _find_class(name)
-    path = _path(cls, config, _data_dir(data_dir))
-    again = f"expressnet data prepare {name}" + (" --from PATH" if cls.NEEDS_SOURCE else "")
-    again += f" --data_dir {shlex.quote(str(data_dir))}" if data_dir else ""
+    path, over = _path(cls, config, _data_dir(data_dir)), again(name, data_dir)
     if not os.path.isdir(path):
         where = f" (where to get it: {cls.WHERE_TO_GET_IT})" if cls.WHERE_TO_GET_IT else ""
-        raise DataError(f"{name} is not prepared in {path}; run: {again}{where}")
+        raise DataError(f"{name} is not prepared in {path}; run: {again(name, data_dir, overwrite=False)}{where}")
     try:
         builder = tfds.builder_from_directory(str(path))
         complete = {"layout", "form"} <= (builder.info.metadata or {}).keys()
     except Exception as error:  # TFDS has no common type for a damaged folder
-        raise DataError(f"{path}: cannot be read ({reason(error)}); run: {again} --overwrite") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); run: {over}") from error
     if not complete:
-        raise DataError(f"{path}: was not prepared by this version of the project; run: {again} --overwrite")
+        raise DataError(f"{path}: was not prepared by this version of the project; run: {over}")
+    if why := stored.problem(path):
+        raise DataError(f"{why}; run: {over}")
     return builder
+
+
+def again(name: str, data_dir: str | None, *, overwrite: bool = True) -> str:
+    """The command that prepares a data set, in place of what is there."""
+    words = ["expressnet data prepare", name, *(["--from PATH"] if _find_class(name)[0].NEEDS_SOURCE else [])]
+    words += [f"--data_dir {shlex.quote(str(data_dir))}"] if data_dir else []
+    return " ".join([*words, *(["--overwrite"] if overwrite else [])])
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -137,9 +146,13 @@ def _find_class(name: str) -> tuple[type[FaceBuilder], str | None]:
 
 
 def _data_dir(data_dir: str | None) -> Path:
+    """Where data sets live. Raises UsageError for what is no path for TFDS; its own variable may hold anything."""
     from tensorflow_datasets.core import constants
 
-    return Path(data_dir or constants.get_default_data_dir()).expanduser().absolute()
+    given = data_dir or constants.get_default_data_dir()
+    if why := elsewhere(given) or undecodable(given):
+        raise UsageError(f"{'--data_dir ' if data_dir else 'TFDS_DATA_DIR='}{why}")
+    return Path(given).expanduser().absolute()
 
 
 def _path(cls: type[FaceBuilder], config: str | None, root: Path) -> Path:

@@ -96,7 +96,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     except FileNotFoundError:
         raise DataError(f"{where}: there is no such file or folder; check the path") from None
     except OSError as error:
-        raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{where}: cannot be read: {reason(error, named=where)}") from error
     if where.name.lower().endswith(_ARCHIVE_SUFFIXES):
         raise DataError(f"{where}: not a readable archive (damaged, cut short or misnamed); get it again")
     return Source(where)
@@ -117,7 +117,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         yield
     except _CORRUPT as error:
         way_out = _WAYS_OUT.get(getattr(error, "errno", None) or 0, "if it was downloaded, get it again")
-        raise DataError(f"{path}: cannot be read ({reason(error)}); {way_out}") from error
+        raise DataError(f"{path}: cannot be read ({reason(error, named=path)}); {way_out}") from error
 
 
 class _Folder(Source):

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_pipelines import labels, prepare, staging
+from data_pipelines import labels, prepare, staging, stored
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
 
@@ -103,7 +102,7 @@ def open_split(
     `split` is a name of the data set, a sum of names ("public_test+private_test"), or "test" for all test parts that
     this copy has. Examples of a class that `classes` does not have are left out. With `votes`, examples come with the
     shares of the votes that people gave each class.
-    Raises DataError: not prepared, no such split, nothing in it, no class in common, or no votes.
+    Raises DataError: not prepared or damaged, no such split, nothing in it, no class in common, or no votes.
     """
     builder = prepare.read_info(name, data_dir)
     available = {s: info.num_examples for s, info in builder.info.splits.items()}
@@ -117,7 +116,7 @@ def open_split(
             raise DataError(f"{name}: the split {split!r} would count {part} more than once")
     if votes and "votes" not in builder.info.features:
         raise DataError(f"{name} has one label a picture and no votes; set data.target=label, or take ferplus")
-    records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    records = stored.records(builder, split, f"run: {prepare.again(name, data_dir)}")
     theirs = tuple(builder.info.features["label"].names)
     label_map = np.array(labels.positions(theirs, tuple(classes)), np.int32)
     if (label_map < 0).all():

@@ -19,8 +19,8 @@ import numpy as np
 from array_record.python import array_record_data_source, array_record_module
 
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import locked, write_text
-from data_pipelines.common.text import counted, one_line
+from data_pipelines.common.files import locked, read_object, write_text
+from data_pipelines.common.text import counted, one_line, reason
 
 #: What is kept of stored pictures: place in the order, bytes, label, height x width x channels; and the {path, why} of
 #: those that are bad, and not stored, and of those kept whole for want of a face.
@@ -54,8 +54,8 @@ class Stage:
         """Goes on from the whole parts that are there."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        lists = (self._path(part, "json") for part in itertools.count())
-        self._lists = [json.loads(path.read_text()) for path in itertools.takewhile(Path.exists, lists)]
+        lists = (read_object(self._path(part, "json")) for part in itertools.count())
+        self._lists = list(itertools.takewhile(lambda part: {"taken", *KEYS} <= part.keys(), lists))
 
     def _path(self, part: int, suffix: str) -> Path:
         return self._folder / f"part-{part:05}.{suffix}"
@@ -95,8 +95,12 @@ class Stage:
         pieces = max(1, min(len(ranks), -(-sum(self.values("sizes")) // _SHARD_BYTES)))
 
         def stream(numbers: np.ndarray, start: int) -> Iterator[tuple[int, bytes]]:
-            with array_record_data_source.ArrayRecordDataSource(paths) as source:
-                yield from enumerate(read_records(source, numbers), start)
+            try:
+                with array_record_data_source.ArrayRecordDataSource(paths) as source:
+                    yield from enumerate(read_records(source, numbers), start)
+            except RuntimeError as error:  # ArrayRecord's, which compares checksums
+                what = f"finished pictures in {self._folder} are damaged ({reason(error)})"
+                raise DataError(f"{what}; nothing was kept: run the same command again") from error
 
         starts = np.linspace(0, len(ranks), pieces + 1).astype(int)
         return [functools.partial(stream, ranks[a:b], int(a)) for a, b in itertools.pairwise(starts)]
@@ -121,7 +125,7 @@ def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / "lock", busy))
         except OSError as error:
-            raise DataError(f"cannot write the data set to {root} ({error.strerror}); nothing was kept") from error
+            raise DataError(f"cannot write the data set to {root} ({reason(error)}); nothing was kept") from error
         kept = 0
         try:
             _clear(folder, task)
@@ -129,7 +133,7 @@ def workplace(root: Path, name: str, task: dict[str, Any]) -> Iterator[Path]:
         except BaseException as error:
             if (why := _interruption(error)) is None:
                 raise
-            kept = sum(json.loads(part.read_text())["taken"] for part in folder.glob("parts/*/*.json"))
+            kept = sum(read_object(part).get("taken", 0) for part in folder.glob("parts/*/*.json"))
             finished = f"{counted(kept, 'finished picture')} kept in {folder}; the same command goes on from there"
             what = finished if kept else "nothing was kept"
             if isinstance(error, KeyboardInterrupt):
@@ -149,9 +153,8 @@ def _clear(folder: Path, task: dict[str, Any]) -> None:
     """Leaves in `folder` only parts that belong to this task."""
     written = folder / "task.json"
     shutil.rmtree(folder / "whole", ignore_errors=True)
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads(written.read_text()) == task:
-            return
+    if read_object(written) == task:
+        return
     shutil.rmtree(folder / "parts", ignore_errors=True)
     written.write_text(json.dumps(task))
 
@@ -161,7 +164,7 @@ def _interruption(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, OSError):
-        return error.strerror or one_line(error)
+        return reason(error)
     words = one_line(error)
     if isinstance(error, RuntimeError) and ("write() failed" in words or "Failed to finalize writing" in words):
         return words.split(";")[0][:300]  # ArrayRecord's, for an OSError

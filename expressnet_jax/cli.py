@@ -13,12 +13,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines.common.errors import UsageError
-from data_pipelines.common.text import LONG, json_line, one_line, shown
+from data_pipelines.common.text import LONG, json_line, one_line, reason, shown
 from expressnet_jax.commands import common, huge_pages
 
 _COMMANDS = ("train", "evaluate", "ablate", "report", "inspect", "plan", "export", "predict", "bench")
 _DATA_COMMANDS = ("prepare", "audit")
 _DISTRIBUTED = "expressnet_jax.parallel.distributed"  # imported only by commands that need JAX
+_ALLOW = "allow it, or choose another place"
+_WAYS_OUT = {
+    errno.EISDIR: "name a file", errno.ENOTDIR: "choose a path whose parts are folders", errno.ENOENT: "check the path",
+    errno.EACCES: _ALLOW, errno.EPERM: _ALLOW, errno.EROFS: _ALLOW, errno.ENAMETOOLONG: "choose a shorter name",
+}  # fmt: skip
 
 
 def script() -> int:
@@ -64,6 +69,7 @@ def _add(commands: Any, name: str) -> None:
 def _run(words: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes about its own cache are not the user's concern
     try:
+        common.refuse_addresses(words)
         rest, overrides = common.split_overrides(words)
         options = parser().parse_args(rest)
         if overrides and not hasattr(options, "config"):
@@ -96,9 +102,18 @@ def _explained(error: Exception) -> int:
         return _failed(1, f"the disk takes no more ({text[:200]}); free some space and run the same command again")
     if "RESOURCE_EXHAUSTED" in text:
         return _failed(1, f"the device's memory does not hold this; use a smaller batch_size ({text[:200]})")
-    if isinstance(error, OSError) or "Unable to initialize backend" in text:
+    if isinstance(error, OSError):
+        return _failed(1, _of_the_system(error))
+    if "Unable to initialize backend" in text:
         return _failed(1, text)
     raise error
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, in words: which file, why, and what may help."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    way_out = _WAYS_OUT.get(error.errno or 0)
+    return f"{where}{reason(error, LONG, named=error.filename)}{f'; {way_out}' if way_out else ''}"
 
 
 def _failed(code: int, message: object) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines import prepare, staging
+from data_pipelines import prepare, staging, stored
 from data_pipelines.audit import findings
 from data_pipelines.builders import BUILDERS, builder_class
 from data_pipelines.common.errors import DataError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _MOST_SPECIFIC_FIRST = ("ferplus", "fer2013", "rafdb", "affectnet", "folder")
 _SHOWN = 3  # examples that the text for people names
 _TRAIN_FIRST = "train".__ne__
+_LAYOUTS = "the layouts are in docs/data.md, and `expressnet data prepare NAME --from PATH` says what NAME expects"
 _MOMENTS = ("mean", "deviation")
 _WAY_OUT = "To see them: --html FILE writes a page with example pictures of each finding; --json lists them by name."
 
@@ -74,8 +75,6 @@ def open_pictures(what: str, data_dir: str | None = None) -> Opened:
 
 
 def _open_prepared(name: str, data_dir: str | None) -> Opened:
-    import tensorflow_datasets as tfds
-
     from data_pipelines.builders.base import Picture
 
     builder = prepare.read_info(name, data_dir)
@@ -84,7 +83,7 @@ def _open_prepared(name: str, data_dir: str | None) -> Opened:
     kept = {key: metadata[key] for key in ("layout", "protocol", "notes")}
 
     def stream(split: str) -> Iterator[Picture]:
-        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        records = stored.records(builder, split, f"run: {prepare.again(name, data_dir)}")
         for number, record in enumerate(staging.read_records(records, range(len(records)))):
             yield Picture(number, record["name"].decode("utf-8", "replace"), record["image"], classes[record["label"]])
 
@@ -104,9 +103,10 @@ def _open_path(path: str) -> Opened:
 def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:
     """The first data set whose builder knows what is at `source`, the most specific one first: name, builder, plan.
 
-    Raises DataError that says for each builder what it expects.
+    Raises DataError that says for each builder why it is not its own.
     """
-    source.names()  # what cannot be read at all is an error of its own
+    if not source.names():  # what cannot be read at all is an error of its own
+        raise DataError(f"{source.path}: there is no file in it; {_LAYOUTS}")
     refused = []
     for name in _MOST_SPECIFIC_FIRST:
         with tempfile.TemporaryDirectory() as empty:  # TFDS looks there for a data set that is prepared
@@ -114,8 +114,9 @@ def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:
         try:
             return name, builder, builder.plan(source)
         except DataError as error:
-            refused.append(f"{name}: {str(error).removeprefix(f'{source.path}: ')}")
-    raise DataError(f"{source.path}: no builder recognises this: {'; '.join(refused)}")
+            why = str(error).removeprefix(f"{source.path}: ").partition("; expected")[0]  # all of them fill a screen
+            refused.append(f"{name}: {why}")
+    raise DataError(f"{source.path}: no builder recognises this: {'; '.join(refused)}; {_LAYOUTS}")
 
 
 def audit(what: str, *, data_dir: str | None = None) -> dict[str, Any]:

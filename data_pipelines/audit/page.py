@@ -18,9 +18,9 @@ from data_pipelines import hashing, pictures
 from data_pipelines.audit import audit
 from data_pipelines.common import pages
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import write_text
+from data_pipelines.common.files import check_file, write_text
 from data_pipelines.common.pages import Cell, Grid
-from data_pipelines.common.text import counted, progress
+from data_pipelines.common.text import counted, progress, reason
 
 GROUPS = 12  # of each kind of group, so that the page stays at a few MB
 IN_GROUP = 6
@@ -44,12 +44,11 @@ def write(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
     The example pictures are read from where the report's were. Raises DataError if they, or the file, cannot be.
     """
     where = Path(path).expanduser()
-    if where.exists() and not where.is_file():
-        raise DataError(f"{where}: is no file; give --html the name of a file")
+    check_file("--html", where)
     try:
         write_text(where, _page(report))
     except OSError as error:
-        raise DataError(f"{where}: cannot be written ({error.strerror or error}); give --html another place") from error
+        raise DataError(f"{where}: cannot be written ({reason(error)}); give --html another place") from error
 
 
 def _sections(report: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -5,14 +5,75 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.common.errors import DataError
-from data_pipelines.common.text import one_line
+from data_pipelines.common.errors import DataError, UsageError
+from data_pipelines.common.text import reason
 
 _LONGEST_NAME = 255  # bytes that a file system takes
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # of one / too: that is what a Path makes of ://
+
+
+def elsewhere(text: str) -> str:
+    """Why a text is no path here, with the way out: it is an address, such as gs://bucket/run; "" where it is a path.
+
+    Taken for a path, an address would be a new folder here, called `gs:`.
+    """
+    if not _ADDRESS.match(text):
+        return ""
+    way_out = "mount the bucket (gcsfuse, or GKE's CSI driver for it) or copy what is there, and give that path"
+    return f"{text} is no path on this machine, and nothing else is read or written; {way_out}"
+
+
+def undecodable(text: str) -> str:
+    """Why a path is none that libraries take, which want text: it is not UTF-8; "" where it is."""
+    whole = os.path.abspath(text)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        return f"{whole!r} is not UTF-8; rename it"
+    return ""
+
+
+def check_file(what: str, path: Path) -> None:
+    """Raises UsageError, before any work, where no file can be written to `path`; `what` is the option that gave it.
+
+    The folder must be there: a file is asked for, and no folders on the way to it.
+    """
+    _check_names(what, path)
+    if path.is_dir():
+        raise UsageError(f"{what} {path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{what} {path} is neither a file nor a folder; name a file")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{what} {path}: there is no folder {folder}")
+    _check_permission(what, path, folder)
+
+
+def check_folder(what: str, path: Path) -> None:
+    """Raises UsageError, before any work, where a folder cannot be made at `path`, or nothing be written to it."""
+    _check_names(what, path)
+    there = path.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{what} {path}: {there} is no folder; choose another place")
+    _check_permission(what, path, there)
+
+
+def _check_names(what: str, path: Path) -> None:
+    if longest := [part for part in path.parts if len(os.fsencode(part)) > _LONGEST_NAME]:
+        long = f"{len(os.fsencode(longest[0])):,} bytes are too long for a name, which has at most {_LONGEST_NAME}"
+        raise UsageError(f"{what} {path}: {long}; choose another one")
+
+
+def _check_permission(what: str, path: Path, folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{what} {path}: nothing can be written in {folder}; allow it, or choose another place")
 
 
 def read_json(path: Path, largest: int = 64 << 20) -> Any:
@@ -29,7 +90,7 @@ def read_json(path: Path, largest: int = 64 << 20) -> Any:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {one_line(error)}") from error
+        raise DataError(f"{path} cannot be read: {reason(error, named=path)}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:

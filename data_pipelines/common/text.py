@@ -38,9 +38,17 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def reason(error: BaseException, longest: int = 300) -> str:
-    """What an exception says, on one line; the name of its type where it says nothing."""
-    return one_line(error)[:longest] or type(error).__name__
+def reason(error: BaseException, longest: int = 300, *, named: object = None) -> str:
+    """What an exception says, on one line; the name of its type where it says nothing.
+
+    The system's errors are told without their number, which says nothing to people, and without the path where that is
+    `named`, by the message that this is for.
+    """
+    said: object = error
+    if isinstance(error, OSError) and error.strerror:
+        known = error.filename is None or str(error.filename) == str(named)
+        said = error.strerror if known else f"{error.strerror}: {error.filename}"
+    return one_line(said)[:longest] or type(error).__name__
 
 
 def first_of(entries: Sequence[Mapping[str, str]]) -> str:

@@ -191,7 +191,7 @@ class _WithModel(abc.ABC):
             with where.open("rb") as stream:
                 self._model = stream.read(MAX_MODEL_BYTES + 1)
         except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror or error}); give the model file") from None
+            raise UsageError(f"{path}: cannot be read ({reason(error, named=path)}); give the model file") from None
         if len(self._model) > MAX_MODEL_BYTES:
             raise UsageError(f"{path}: larger than {MAX_MODEL_BYTES >> 20} MiB, so no face detector's model")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.common.text import nearest
+from data_pipelines.common.text import nearest, reason
 from expressnet_jax.ablation import shapes
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.config import files as config_files
@@ -52,7 +52,7 @@ def listed(path: Path) -> list[Settings]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--list {path} cannot be read: {error}") from error
+        raise ConfigError(f"--list {path} cannot be read: {reason(error, named=path)}") from error
     found = []
     for number, line in enumerate(lines, 1):
         words = line.split("#")[0].split()

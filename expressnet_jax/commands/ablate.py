@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.files import check_folder
 from data_pipelines.common.text import json_line, say
 from expressnet_jax.commands import common
 
@@ -35,6 +36,7 @@ def run(options: Namespace) -> common.Result:
 
     if options.seeds is not None and options.seeds < 1:
         raise UsageError(f"--seeds={options.seeds} must be at least 1")
+    check_folder("--out", options.out)
     common.on_cpu()
     facts, found, seeds = _asked(options)
     flops = runner.work(found.arms, facts["split"], options.data_dir)

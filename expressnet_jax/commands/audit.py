@@ -5,6 +5,7 @@ example: expressnet data audit fer2013 --html fer2013.html
 
 from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.files import check_file
 from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
@@ -20,7 +21,8 @@ def run(options: Namespace) -> common.Result:
     """Audits pictures, says what was found, and writes the page where one is wanted."""
     from data_pipelines.audit import audit, page
 
-    common.check_folder("--html", options.html)
+    if options.html:
+        check_file("--html", options.html)
     report = audit.audit(options.what, data_dir=options.data_dir)
     say(audit.describe(report))
     if options.html:

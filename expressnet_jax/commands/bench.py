@@ -17,7 +17,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help=common.CONFIG)
     parser.add_argument("--only", choices=("backbone",), help="step, infer: the ResNet and a linear head alone")
     parser.add_argument("--against", metavar="COMMAND", help="step, infer: a script with arguments, timed in turn too")
-    parser.add_argument("--pairs", type=int, default=3, help="with --against: how often each of the two is measured")
+    parser.add_argument("--pairs", type=int, help="with --against: how often each of the two is measured (default 3)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each median, after two that do not count")
     parser.add_argument("--hosts", type=int, default=1, help="input: the number of hosts that share the batch")
     parser.add_argument("--host", type=int, default=0, help="input: which of them to be, counted from 0")
@@ -46,7 +46,8 @@ def run(options: Namespace) -> common.Result:
             config, data_dir=options.data_dir, host=options.host, hosts=options.hosts, step_ms=options.step_ms
         )
     else:
-        peer = None if options.against is None else network.Peer(options.against, options.pairs)
+        pairs = 3 if options.pairs is None else options.pairs
+        peer = None if options.against is None else network.Peer(options.against, pairs)
         found = network.measure(config, options.what, only=options.only or "", against=peer, repeats=options.repeats)
     say((loader if options.what == "input" else network).describe(found))
     return found
@@ -55,8 +56,10 @@ def run(options: Namespace) -> common.Result:
 def _check(options: Namespace) -> None:
     if options.what in ("conv", "input", "moe") and (options.only or options.against):
         raise UsageError(f"--only and --against go with step and infer, not with {options.what}")
+    if options.pairs is not None and options.against is None:
+        raise UsageError("--pairs goes with --against COMMAND: without it there is nothing to measure in turn with")
     for name in ("repeats", "pairs"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name}={getattr(options, name)} must be at least 1")
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise UsageError(f"--{name}={given} must be at least 1")
     if options.what != "input" and (options.hosts, options.host, options.step_ms) != (1, 0, None):
         raise UsageError(f"--hosts, --host and --step_ms go with input, not with {options.what}")

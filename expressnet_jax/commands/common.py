@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.files import elsewhere, undecodable
 
 #: What a command returns: a document for --json, or an exit code where it has written its own, or none is due.
 Result = dict[str, Any] | int
-#: The texts of --config, --data_dir and --distributed.
+#: The texts of --config, --data_dir, --faces_model and --distributed.
 CONFIG = "a packaged config or a file, with a recipe after a colon; --config.KEY=VALUE changes one setting"
 DATA_DIR = "where prepared data sets are (default: TensorFlow Datasets' own folder)"
+FACES_MODEL = "model of yunet (.onnx) or blazeface (.tflite)"
 DISTRIBUTED = "be one of several processes of a job: under srun, on a TPU pod, by launch/local.sh (docs/scaling.md)"
 
 
@@ -23,12 +25,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"expressnet: {message} (see {self.prog} --help)\n")
 
 
-def local(text: str) -> str:
-    """The type of a place's argument; a bucket's address is refused, and nothing, as of a variable that is not set."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} is no folder; mount the bucket (GCS FUSE does) and name that folder")
+def source(text: str) -> str:
+    """The type of what we read ourselves, whatever its name; nothing is refused, as of a variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def local(text: str) -> str:
+    """The type of a place that libraries read or write: as `source`, and a name that is no text is refused."""
+    if why := undecodable(source(text)):
+        raise argparse.ArgumentTypeError(why)
     return text
 
 
@@ -37,12 +44,14 @@ def path(text: str) -> Path:
     return Path(local(text)).expanduser()
 
 
-def check_folder(option: str, file: Path | None) -> None:
-    """Raises UsageError, before any work, where the folder of a file that is to be written does not exist."""
-    if file and file.is_dir():
-        raise UsageError(f"{option} {file} is a folder; name a file")
-    if file and not file.absolute().parent.is_dir():
-        raise UsageError(f"{option} {file}: there is no folder {file.absolute().parent}")
+def refuse_addresses(words: Sequence[str]) -> None:
+    """Raises UsageError where an argument of any command is an address of something that is not on this machine."""
+    for before, word in zip(("", *words), words, strict=False):
+        option, equals, value = word.partition("=")
+        if not (word.startswith("--") and equals):
+            option, value = before if before.startswith("--") and "=" not in before else "", word
+        if why := elsewhere(value):
+            raise UsageError(f"{option} {why}".lstrip())
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

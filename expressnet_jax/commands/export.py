@@ -5,6 +5,7 @@ example: expressnet export --workdir runs/small --formats stablehlo,onnx --out a
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
+from data_pipelines.common.files import check_folder
 from expressnet_jax.commands import common
 
 
@@ -27,6 +28,7 @@ def run(options: Namespace) -> common.Result:
     """Exports a run; the exporter says what it does."""
     from expressnet_jax.export import from_run
 
+    check_folder("--out", options.out.absolute().parent)  # what is at --out itself, the exporter looks at
     common.start_jax()
     return from_run.export(
         options.workdir, options.formats.split(","), options.out, ema=not options.raw, dtype=options.dtype,

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from data_pipelines.common.errors import UsageError
+from data_pipelines.common.files import check_file
 from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
@@ -56,9 +57,12 @@ def _checked(options: Namespace) -> str:
         raise UsageError(f"--plot goes with --topology and --gpus, not with --{kind}")
     if options.search and kind == "cpus":
         raise UsageError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
+    if kind == "sweep" and not all(name.strip() for name in options.sweep.split(",")):
+        raise UsageError(f"--sweep {options.sweep!r} lacks a topology; write v5e:2x2,v5e:4x4")
     if kind == "sweep" and (options.search or options.splits):
         raise UsageError("--search and --splits go with one machine, not with --sweep")
-    common.check_folder("--plot", options.plot)
+    if options.plot:
+        check_file("--plot", options.plot)
     return kind
 
 

@@ -6,6 +6,7 @@ example: expressnet predict holiday/ --model artifacts/small --faces haar --csv 
 import sys
 from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.files import check_file, check_folder
 from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
@@ -15,7 +16,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, pattern, video, or camera:0")
     parser.add_argument("--model", required=True, type=common.path, help="an artifact of `expressnet export`")
     parser.add_argument("--faces", metavar="DETECTOR", help="haar, yunet, blazeface, or none (default: as in training)")
-    parser.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
+    parser.add_argument("--faces_model", type=common.source, metavar="FILE", help=common.FACES_MODEL)
     parser.add_argument("--csv", type=common.path, metavar="FILE", help="a table with one row a face")
     parser.add_argument("--draw", type=common.path, metavar="DIR", help="copies with boxes and labels drawn in")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video: every N-th frame")
@@ -29,6 +30,10 @@ def run(options: Namespace) -> common.Result:
 
     from expressnet_jax.predict import inputs, output, recognizer
 
+    if options.csv:
+        check_file("--csv", options.csv)
+    if options.draw:
+        check_folder("--draw", options.draw)
     common.start_jax()
     warnings.showwarning = lambda message, *_, **__: say(f"expressnet: {message}")
     if options.batch is None and any(map(inputs.is_camera, options.paths)):

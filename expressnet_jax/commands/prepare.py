@@ -15,14 +15,14 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("name", help=", ".join(BUILDERS))
     parser.add_argument(
-        "--from", dest="source", type=common.local, help="folder, tar, zip or csv; nothing is downloaded"
+        "--from", dest="source", type=common.source, help="folder, tar, zip or csv; nothing is downloaded"
     )
     parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
     parser.add_argument("--size", type=int, default=0, metavar="N", help="store N x N pixels (default: as found)")
     parser.add_argument("--faces", metavar="DETECTOR", help="cut out the faces, once: haar, yunet or blazeface")
-    parser.add_argument("--faces_model", metavar="FILE", help="model of yunet (.onnx) or blazeface (.tflite)")
+    parser.add_argument("--faces_model", type=common.source, metavar="FILE", help=common.FACES_MODEL)
     parser.add_argument("--align", action="store_true", help="with --faces: turn the eyes level")
     parser.add_argument("--recrop", action="store_true", help="with --faces: cut aligned pictures out again")
 
@@ -33,7 +33,7 @@ def run(options: Namespace) -> common.Result:
     from data_pipelines.faces.crop import Faces
 
     faces = None
-    if options.faces:
+    if options.faces is not None:
         faces = Faces(options.faces, options.faces_model, options.align, options.recrop)
     elif options.faces_model or options.align or options.recrop:
         raise UsageError("--faces_model, --align and --recrop go with --faces DETECTOR")

@@ -5,6 +5,7 @@ example: expressnet report runs/small runs/eight --out report.html --tables tabl
 
 from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.files import check_file, check_folder
 from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
@@ -23,7 +24,9 @@ def run(options: Namespace) -> common.Result:
     from expressnet_jax.report import collect, page, tables
 
     common.on_cpu()
-    common.check_folder("--out", options.out)
+    check_file("--out", options.out)
+    if options.tables:
+        check_folder("--tables", options.tables)
     found = collect.document(options.path, against=options.against is not None, pictures=not options.no_pictures)
     page.write(found, options.out)
     say(f"written to {options.out}")

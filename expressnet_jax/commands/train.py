@@ -5,6 +5,7 @@ example: expressnet train --config=fer2013_small --workdir runs/small --config.b
 
 from argparse import ArgumentParser, Namespace
 
+from data_pipelines.common.files import check_folder
 from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
@@ -26,6 +27,9 @@ def run(options: Namespace) -> common.Result:
 
     config = config_files.load(options.config, options.overrides)
     common.start_jax(distributed=options.distributed)
+    with distributed.together():
+        if distributed.is_first():
+            check_folder("--workdir", options.workdir)
     summary = loop.train(config, options.workdir, data_dir=options.data_dir)
     if not distributed.is_first():
         return 0

@@ -5,6 +5,7 @@ import math
 import typing
 from typing import Any, Literal
 
+from data_pipelines.common.files import elsewhere, undecodable
 from data_pipelines.common.ranges import Range
 from data_pipelines.common.text import counted, nearest
 from expressnet_jax.config.settings import BRANCHES, MIXTURES, Config, ConfigError, parse_duration
@@ -33,6 +34,10 @@ def check(config: Config) -> None:
         raise ConfigError("optimizer.name=adam takes no weight_decay; use adamw")
     if config.init.run and (config.init.weights or config.init.backbone):
         raise ConfigError("init.run does not go with init.weights or init.backbone: a network starts from one of them")
+    for name in ("run", "weights", "backbone"):
+        file = getattr(config.init, name)
+        if why := elsewhere(file) or undecodable(file):
+            raise ConfigError(f"init.{name}={why}")
     _check_experts(config)
     if batch % turns:
         raise ConfigError(f"batch_size={batch} is not divisible by optimizer.accumulate={turns}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from data_pipelines.common.text import nearest, one_line
+from data_pipelines.common.text import LONG, nearest, reason
 from expressnet_jax.config.checks import check
 from expressnet_jax.config.settings import Config, ConfigError, Extractor, Model, ResNet
 from expressnet_jax.moe.settings import MoE
@@ -116,7 +116,8 @@ def call(path: Path, function: str, *arguments: Any, what: str = "config") -> An
     except ConfigError:
         raise
     except Exception as error:  # the user's own file: any mistake in it is theirs to see
-        raise ConfigError(f"{what} {path} cannot be used: {type(error).__name__}: {one_line(error)}") from error
+        why = f"{type(error).__name__}: {reason(error, LONG, named=path)}"
+        raise ConfigError(f"{what} {path} cannot be used: {why}") from error
 
 
 def from_dict(tree: dict[str, Any]) -> Config:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data_pipelines import loader
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import replacing
-from data_pipelines.common.text import one_line
+from data_pipelines.common.text import reason
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import metrics
@@ -207,7 +207,8 @@ def load(path: Path) -> Answers:
         classes = tuple(str(name) for name in arrays.pop("classes"))
         answers = Answers(classes=classes, routing=routing, **arrays)
     except Exception as error:  # NumPy, zipfile and zlib each have many ways of saying that a file is damaged
-        raise DataError(f"{path} cannot be read as answers ({one_line(error)}); evaluate the run again") from error
+        why = reason(error, named=path)
+        raise DataError(f"{path} cannot be read as answers ({why}); evaluate the run again") from error
     if wrong := _misfit(answers):
         raise DataError(f"{path} holds no answers of a network ({wrong}); evaluate the run again")
     return answers

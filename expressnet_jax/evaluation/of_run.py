@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines import splits
 from data_pipelines.common import prose
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import read_object, write_text
+from data_pipelines.common.files import check_folder, read_object, write_text
 from data_pipelines.common.text import counted, json_line
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config, ConfigError
@@ -58,12 +58,18 @@ def evaluate_run(
     mesh = meshes.for_evaluation(config)
     config = meshes.even_batch(config, mesh)
     name, asked = data or config.data.name, split or config.data.test_split
+    why = ""
     with distributed.together():
         try:
             own: datas.TrainingData | None = datas.open_data(config, data_dir)
-        except DataError:  # the data that the run was trained on is not on this machine
-            own = None
+        except DataError as error:  # the data that the run was trained on is not on this machine, or damaged
+            own, why = None, str(error)
         examples = datas.open_for_evaluation(config, name, asked, data_dir, own)
+        folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
+        if distributed.is_first():
+            check_folder("--workdir", folder)
+    if why:
+        distributed.say(f"without what needs the run's own data: {why}")
     own = own if distributed.all_agree(own is not None) else None
     restored, at = restore.restore_best(config, workdir, mesh)
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
@@ -71,7 +77,6 @@ def evaluate_run(
     # A study finds its runs' evaluations by what was asked for, of the runs' own data set.
     asked_of_own = asked if name == config.data.name else None
     summary = {"workdir": str(workdir), "step": at, "asked": asked_of_own, **found.summary}
-    folder = workdir / "evaluation" / examples.name.translate(str.maketrans("/ ", "__", "()"))
     summary |= _kept(folder, summary)
     lacking = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
     shown = [part for part in ("depth", "experts", *_OPTIONAL) if summary[part]]

@@ -29,7 +29,7 @@ from flax import nnx
 
 from data_pipelines.common.errors import DataError, Failure
 from data_pipelines.common.files import read_json
-from data_pipelines.common.text import one_line, reason, some
+from data_pipelines.common.text import LONG, reason, some
 from expressnet_jax.checkpoint import digests, weight_files
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
@@ -98,7 +98,7 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str, dict[str, Any]
     try:
         raw = weight_files.read(path, 2 * path.stat().st_size)  # bfloat16 takes twice as much as float32
     except (weight_files.WeightsError, OSError) as error:
-        raise ArtifactError(one_line(error)) from error
+        raise ArtifactError(reason(error, LONG)) from error
     if raw.metadata.get("format") != "expressnet_jax" or raw.about is None:
         raise ArtifactError(f"{path} cannot be read: it was not written by `expressnet export`")
     if len(raw.kinds) != 1 or not raw.kinds <= set(_NAMES):
@@ -195,7 +195,7 @@ def _check_files(path: Path, files: Mapping[str, Any]) -> None:
         except FileNotFoundError:
             raise ArtifactError(f"{path / name} is missing; {_AGAIN}") from None
         except OSError as error:
-            raise ArtifactError(f"{path / name} cannot be read: {reason(error)}") from error
+            raise ArtifactError(f"{path / name} cannot be read: {reason(error, named=path / name)}") from error
         if found != expected:
             sums = f"sha256 {found[:12]}..., {CONFIG} has {expected!r:.14}..."
             raise ArtifactError(f"{path / name} is damaged or was changed ({sums}); {_AGAIN}")

@@ -185,7 +185,7 @@ def read_file(path: str, within: int = 0) -> Decoded:
     except FileNotFoundError:
         raise BadPicture("there is no such file (any more)") from None
     except OSError as error:
-        raise BadPicture(f"cannot be read ({error.strerror or error})") from None
+        raise BadPicture(f"cannot be read ({reason(error, named=error.filename)})") from None
     return decode(data, within)
 
 

@@ -50,7 +50,9 @@ _CROPPED = re.compile(r"(\w+), (published margins|eyes level), (\d+) px")
 
 
 class PredictError(Failure):
-    """A prediction that cannot be made; the message is one line."""
+    """A prediction that cannot be, as it was asked for; the message is one line."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.common.text import json_line, say
+from data_pipelines.common.text import json_line, reason, say
 from expressnet_jax.ablation import shapes, summary
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation.study import Outcome, Study
@@ -179,7 +179,7 @@ def _records(path: Path, name: str, notes: list[str]) -> dict[str, list[dict[str
     try:
         records = read_records(path)
     except OSError as error:
-        notes.append(f"{name}: metrics.jsonl cannot be read: {error.strerror or error}")
+        notes.append(f"{name}: metrics.jsonl cannot be read: {reason(error, named=error.filename)}")
         records = []
     found = {}
     for kind in _KEPT:

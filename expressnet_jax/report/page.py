@@ -29,7 +29,7 @@ _MOST_RECORDS = 60  # its rows where there was no validation
 
 
 def write(report: dict[str, Any], path: Path) -> None:
-    """Writes the page, whole or not at all. Raises ConfigError where it cannot be written."""
+    """Writes the page, whole or not at all. Raises DataError where it cannot be written."""
     tables.write(path.parent, {path.name: render(report)})
 
 

@@ -7,11 +7,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import write_text
 from data_pipelines.common.pages import MISSING, get, label, number
 from data_pipelines.common.tables import CsvWriter
-from data_pipelines.common.text import shown
-from expressnet_jax.config import ConfigError
+from data_pipelines.common.text import reason, shown
 from expressnet_jax.report.declared import FILES, Row, Table
 
 #: [ and * would be taken for an argument of the end of the line before.
@@ -28,7 +28,7 @@ def write_csv(report: dict[str, Any], folder: Path) -> list[Path]:
     """Writes each table of the report as <folder>/<table>.csv, one without rows too; what is missing is an empty cell.
 
     Texts stand in quotes, and what a spreadsheet would take for a formula gets an apostrophe in front. Raises
-    ConfigError where a file cannot be written.
+    DataError where a file cannot be written.
     """
     files = {}
     for name, table in FILES.items():
@@ -45,7 +45,7 @@ def write_latex(report: dict[str, Any], folder: Path) -> list[Path]:
     evaluation) and published.tex. They need the LaTeX package booktabs. A file is empty if the report has no rows for
     its table.
 
-    Raises ConfigError where a file cannot be written.
+    Raises DataError where a file cannot be written.
     """
     study = get(report, "study", "name")
     captions = {
@@ -66,7 +66,7 @@ def write_latex(report: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
-    """Writes texts to files of a folder, each whole or not at all. Raises ConfigError where one cannot be written."""
+    """Writes texts to files of a folder, each whole or not at all. Raises DataError where one cannot be written."""
     folder = folder.expanduser()
     made = [folder / name for name in files]
     try:
@@ -76,7 +76,7 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
             write_text(path, content.encode("utf-8", "backslashreplace").decode())
     except OSError as error:
         where = made[0] if len(made) == 1 else folder
-        raise ConfigError(f"{where}: cannot be written ({error.strerror or error}); choose another place") from error
+        raise DataError(f"{where}: cannot be written ({reason(error)}); choose another place") from error
     return made
 
 

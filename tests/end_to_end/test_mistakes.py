@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -54,6 +55,7 @@ def test_wrong_uses_of_the_other_commands(tmp_path, data_dir):
     )
     one_line(expressnet("data", "audit", "fer2013", "--data_dir", ""), 2, "--data_dir", "it is empty")
     one_line(expressnet("report", tmp_path, "--out", tmp_path), 2, "is a folder; name a file")
+    one_line(expressnet("report", tmp_path / "x", "--out", tmp_path / "a.html"), 2, "no run in")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -101,6 +103,28 @@ def test_a_damaged_checkpoint_is_one_line_and_the_run_goes_on(tmp_path, data_dir
     one_line(evaluated, 1, "checkpoints/2 is damaged", "there is no other one")
     again = expressnet(*command, "--config.total=2steps")
     assert again.returncode == 0 and again.stderr.count("checkpoint 2 is damaged and was set aside") == 1
+
+
+def test_what_is_in_the_way_of_an_evaluation_or_damaged_is_one_line(tmp_path, data_dir):
+    run, data = tmp_path / "run", shutil.copytree(data_dir, tmp_path / "data")
+    trained = expressnet("train", f"--config={TINY}", "--workdir", run, "--data_dir", data, "--config.total=2steps")
+    assert trained.returncode == 0, trained.stderr
+    (run / "evaluation").write_text("in the way")
+    command = ["evaluate", "--workdir", run, "--data_dir", data]
+    one_line(expressnet(*command), 2, "--workdir", "evaluation is no folder")
+    assert (run / "evaluation").read_text() == "in the way"
+    (run / "evaluation").unlink()
+    train, test = (next(data.rglob(f"*-{split}.array_record*")) for split in ("train", "test"))
+    whole = train.read_bytes()
+    train.write_bytes(bytes(len(whole)))
+    done = expressnet(*command)  # which needs only the test split
+    assert done.returncode == 0 and f"without what needs the run's own data: {train}: cannot be read" in done.stderr
+    train.write_bytes(whole)
+    test.write_bytes(bytes(test.stat().st_size))
+    done = expressnet(*command)
+    one_line(done, 1, f"{test}: cannot be read", "run: expressnet data prepare synthetic_faces/tiny", "--overwrite")
+    test.unlink()
+    one_line(expressnet(*command), 1, f"{test} cannot be read: No such file or directory; run: expressnet data prepare")
 
 
 def limited(arguments, kilobytes):

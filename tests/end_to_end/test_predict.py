@@ -147,7 +147,7 @@ def test_mistakes_of_a_command_are_one_line(artifact, tmp_path):
     for arguments, code, said in (
         ([tmp_path / "a.png", "--model", tmp_path], 1, "config.json"),
         ([tmp_path / "a.png", "--model", artifact, "--faces", "eagle"], 2, "haar"),
-        ([tmp_path / "a.png", "--model", artifact, "--batch", "0"], 1, "batch of 0"),
+        ([tmp_path / "a.png", "--model", artifact, "--batch", "0"], 2, "batch of 0"),
         ([tmp_path / "b.png", "--model", artifact], 1, "no such file"),
     ):
         done = expressnet("predict", *arguments)

@@ -253,10 +253,14 @@ def test_nothing_to_audit(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.md").write_text("nothing")
     with pytest.raises(
-        DataError, match=r"no builder recognises this: .*fer2013: no FER-2013 recognised; expected"
+        DataError, match=r"no builder recognises this: .*; fer2013: no FER-2013 recognised; rafdb: .* docs/data.md"
     ) as error:
         audit.audit(str(tmp_path / "empty"))
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400 + len(str(tmp_path))
+    (tmp_path / "empty" / "readme.md").unlink()
+    with pytest.raises(DataError, match=r"empty: there is no file in it; .* docs/data.md") as error:
+        audit.audit(str(tmp_path / "empty"))
+    assert len(str(error.value)) < 200 + len(str(tmp_path))
     root = write(tmp_path / "fer", {"train/sad/Training_1.png": b"x"})
     with pytest.raises(DataError, match=r"no usable picture among 1 \(the first: train/sad/Training_1.png: no JPEG"):
         audit.audit(str(root))

@@ -162,7 +162,7 @@ def test_page_stays_small(tmp_path: Path) -> None:
 
 
 def test_page_that_cannot_be_written(report: dict[str, Any], tmp_path: Path) -> None:
-    for path, why in ((tmp_path, "is no file"), (tmp_path / "missing" / "page.html", "cannot be written")):
+    for path, why in ((tmp_path, "name a file"), (tmp_path / "missing" / "page.html", "no folder")):
         with pytest.raises(DataError, match=why):
             audit_page.write(report, path)
     page = tmp_path / "page.html"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.common import files, tables, text, threads
-from data_pipelines.common.errors import DataError
+from data_pipelines.common.errors import DataError, UsageError
 
 
 def test_counts_and_times_read_as_a_person_would_write_them():
@@ -149,6 +149,62 @@ def test_json_that_cannot_be_read_is_one_line_with_the_path(tmp_path: Path):
     for other in (tmp_path, tmp_path / "pipe"):  # a pipe would keep its reader waiting
         with pytest.raises(DataError, match="it is no file"):
             files.read_json(other)
+    with pytest.raises(DataError, match=r"b\.json cannot be read: Not a directory$"):  # in words, without the number
+        files.read_json(path / "b.json")
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    old = tmp_path / "old"
+    old.write_text("kept")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for good in (old, tmp_path / "new", tmp_path / "dangling"):
+        files.check_file("--csv", good)
+    refused = {
+        tmp_path: "is a folder; name a file", tmp_path / "pipe": "neither a file nor a folder",
+        tmp_path / "no" / "x": "there is no folder", old / "x": "there is no folder",
+        tmp_path / ("x" * 256): "256 bytes",
+    }  # fmt: skip
+    for path, words in refused.items():
+        with pytest.raises(UsageError, match=f"--csv {path}.*{words}"):
+            files.check_file("--csv", path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the superuser may write nearly everywhere
+    with pytest.raises(UsageError, match=f"nothing can be written in {tmp_path}; allow it"):
+        files.check_file("--csv", old)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "old", "pipe"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("kept")
+    for good in (tmp_path, tmp_path / "new" / "newer", Path("new"), Path(".")):
+        files.check_folder("--out", good)
+    for bad in ("file", "file/new/newer"):
+        with pytest.raises(UsageError, match=f"^--out {bad}: {tmp_path}/file is no folder"):
+            files.check_folder("--out", Path(bad))
+    with pytest.raises(UsageError, match="256 bytes are too long for a name"):
+        files.check_folder("--out", Path("x" * 256, "run"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match=f"^--out new: nothing can be written in {tmp_path};"):
+        files.check_folder("--out", Path("new"))
+    assert os.listdir() == ["file"]
+
+
+@pytest.mark.parametrize("text", ["gs://b/x", "s3://b", "GS://b/x", "gs:/b/x", "file:///tmp", "https://a.b/c.zip"])
+def test_an_address_is_no_path(text: str):
+    assert text in files.elsewhere(text) and "mount the bucket" in files.elsewhere(text)
+
+
+@pytest.mark.parametrize("text", ["", "x", "/a/b", "./gs:/b", "runs/gs://b", "camera:0", "fer2013:paper", "k=gs://b"])
+def test_a_path_is_no_address(text: str):
+    assert files.elsewhere(text) == ""
+
+
+def test_an_error_of_the_system_is_told_in_words():
+    error = OSError(21, "Is a directory", "x")
+    assert text.reason(error) == "Is a directory: x" and text.reason(error, named=Path("x")) == "Is a directory"
+    assert text.reason(OSError(28, "No space left")) == "No space left"
+    assert text.reason(OSError("no\nspace")) == "no space" and text.reason(OSError()) == "OSError"
 
 
 def test_the_first_few_of_some_things():

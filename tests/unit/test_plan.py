@@ -176,6 +176,9 @@ def test_gpus_are_predicted_drawn_and_never_called_measured(tmp_path):
         (["--cpus", "2", "--plot", "x.png"], "--plot goes with"),
         (["--gpus", "h100:8", "--plot", "no/such/folder/x.png"], "there is no folder"),
         (["--sweep", "v5e:2x2", "--splits"], "go with one machine"),
+        (["--sweep", ""], "--sweep '' lacks a topology"),
+        (["--sweep", "v5e:2x2,,v5e:4x4"], "lacks a topology"),
+        (["--gpus", "h100:8", "--plot", "."], "--plot . is a folder"),
         (["--topology", "v5e:2x2", "--slices", "0"], "must be at least 1"),
         (["--sweep", "v5e:2x2,v9:2x2"], "v9:2x2"),  # before anything is compiled
     ],

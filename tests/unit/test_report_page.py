@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from expressnet_jax.config import ConfigError
+from data_pipelines.common.errors import DataError
 from expressnet_jax.report import page
 from tests import report_document as documents
 from tests.page_tree import Element, Parser, by_id, numbers, rows, values, without
@@ -44,9 +44,9 @@ def test_file(tmp_path: Path) -> None:
     assert data == (tmp_path / "new" / "two.html").read_bytes()
     assert data.decode("ascii") == page.render(documents.document())
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["one.html", "two.html"]
-    with pytest.raises(ConfigError, match=r"new: cannot be written \(.*directory.*\); choose another place"):
+    with pytest.raises(DataError, match=r"new: cannot be written \(.*directory.*\); choose another place"):
         page.write(documents.single(), tmp_path / "new")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be written"):
         page.write(documents.single(), tmp_path / "new" / "one.html" / "page.html")
     assert (tmp_path / "new" / "one.html").read_bytes() == data
 

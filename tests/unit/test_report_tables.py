@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from expressnet_jax.config import ConfigError
+from data_pipelines.common.errors import DataError
 from expressnet_jax.report import tables
 from tests import report_document as documents
 
@@ -205,7 +205,7 @@ def test_empty(tmp_path: Path) -> None:
 def test_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     for write in (tables.write_csv, tables.write_latex):
-        with pytest.raises(ConfigError, match="file: cannot be written"):
+        with pytest.raises(DataError, match="file: cannot be written"):
             write(documents.empty(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "here"
 

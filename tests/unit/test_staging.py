@@ -97,6 +97,34 @@ def test_another_task_does_not_go_on_with_old_parts(tmp_path, monkeypatch, small
     assert every.calls == 21
 
 
+def interrupted(tmp_path, monkeypatch):
+    """The source and the parts of a run that was interrupted after two of them."""
+    source = str(write(tmp_path / "fer", folders()))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pictures, "store", StoreUntil(14))
+        prepare("fer2013", source, data_dir=str(tmp_path / "data"))
+    return source, sorted((tmp_path / "data").rglob("part-*.json"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"taken": 5}', "\udcff"])
+def test_a_part_whose_list_is_damaged_is_made_again(content, tmp_path, monkeypatch, small_parts):
+    source, lists = interrupted(tmp_path, monkeypatch)
+    lists[0].write_text(content, errors="surrogateescape")
+    report = prepare("fer2013", source, data_dir=str(tmp_path / "data"))
+    assert {split: found["examples"] for split, found in report["splits"].items()} == dict.fromkeys(report["splits"], 7)
+    prepare("fer2013", source, data_dir=str(tmp_path / "whole"))
+    assert files(tmp_path / "data") == files(tmp_path / "whole")
+
+
+def test_damaged_pictures_of_a_part_are_one_line_and_the_next_run_begins_anew(tmp_path, monkeypatch, small_parts):
+    source, lists = interrupted(tmp_path, monkeypatch)
+    records = lists[0].with_suffix(".array_record")
+    records.write_bytes(bytes(records.stat().st_size))
+    with pytest.raises(DataError, match=r"finished pictures in .*parts/.* are damaged .* run the same command again"):
+        prepare("fer2013", source, data_dir=str(tmp_path / "data"))
+    assert prepare("fer2013", source, data_dir=str(tmp_path / "data"))["splits"]["train"]["examples"] == 7
+
+
 def test_two_at_once_are_refused(tmp_path):
     with (
         staging.workplace(tmp_path, "fer2013", {"a": 1}),
