@@ -39,8 +39,8 @@ class _Line:
 class Peers:
     """The connections of this process, looked after by a thread until `bye`."""
 
-    def __init__(self, lines: Sequence[_Line], *, first: bool, patience: float = PATIENCE) -> None:
-        self._lines, self._first, self._patience = list(lines), first, patience
+    def __init__(self, lines: Sequence[_Line], *, first: bool) -> None:
+        self._lines, self._first, self._patience = list(lines), first, PATIENCE
         self._selector = selectors.DefaultSelector()
         for line in self._lines:
             line.socket.setblocking(False)
@@ -119,10 +119,10 @@ class Listener:
         hosts = dict.fromkeys(name for name in (named, host, *found) if name)
         self.invitation = f"{self._token} {self._socket.getsockname()[1]} {' '.join(hosts)}"
 
-    def accept(self, names: Sequence[str]) -> Peers:
-        """Waits for all others; people know process i by `names[i]`. Raises OSError where one is late."""
+    def accept(self, names: Sequence[str], seconds: float = 60.0) -> Peers:
+        """Waits for all others; people know process i by `names[i]`. Raises OSError where one is not there in time."""
         lines: dict[int, _Line] = {}
-        until = time.monotonic() + len(names) + 6 * _CONNECT
+        until = time.monotonic() + seconds
         with self._socket:
             while len(lines) < len(names) - 1:
                 self._socket.settimeout(max(until - time.monotonic(), 0.01))

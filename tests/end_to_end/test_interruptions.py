@@ -13,7 +13,6 @@ from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.runs.folder import read_records
 from expressnet_jax.train import loop
-from expressnet_jax.train.early_stop import EarlyStop
 from expressnet_jax.train.signals import Interrupted, Signals
 from tests.conftest import TINY
 
@@ -187,13 +186,3 @@ def test_a_second_training_in_the_same_folder_is_refused(whole, data_dir):
 def test_no_checkpoint_is_one_line(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints in"):
         Manager(tmp_path / "checkpoints", read_only=True)
-
-
-def test_a_loss_that_is_not_finite_is_never_the_best():
-    early = EarlyStop(patience=2)
-    for step, loss in enumerate([float("nan"), 2.0, 1.0, float("inf")]):
-        early.update(step, loss)
-        assert not early.due
-    assert early.best_loss == 1.0 and early.waited == 1
-    early.update(5, 1.5)
-    assert early.due
