@@ -11,10 +11,15 @@ AGAIN = 75
 STUCK = 76
 
 
-def end_now(code: int) -> NoReturn:
-    """Ends this process and the data workers that it started, stopped ones too, and waits for nothing."""
+def kill_workers() -> None:
+    """Ends the processes that this one started to read data, also where they are stopped or hang."""
     for child in multiprocessing.active_children():
         child.kill()
+
+
+def end_now(code: int) -> NoReturn:
+    """Ends this process and the data workers that it started, stopped ones too, and waits for nothing."""
+    kill_workers()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,7 +153,7 @@ def metrics(workdir: Path, step: int, evaluated: int) -> Iterator[Callable[[str,
             file.write(json_line({"kind": kind, **record}))
             file.flush()
             for name, value in record.items():
-                if isinstance(value, (int, float)) and name != "step":
+                if isinstance(value, (int, float)) and math.isfinite(value) and name != "step":
                     events.add_scalar(f"{kind}/{name}", value, record["step"])
             events.flush()
 

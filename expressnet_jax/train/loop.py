@@ -198,7 +198,9 @@ class Run:
         self.rolled_back = RolledBack(before.times + 1, before.left_out + here - back)
         self._slow_down()
         with run_folder.metrics(self.workdir, back, self.early.evaluated_step) as write:
-            write("rollback", {"step": back + 1, "from": here, "why": lost.why, **vars(self.rolled_back)})
+            found = {"step": back, "from": here, "why": lost.why, **vars(self.rolled_back)}
+            if {"kind": "rollback", **found} not in run_folder.read_records(self.workdir):  # by a process killed since
+                write("rollback", found)
         say(f"{lost.why}: back to step {back}; the batches of {counted(here - back, 'step')} are left out "
             f"({before.times + 1} of recovery.rollbacks={recovery.rollbacks})")  # fmt: skip
         return back
@@ -249,12 +251,13 @@ class Run:
     def _batches(self, start: int) -> Iterator[steps.Batch]:
         """Batches on the device, one ahead: the next one crosses the bus while a step runs."""
         host_batches = datas.batches(self.config, self.data, start + self.rolled_back.left_out)
-        ahead = meshes.to_device(self.mesh, next(host_batches))
+        ahead: steps.Batch | None = None
         while True:
             with self.progress.waiting():
                 host_batch = next(host_batches)
             ready, ahead = ahead, meshes.to_device(self.mesh, host_batch)
-            yield ready
+            if ready is not None:
+                yield ready
 
     def _compiled(self, batch: steps.Batch) -> Any:
         began = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Self
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import say
 from expressnet_jax.parallel import distributed
-from expressnet_jax.parallel.ending import AGAIN, end_now
+from expressnet_jax.parallel.ending import AGAIN, end_now, kill_workers
 
 _EXIT_CODES = {signal.SIGTERM: AGAIN, signal.SIGINT: 130}
 
@@ -84,6 +84,7 @@ class Signals:
         if self._several:
             signal.raise_signal(signal.SIGTERM)
         if self._waiting:
+            kill_workers()  # which may be what hangs, and would be waited for
             raise WaitCutShort
 
 

@@ -1,5 +1,6 @@
 """Ends a run that hangs, with the stacks of all threads in a file; and a heartbeat for monitors outside."""
 
+import contextlib
 import faulthandler
 import os
 import socket
@@ -91,7 +92,8 @@ def _children() -> list[str]:
     """Number, state and name of each child process, where the system is Linux: a worker may be stopped (T)."""
     found = []
     for path in Path("/proc/self/task").glob("*/children"):
-        for number in path.read_text().split():
-            name, state = (Path("/proc") / number / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
-            found.append(f"{number} ({name}), state {state.split()[0]}")
+        with contextlib.suppress(OSError):  # a thread or a child that has just ended
+            for number in path.read_text().split():
+                name, state = (Path("/proc") / number / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+                found.append(f"{number} ({name}), state {state.split()[0]}")
     return found

@@ -1,18 +1,22 @@
 """Interruptions at exact steps, which no signal from outside can hit: a due validation, the last step."""
 
+import dataclasses
 import fcntl
 import json
 import random
 import shutil
 
+import numpy as np
 import pytest
 
 from expressnet_jax.checkpoint import digests
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
-from expressnet_jax.runs.folder import read_records
+from expressnet_jax.config.settings import Recovery
+from expressnet_jax.runs.folder import read_config, read_records
 from expressnet_jax.train import loop
+from expressnet_jax.train.divergence import Diverged
 from expressnet_jax.train.signals import Interrupted, Signals
 from tests.conftest import TINY
 
@@ -186,3 +190,85 @@ def test_a_second_training_in_the_same_folder_is_refused(whole, data_dir):
 def test_no_checkpoint_is_one_line(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints in"):
         Manager(tmp_path / "checkpoints", read_only=True)
+
+
+def test_a_lost_or_damaged_config_comes_back_from_the_checkpoint(whole, tmp_path, data_dir, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    before = (workdir / "config.json").read_bytes()
+    for damage in ("missing", "emptied"):
+        (workdir / "config.json").unlink()
+        if damage == "emptied":
+            (workdir / "config.json").touch()
+        assert read_config(workdir) == CONFIG
+        assert "config.json" in (said := capsys.readouterr().err) and "taken from checkpoint" in said
+        loop.train(CONFIG, workdir, data_dir=str(data_dir))
+        assert (workdir / "config.json").read_bytes() == before
+        capsys.readouterr()
+    (workdir / "config.json").unlink()
+    other = config_files.load(TINY, [("total", "9steps")])
+    with pytest.raises(ConfigError, match=r"holds a run of another config .total: '8steps' -> '9steps'"):
+        loop.train(other, workdir, data_dir=str(data_dir))
+
+
+def test_a_folder_that_vanishes_ends_the_run_and_is_not_made_again(tmp_path, data_dir, monkeypatch):
+    workdir, save = tmp_path / "run", loop.Run._save
+
+    def saved(run, step, validation):
+        shutil.rmtree(workdir)
+        save(run, step, validation)
+
+    monkeypatch.setattr(loop.Run, "_save", saved)
+    with pytest.raises(OSError, match=r"is no longer there \(its config.json is gone\)"):
+        loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    assert not (workdir / "config.json").exists() and not (workdir / "checkpoints").exists()
+
+
+#: Of a record, what the clock says.
+CLOCK = ("images_per_second", "data_wait")
+
+
+def lines(workdir):
+    return [{k: v for k, v in record.items() if k not in CLOCK} for record in read_records(workdir)]
+
+
+def test_the_record_of_an_interrupted_interval_is_that_of_a_whole_one(whole, tmp_path, data_dir, monkeypatch):
+    workdir = tmp_path / "run"
+    for step in (2, 3, 7):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(loop, "Signals", lambda step=step: SignalAt(step))
+            loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    loop.train(CONFIG, workdir, data_dir=str(data_dir))
+    assert lines(workdir) == lines(whole)
+
+
+def test_a_run_that_explodes_goes_back_leaves_batches_out_and_says_so(tmp_path, data_dir, monkeypatch, capsys):
+    """The batches of steps 5 to 6 are made to give a loss without a number; all others are as they were."""
+    config = config_files.load(TINY, [
+        ("total", "12steps"), ("eval_every", "12steps"), ("save_every", "2steps"), ("log_every", "1steps"),
+        ("optimizer.max_nonfinite", "2"), ("recovery.rollbacks", "1"), ("recovery.halve_rate", "true"),
+    ])  # fmt: skip
+    batches, asked = loop.datas.batches, []
+
+    def poisoned(config, data, start):
+        asked.append(start)
+        for position, batch in enumerate(batches(config, data, start), start):
+            yield {**batch, "votes": np.full((len(batch["label"]), 8), np.nan if position in (5, 6) else 0.125, "f4")}
+
+    monkeypatch.setattr(loop.datas, "batches", poisoned)
+    summary = loop.train(config, tmp_path / "run", data_dir=str(data_dir))
+    assert summary["result"] == "finished after 12 steps" and summary["rollbacks"] == 1
+    said = capsys.readouterr().err
+    assert "gradients were not finite in the last 2 steps before step 7 (2 in all): back to step 4" in said
+    assert "step 6/12  epoch 0.60  1 step skipped" in said and "loss nan" not in said
+    here = asked[1] - 4  # batches left out
+    assert asked == [0, 4 + here] and here >= 3
+    records = read_records(tmp_path / "run")
+    (noted,) = [record for record in records if record["kind"] == "rollback"]
+    assert (noted["step"], noted["from"], noted["times"], noted["left_out"]) == (4, 4 + here, 1, here)
+    steps = [record["step"] for record in records if record["kind"] == "train"]
+    rates = [record["learning_rate"] for record in records if record["kind"] == "train"]
+    assert steps == list(range(1, 13)) and rates[4] == pytest.approx(rates[3] / 2)
+    assert all(np.isfinite(record["loss"]) for record in records if record["kind"] == "train")
+    with pytest.raises(Diverged, match="not finite in the last 2 steps"):
+        loop.train(dataclasses.replace(config, recovery=Recovery()), tmp_path / "none", data_dir=str(data_dir))

@@ -1,0 +1,73 @@
+"""Worker processes that stand still or die while a run waits for their first batch; then the same command again."""
+
+import contextlib
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, separate, start
+
+SECONDS = 12  # of the watchdog
+
+
+@pytest.fixture
+def waiting(tmp_path, data_dir):
+    """(a run that waits for its only worker, which is stopped; the worker's number; the run's command)."""
+    command = ["train", f"--config={TINY}", "--config.total=4steps", "--config.data.workers=1", "--workdir",
+               tmp_path / "run", "--data_dir", data_dir, f"--config.watchdog.seconds={SECONDS}"]  # fmt: skip
+    process = start(*command)
+    deadline = time.monotonic() + 300
+    while not (worker := _worker(process.pid)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    subprocess.run(["kill", "-STOP", worker], check=True)
+    yield process, worker, command
+    process.kill()
+    process.communicate()
+
+
+def _worker(parent):
+    """The number of the first process that a process has started to read data, or nothing."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            for number in children.read_text().split():
+                if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+                    return number
+    return ""
+
+
+def _gone(number):
+    return not Path(f"/proc/{number}").exists() or "State:\tZ" in Path(f"/proc/{number}/status").read_text()
+
+
+def test_a_worker_that_stands_still_ends_the_run_with_76_and_the_same_command_finishes_it(waiting, tmp_path):
+    process, worker, command = waiting
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 76, said
+    assert f"step 0 has not ended in {SECONDS} s (watchdog.seconds; the run was busy with: data)" in said
+    stacks = (tmp_path / "run" / "stacks.0.txt").read_text()
+    assert f"child process {worker} " in stacks and "state T" in stacks and "_drawn" in stacks
+    assert _gone(worker)
+    again = separate(*command)
+    assert again.returncode == 0, again.stderr
+
+
+def test_sigterm_is_heard_while_a_run_waits_for_data(waiting):
+    process, worker, _ = waiting
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 75, said
+    assert "stopped by SIGTERM with nothing yet saved; the same command goes on from there" in said.splitlines()[-1]
+    assert _gone(worker)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_76_and_one_line(waiting):
+    process, worker, _ = waiting
+    subprocess.run(["kill", "-KILL", worker], check=True)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 76, said
+    assert "exit code -9" in said.splitlines()[-1] and "Traceback" not in said
