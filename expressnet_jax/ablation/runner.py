@@ -87,7 +87,7 @@ def run(
             began = time.monotonic()
             _one(study, one, data_dir, told)
             if told["signal"]:
-                raise Interrupted(told["signal"], f"everything up to run {one.number}")
+                raise Interrupted(told["signal"], f"everything saved at run {one.number}")
             found = study.outcome(one)
             if before == "missing" and found.state == "done":
                 finished, spent = finished + flops[one.arm], spent + time.monotonic() - began

@@ -165,7 +165,7 @@ class Run:
             if interrupted:
                 with self.times.during("saving"):
                     self.manager.wait()
-                raise Interrupted(interrupted, f"everything at step {step}" if step else "nothing yet")
+                raise Interrupted(interrupted, f"everything saved at step {step}" if step else "nothing to save yet")
             if reason:
                 self.divergence.end(step, self.config)
                 return reason

@@ -17,14 +17,14 @@ _EXIT_CODES = {signal.SIGTERM: AGAIN, signal.SIGINT: 130}
 
 
 class Interrupted(Failure):
-    """The run was asked to stop, and did so; `saved` says what of it is on the disk ("everything at step 8").
+    """The run was asked to stop, and did so; `saved` says what of it is on the disk ("everything saved at step 8").
 
     `exit_code` is 75 for SIGTERM, 130 for SIGINT.
     """
 
     def __init__(self, number: int, saved: str) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} with {saved} saved; the same command goes on from there")
+        super().__init__(f"stopped by {name} with {saved}; the same command goes on from there")
         self.exit_code = _EXIT_CODES[signal.Signals(number)]
 
 

@@ -61,7 +61,7 @@ def test_sigterm_is_heard_while_a_run_waits_for_data(waiting):
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 75, said
-    assert "stopped by SIGTERM with nothing yet saved; the same command goes on from there" in said.splitlines()[-1]
+    assert "stopped by SIGTERM with nothing to save yet; the same command goes on from there" in said.splitlines()[-1]
     assert _gone(worker)
 
 
