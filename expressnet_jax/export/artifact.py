@@ -12,6 +12,7 @@ Legend: B image, H W height and width, K experts chosen.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import stat
@@ -175,10 +176,18 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"no artifact in {path}: its {CONFIG} has no format number (a run is exported first)")
     if meta["format"] != FORMAT or isinstance(meta["format"], bool):
         raise ArtifactError(f"{file} has format {meta['format']!r:.50}, this version reads format {FORMAT}")
+    if signed(meta)["sum"] != meta.get("sum", signed(meta)["sum"]):  # those of versions before 2026-12 have none
+        raise ArtifactError(f"{file} is damaged or was edited: its sum is not that of what it holds; {_AGAIN}")
     for key, kind in _KEYS.items():
         if type(meta.get(key)) is not kind:
             raise ArtifactError(f"{file} was edited: {key!r} is missing, or no {kind.__name__}; export again")
     return meta
+
+
+def signed(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json holds, with the sha256 of all of it but this sum itself."""
+    rest = {key: value for key, value in meta.items() if key != "sum"}
+    return rest | {"sum": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def _check_files(path: Path, files: Mapping[str, Any]) -> None:

@@ -257,7 +257,7 @@ def _finish(folder: Path, meta: dict[str, Any]) -> None:
     meta["files"] = {path.relative_to(folder).as_posix(): digests.sha256(path) for path in files}
     sizes = {name: (folder / name).stat().st_size for name in meta["files"]}
     (folder / CARD).write_text(card(meta, sizes, tuple(meta["outputs"])))
-    (folder / CONFIG).write_text(json.dumps(meta, indent=2, allow_nan=False) + "\n")
+    (folder / CONFIG).write_text(json.dumps(artifact.signed(meta), indent=2, allow_nan=False) + "\n")
     artifact.read(folder)
 
 
