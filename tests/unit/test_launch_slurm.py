@@ -127,6 +127,7 @@ if [ -n "${CODES-}" ]; then echo "$CODES" >"$NOTE"; fi
 exit "${CODES:-137}"
 """
 LIMIT = "JobState=COMPLETING Reason=TimeLimit"
+PASSED_ON = ["scancel --signal=TERM 7", "scontrol requeue 7"]
 
 
 @pytest.mark.parametrize(
@@ -144,14 +145,8 @@ LIMIT = "JobState=COMPLETING Reason=TimeLimit"
         ),
         ("JobState=COMPLETING Reason=None", "75", "8", None, [], "was cancelled, or queued again by others"),
         ("", "75", "8", None, [], "was cancelled"),  # Slurm does not answer
-        (
-            "JobState=RUNNING Reason=None",
-            "75",
-            "8",
-            None,
-            ["scancel --signal=TERM 7", "scontrol requeue 7"],
-            "ended with exit code 75",
-        ),
+        ("JobState=RUNNING Reason=None", "75", "8", None, PASSED_ON, "ended with exit code 75"),
+        ("JobState=SIGNALING Reason=None", "75", "8", None, PASSED_ON, "ended with exit code 75"),  # still being told
     ],
 )
 def test_what_a_signal_to_the_shell_means(world, tmp_path, state, codes, checkpoint, crashes, asked, said):
