@@ -9,7 +9,7 @@
 #   --dry-run      prints the commands and runs nothing
 #
 # Process 0 writes here, the others to WORKDIR.logs/process-I.log. SIGTERM and Ctrl-C go to all: they save and exit with
-# 75 or 130; a second one kills them. Exit codes from 128 are crashes; after any other, nothing starts again.
+# 75 or 130; a second one kills them. 76 (it hung) and codes from 128 are crashes; after others nothing starts again.
 # Needs bash 5.1, setpriv (util-linux), and expressnet: in $EXPRESSNET, on the PATH, or in .venv-* of this repository.
 # Run here: 2 processes of 2 CPU devices, with --chaos. Not yet run: --gpus.
 set -euo pipefail -m # -m: each process leads a group of its own, so that Ctrl-C comes to this script alone
@@ -123,7 +123,7 @@ for ((attempt = 1; ; attempt++)); do
     if ((code == 0)); then break; fi
     say "process $first ended with exit code $code"
     if ((first > 0 && code != 75)); then tail -n 20 "$workdir.logs/process-$first.log" >&2; fi
-    if ((code < 128 || attempt > restarts)) || [ -n "$asked" ]; then break; fi
+    if ((code < 128 && code != 76 || attempt > restarts)) || [ -n "$asked" ]; then break; fi
     say "starting the job again ($attempt of $restarts)"
 done
 if [ -n "$asked" ] && ((code >= 75)); then code=$asked; fi

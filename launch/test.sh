@@ -3,7 +3,8 @@
 #
 #   bash launch/test.sh                     everything
 #   bash launch/test.sh -k golden           these arguments go to pytest
-#   bash launch/test.sh --long              also what is worth hours: every form of the paper's network in float64
+#   bash launch/test.sh --long              also what is worth hours: every form of the paper's network in float64; and
+#                                           launch/slurm.sbatch on a Slurm of its own (root, apt-get install slurm-wlm)
 #   PYTHON=python3.12 bash launch/test.sh   with another Python
 #   JAX_DISABLE_MOST_OPTIMIZATIONS=false bash launch/test.sh    all programs compiled as users' are: twice the time
 set -euo pipefail

@@ -99,5 +99,10 @@ install | run) needs image "$image" && needs nfs "$nfs" ;;
 start) needs image "$image" ;;
 *) fail "'$verb' is not a verb" ;;
 esac
-if [[ $verb =~ ^(start|run)$ && ${#arguments[@]} = 0 ]]; then fail "the arguments of expressnet come after --"; fi
+if [[ $verb =~ ^(start|run)$ ]]; then
+    if [ ${#arguments[@]} = 0 ]; then fail "the arguments of expressnet come after --"; fi
+    # shellcheck source=launch/check.sh
+    . "$(dirname "${BASH_SOURCE[0]}")/check.sh"
+    check_command "${arguments[@]}"
+fi
 "$verb"

@@ -17,6 +17,8 @@
 set -euo pipefail
 
 fail() { printf 'submit.sh: %s (see --help)\n' "$1" >&2 && exit 2; }
+# shellcheck source=launch/check.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../check.sh"
 
 here=$(dirname "${BASH_SOURCE[0]}") kind=${1-} dry=''
 declare -A value=([NAME]='' [IMAGE]='' [QUEUE]=default [CLAIM]=expressnet-work [RESTARTS]=20 [SLICES]=1)
@@ -39,6 +41,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 if [ $# -lt 2 ]; then fail "the arguments of expressnet come after --"; fi
 shift
+check_command "$@"
 
 # Only what cannot be more than a value goes into a manifest.
 name='[a-z]([a-z0-9-]*[a-z0-9])?'

@@ -11,12 +11,14 @@
 #       --readonly=false
 # Follow:  xpk inspector --cluster=my-cluster --workload=my-run
 # Stop:    xpk workload delete --cluster=my-cluster --workload=my-run
-# XPK starts all pods again after 75, 127 and crashes, and not after 1 and 2. Its pods are privileged and run as root.
+# XPK starts all pods again after 75, 76, 127 and crashes, not after 1 and 2. Its pods are privileged and run as root.
 # Needs xpk 1.x, kubectl and gcloud, with a project and zone set. Run here: the dry run of xpk 1.16 itself, which wrote
 # a JobSet from this command. Not yet run on a cluster.
 set -euo pipefail
 
 fail() { printf 'xpk.sh: %s (see --help)\n' "$1" >&2 && exit 2; }
+# shellcheck source=launch/check.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../check.sh"
 
 dry=''
 case ${1-} in
@@ -30,10 +32,11 @@ done
 if [[ ! $4 =~ ^[1-9][0-9]{0,3}$ ]]; then fail "'$4' is not a number of slices"; fi
 if [[ ! $5 =~ ^[a-z0-9][A-Za-z0-9._/:@-]*$ ]]; then fail "'$5' is not an image"; fi
 
+check_command "${@:7}"
 words=("${@:7}" --distributed)
 # exec, so that SIGTERM reaches expressnet and not XPK's shell
 command=(xpk workload create "--workload=$1" "--cluster=$2" "--tpu-type=$3" "--num-slices=$4" "--docker-image=$5"
-    --storage=expressnet-work --max-restarts=20 --restart-on-exit-codes=75 --termination-grace-period-seconds=300
+    --storage=expressnet-work --max-restarts=20 "--restart-on-exit-codes=75,76" --termination-grace-period-seconds=300
     --env=TFDS_DATA_DIR=/shared/data "--command=exec expressnet ${words[*]@Q}")
 if [ -n "$dry" ]; then printf '%q ' "${command[@]}" && echo && exit; fi
 exec "${command[@]}"

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
+from expressnet_jax import cli
+
 GKE = Path(__file__).resolve().parent.parent.parent / "launch" / "gke"
 RUN = ["train", "--config=fer2013", "--workdir", "/shared/runs/a b", '--config.x="$(NAME)" \\n ${NAME} #: & é']
 NAMED = ["--name", "my-run", "--image", "us-docker.pkg.dev/p/r/e@sha256:0f"]
@@ -96,7 +98,7 @@ def test_what_every_manifest_must_say(kind):
     assert document["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == ("team-a" if kind == "GPUs" else "default")
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob" and {1, 2} <= set(rule["onExitCodes"]["values"]) and job["backoffLimit"] == 0
-    assert not {75, 134, 137, 139, 143} & set(rule["onExitCodes"]["values"])  # these start all pods again
+    assert not {75, 76, 134, 137, 139, 143} & set(rule["onExitCodes"]["values"])  # these start all pods again
     assert rule["onExitCodes"]["containerName"] == main["name"]
     assert document["spec"]["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
     assert job["completionMode"] == "Indexed" and job["completions"] == job["parallelism"]
@@ -135,6 +137,55 @@ def test_gpu_pods_find_the_first_one():
 def test_gpu_pods_find_the_driver_or_fail():
     variables = {entry["name"]: entry.get("value") for entry in container(manifest(*KINDS["GPUs"]))[2]["env"]}
     assert variables["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64" and variables["JAX_PLATFORMS"] == "cuda,cpu"
+
+
+def _checked(*words):
+    done = submit("tpu", *NAMED, "--dry-run", "--", *words)
+    assert done.returncode == 0 or (done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout)
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["trian", *RUN[1:]], "the command is train or evaluate, not 'trian'"),
+        (["data", "prepare", "fer2013"], "not 'data'"),
+        ([*RUN, "fer2013"], "train takes no 'fer2013'"),
+        ([*RUN, "--workdri", "/shared/b"], "train takes no '--workdri'"),
+        ([*RUN, "--workdir.x=/shared/b"], "train takes no '--workdir.x=/shared/b'"),
+        ([*RUN, "--robustness"], "train takes no '--robustness'"),
+        ([*RUN, "--json=yes"], "train takes no '--json=yes'"),
+        ([*RUN, "--"], "train takes no '--'"),
+        ([*RUN, "-h"], "train takes no '-h'"),
+        ([*RUN, "--config.batch_size", "--json"], "--config.batch_size lacks its value"),
+        ([*RUN, "--data_dir"], "--data_dir lacks its value"),
+        (["train", "--config.batch_size=8", "--workdir=/shared/a"], "train needs --config"),
+        (["train", "--config=fer2013"], "train needs --workdir"),
+        (["evaluate", "--split", "test"], "evaluate needs --workdir"),
+        (["train", "--config=fer2013", "--workdir", "runs/a"], "'runs/a' is not in /shared"),
+        (["train", "--config=fer2013", "--workdir=/shared/"], "'/shared/' is not in /shared"),
+    ],
+)
+def test_a_mistyped_command_is_not_submitted(words, said):
+    assert said in _checked(*words)
+
+
+def test_the_commands_that_expressnet_takes_are_submitted():
+    """Every option of its parser, in each form; one that is added there and not in launch/check.sh is found here."""
+    for command in ("train", "evaluate"):
+        (commands,) = (action.choices for action in cli.parser()._actions if action.dest == "command")
+        words = [command, "--workdir=/shared/a", *["--config=fer2013"] * (command == "train")]
+        options = [o for o in commands[command]._actions if o.dest not in ("help", "distributed", "config", "workdir")]
+        assert len(options) >= 2
+        for option in options:
+            forms = [["VALUE"], []] if option.nargs is None else [[]]
+            for form in forms:
+                joined = "=VALUE" if option.nargs is None and not form else ""
+                given = [f"{option.option_strings[0]}{joined}", *form]
+                assert not _checked(*words, *given), given
+    assert not _checked(
+        "train", "--config", "fer2013", "--workdir", "/shared/a", "--config.a.b", "-1", "--config.c=d e"
+    )
 
 
 def test_what_is_submitted_is_what_a_dry_run_prints(tmp_path):

@@ -162,6 +162,13 @@ def test_crashes_come_to_an_end(job, tmp_path):
     assert code == 139 and len(starts(tmp_path)) == 4 and "(1 of 1)" in err
 
 
+def test_a_run_that_hung_is_started_again(job, tmp_path):
+    do = "if [ $attempt = 0 ]; then if [ $i = 1 ]; then all_; exit 76; fi; trap 'exit 75' TERM; wait_; fi"
+    code, _, err = ended(job(do, "2"))
+    assert code == 0 and "process 1 ended with exit code 76" in err and "(1 of 3)" in err
+    assert len(starts(tmp_path)) == 4
+
+
 def test_chaos_kills_one_process_after_the_first_new_checkpoint(job, tmp_path):
     for name in ("4", "8.orbax-checkpoint-tmp-0"):  # of an earlier part of the run, and not complete
         (tmp_path / "a run" / "checkpoints" / name).mkdir(parents=True)

@@ -26,7 +26,8 @@ def world(tmp_path):
         "srun": SRUN,
         "expressnet": '#!/usr/bin/env bash\nprintf "expressnet" >>"$CALLS"\nprintf " %q" "$@" >>"$CALLS"\n'
         'echo >>"$CALLS"\nexit "$CODE"\n',
-        "scontrol": '#!/usr/bin/env bash\necho "scontrol $*" >>"$CALLS"\n',
+        "scontrol": '#!/usr/bin/env bash\necho "scontrol $*" >>"$CALLS"\necho "JobId=7 ${STATE-} End="\n',
+        "scancel": '#!/usr/bin/env bash\necho "scancel $*" >>"$CALLS"\n',
     }
     (tmp_path / "bin").mkdir()
     for name, text in programs.items():
@@ -78,6 +79,7 @@ def test_every_task_runs_the_command(world, tmp_path):
         ((139, 1), 2, 139, True),
         ((137, 143), 40, 137, True),  # nor does one of them make a crash worse
         ((127, 127), 0, 127, False),
+        ((76, 143), 0, 76, True),  # it hung
     ],
 )
 def test_the_first_failure_decides_whether_the_job_is_queued_again(world, tmp_path, codes, restarts, result, again):
@@ -95,6 +97,7 @@ def test_the_first_failure_decides_whether_the_job_is_queued_again(world, tmp_pa
         ([137, 137, 137, 75, 137, 137, 137, 137], [True] * 7 + [False]),  # in a row
         ([137, 137, 0], [True, True, False]),
         ([137, 137, 1], [True, True, False]),
+        ([76, 137, 76, 76], [True, True, True, False]),
     ],
 )
 def test_crashes_are_counted_apart_from_other_restarts(world, tmp_path, codes, again):
@@ -106,6 +109,57 @@ def test_crashes_are_counted_apart_from_other_restarts(world, tmp_path, codes, a
         queued.append("scontrol requeue 7" in calls)
     assert queued == again
     assert not (tmp_path / "a run.crashes").exists()
+
+
+@pytest.mark.parametrize("task", ["0", "3"])
+def test_a_task_of_an_array_is_queued_again_alone(world, tmp_path, task):
+    (tmp_path / "sweep").write_text("\n" * 4)
+    numbers = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": task}  # as its last task is told
+    done, calls = world("--sweep", str(tmp_path / "sweep"), *train(tmp_path), codes=(75, 75), **numbers)
+    assert calls[-1] == f"scontrol requeue 9_{task}" and f"job 9_{task} ended with exit code 75" in done.stdout
+
+
+#: A step during which the batch shell gets SIGTERM, and which ends, as it is told to, some time after that.
+SIGNALLED = """#!/usr/bin/env bash
+kill -TERM $PPID
+sleep 0.5
+if [ -n "${CODES-}" ]; then echo "$CODES" >"$NOTE"; fi
+exit "${CODES:-137}"
+"""
+LIMIT = "JobState=COMPLETING Reason=TimeLimit"
+PASSED_ON = ["scancel --signal=TERM 7", "scontrol requeue 7"]
+
+
+@pytest.mark.parametrize(
+    "state, codes, checkpoint, crashes, asked, said",
+    [
+        (LIMIT, "", "8", None, ["scontrol requeue 7"], "newest checkpoint: 8 (start 2), to be queued again"),
+        (LIMIT, "75", "8", None, ["scontrol requeue 7"], "newest checkpoint: 8 (start 2), to be queued again"),
+        (
+            LIMIT,
+            "",
+            "4",
+            "2",
+            ["scontrol requeue 7"],
+            "newest checkpoint: 4 (start 2), crash 2 of 4, to be queued again",
+        ),
+        ("JobState=COMPLETING Reason=None", "75", "8", None, [], "was cancelled, or queued again by others"),
+        ("", "75", "8", None, [], "was cancelled"),  # Slurm does not answer
+        ("JobState=RUNNING Reason=None", "75", "8", None, PASSED_ON, "ended with exit code 75"),
+        ("JobState=SIGNALING Reason=None", "75", "8", None, PASSED_ON, "ended with exit code 75"),  # still being told
+    ],
+)
+def test_what_a_signal_to_the_shell_means(world, tmp_path, state, codes, checkpoint, crashes, asked, said):
+    newest = tmp_path / "a run" / "checkpoints" / checkpoint
+    (tmp_path / "bin" / "srun").write_text(SIGNALLED.replace("kill", f"mkdir -p '{newest}'\nkill"))
+    (tmp_path / "a run" / "checkpoints" / "4").mkdir(parents=True)
+    (tmp_path / "a run.crashes").write_text("1\n")
+    told = {"STATE": state, "NOTE": str(tmp_path / "a run.exit_codes"), "CODES": codes}
+    done, calls = world(*train(tmp_path), SLURM_JOB_ID="7", SLURM_RESTART_COUNT="2", **told)
+    assert [call for call in calls if " show " not in call] == asked, done.stderr
+    assert said in done.stdout and done.stdout.count("slurm.sbatch: ") == 1 and done.returncode != 0
+    left = tmp_path / "a run.crashes"
+    assert (left.read_text().strip() if left.exists() else None) == crashes
 
 
 def test_a_step_that_never_started_is_told_by_srun_alone(world, tmp_path):
@@ -165,6 +219,7 @@ def test_a_gpu_that_is_missing_is_an_error_unless_cpus_are_asked_for(world, tmp_
     [
         (["train", "--workdir", "w"], {}, "this is for sbatch"),
         (["train"], {"SLURM_JOB_ID": "1"}, "no --workdir"),
+        (["--dry-run", "trian", "--workdir", "w"], {}, "train or evaluate, not 'trian'"),
         (["train", "--workdir", "w"], {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "0"}, "an array needs --sweep"),
         (
             ["--sweep", "SWEEP", "train", "--workdir", "w"],
