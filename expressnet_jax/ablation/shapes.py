@@ -60,7 +60,11 @@ _EVALUATION: Shape = {
     "saliency?": {"shares?": {str: float}},
 }  # fmt: skip
 #: The summary of a training.
-TRAINING: Shape = {"best_step?": int, "best_epoch?": float, **_optional(str, "result training_time devices jax")}
+TRAINING: Shape = {
+    "best_step?": int,
+    "best_epoch?": float,
+    **_optional(str, "result training_time time_went_into devices jax"),
+}
 #: What get_study of a ready-made study returns.
 READY_MADE: Shape = {
     **dict.fromkeys(("question", "config", "baseline"), str), "seeds?": int, "needs?": {str: str}, "arms": {str: {}},

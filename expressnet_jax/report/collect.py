@@ -164,12 +164,14 @@ def _training(records: dict[str, list[dict[str, Any]]], done: dict[str, Any]) ->
         return None
     return {
         "steps": records["train"][-1]["step"],
-        **{key: done.get(key) for key in ("result", "best_step", "best_epoch", "training_time", "devices", "jax")},
+        **{key: done.get(key) for key in _OF_SUMMARY},
         "images_per_second": float(np.median([record["images_per_second"] for record in records["train"]])),
         **{kind: [[record.get(key) for key in _KEPT[kind]] for record in found] for kind, found in records.items()},
     }
 
 
+#: Of the summary of a training.
+_OF_SUMMARY = ("result", "best_step", "best_epoch", "training_time", "time_went_into", "devices", "jax")
 #: Of a record, by its kind.
 _KEPT = {"train": ("epoch", "loss", "accuracy"), "validation": ("epoch", "loss", "accuracy", "macro_f1")}
 

@@ -165,7 +165,7 @@ class Run:
             if interrupted:
                 with self.times.during("saving"):
                     self.manager.wait()
-                raise Interrupted(interrupted, f"everything saved at step {step}" if step else "nothing to save yet")
+                raise Interrupted(interrupted, _saved(step, signals.seconds))
             if reason:
                 self.divergence.end(step, self.config)
                 return reason
@@ -331,6 +331,10 @@ def _drawn(batches: Iterator[steps.Batch], signals: Signals) -> steps.Batch | No
             return next(batches)
     except WaitCutShort:
         return None
+
+
+def _saved(step: int, seconds: float) -> str:
+    return f"everything saved at step {step}, {seconds:.0f} s after the signal" if step else "nothing to save yet"
 
 
 def _placed(like: jax.Array, value: Any) -> jax.Array:

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Self
@@ -41,6 +42,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = 0
+        self._at = 0.0  # time.monotonic() when it was, or when the processes agreed to stop
         self._several = distributed.several()
         self._waiting = False
 
@@ -63,7 +65,14 @@ class Signals:
 
     def before(self, step: int) -> int:
         """The signal that asks to stop before this step, or 0; to be asked once for each step."""
-        return distributed.stop_agreed(step) if self._several else self.received
+        asked = distributed.stop_agreed(step) if self._several else self.received
+        self._at = self._at or (time.monotonic() if asked else 0.0)
+        return asked
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was: what clusters must leave between SIGTERM and the end."""
+        return time.monotonic() - self._at
 
     @contextlib.contextmanager
     def cutting_short(self) -> Iterator[None]:
@@ -80,7 +89,7 @@ class Signals:
             self._waiting = False
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.received = self.received or number
+        self.received, self._at = self.received or number, self._at or time.monotonic()
         if self._several:
             signal.raise_signal(signal.SIGTERM)
         if self._waiting:
