@@ -10,8 +10,10 @@ import itertools
 import logging
 import os
 import shutil
+import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
@@ -24,6 +26,30 @@ from expressnet_jax.parallel import distributed
 _BEST = "accuracy"
 
 
+class _OwnThreads:
+    """The screen, for threads that Python has started: those of TensorStore report each of their failures on it."""
+
+    def __init__(self, screen: TextIO) -> None:
+        self._screen = screen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._screen, name)
+
+    def write(self, text: str) -> int:
+        foreign = threading.current_thread().name.startswith("Dummy-")  # so Python calls them
+        return len(text) if foreign else self._screen.write(text)
+
+
+def quiet() -> None:
+    """Keeps the threads of Orbax and TensorStore from filling the screen: 841 lines where a disk was full.
+
+    For commands, whose process is their own. What went wrong is raised in the main thread, by `Manager`.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if not isinstance(sys.stderr, _OwnThreads):
+        sys.stderr = cast(TextIO, _OwnThreads(sys.stderr))
+
+
 class CheckpointError(Failure):
     """A checkpoint that is missing, damaged, or could not be written; the message is one line."""
 
@@ -32,7 +58,8 @@ class Manager:
     """The checkpoints in one folder. Use as a context manager: leaving it waits for the last write."""
 
     def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)  # a paragraph per save is not for the user's screen
+        # A paragraph per save is not for the user's screen, and what fails is raised.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         if read_only and not folder.is_dir():
             raise CheckpointError(f"no checkpoints in {folder.parent}; is it the --workdir of a training run?")
         best = policies.BestN(get_metric_fn=lambda metrics: metrics[_BEST], n=1, keep_checkpoints_without_metrics=False)

@@ -20,6 +20,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> common.Result:
     """Trains, and shows the summary of the run; of several processes only the first does."""
+    from expressnet_jax.checkpoint import manager
     from expressnet_jax.config import files as config_files
     from expressnet_jax.evaluation import of_run
     from expressnet_jax.parallel import distributed
@@ -27,6 +28,7 @@ def run(options: Namespace) -> common.Result:
 
     config = config_files.load(options.config, options.overrides)
     common.start_jax(distributed=options.distributed)
+    manager.quiet()
     with distributed.together():
         if distributed.is_first():
             check_folder("--workdir", options.workdir)
