@@ -109,6 +109,9 @@ class Run:
 
     state: states.State
     sums: steps.Metrics  # of the steps since the last record
+    early: EarlyStop
+    divergence: Divergence
+    rolled_back: "RolledBack"
 
     def __init__(
         self, config: Config, data: datas.TrainingData, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager,
@@ -121,8 +124,6 @@ class Run:
 
     def start(self) -> int:
         """Restores the newest checkpoint, or makes a new state; returns the step to go on from."""
-        self.early, self.divergence = EarlyStop(self.config.early_stop.patience), Divergence()
-        self.rolled_back = RolledBack()
         step, heartbeat = self.manager.latest_step(), read_object(self.workdir / "heartbeat.json")
         if step is None:
             self.times.add(timing.of_restart(heartbeat, {}, self.times.began))
@@ -136,8 +137,9 @@ class Run:
             )
         known = record.get("times") or {"steps": record["seconds"]}  # of a version that knew no more
         self.times.add(known)
-        self.times.add(timing.of_restart(heartbeat, known, self.times.began))
         self._restore(step, record)
+        if not self._ending(step, 0):  # the time since a run has ended is none of its own
+            self.times.add(timing.of_restart(heartbeat, known, self.times.began))
         say(f"going on from step {step} of {self.clock.total_steps}")
         return step
 
@@ -222,6 +224,8 @@ class Run:
 
     def _begin(self) -> None:
         """Makes a new state, of the config's weights where it names some."""
+        self.early, self.divergence = EarlyStop(self.config.early_stop.patience), Divergence()
+        self.rolled_back = RolledBack()
         self.state, self.sums = states.init(self.config, self.programs.optimizer, self.mesh), self.programs.zero_sums()
         model, lines = restore.initial_model(self.config)
         if model is not None:

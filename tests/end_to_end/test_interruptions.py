@@ -272,3 +272,9 @@ def test_a_run_that_explodes_goes_back_leaves_batches_out_and_says_so(tmp_path, 
     assert all(np.isfinite(record["loss"]) for record in records if record["kind"] == "train")
     with pytest.raises(Diverged, match="not finite in the last 2 steps"):
         loop.train(dataclasses.replace(config, recovery=Recovery()), tmp_path / "none", data_dir=str(data_dir))
+    # Before there is a checkpoint it begins again.
+    again = dataclasses.replace(config, save_every="12steps")
+    assert loop.train(again, tmp_path / "again", data_dir=str(data_dir))["rollbacks"] == 1
+    records = read_records(tmp_path / "again")
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 13))
+    assert [record["step"] for record in records if record["kind"] == "rollback"] == [0]
