@@ -60,7 +60,7 @@ def test_nothing_is_lost_whatever_is_due(whole, tmp_path, data_dir, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(loop, "Signals", lambda: SignalAt(step))
         with pytest.raises(
-            Interrupted, match=f"with everything saved at step {step}, 0 s" if step else "with nothing to save yet"
+            Interrupted, match=f"with everything saved at step {step}, " if step else "with nothing to save yet"
         ) as caught:
             loop.train(CONFIG, workdir, data_dir=str(data_dir))
     assert caught.value.exit_code == 75
