@@ -160,6 +160,10 @@ class Manager:
 
     def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """The state of a checkpoint, laid out as `abstract` says, whatever mesh it was saved from."""
+        if not (self.folder / str(step) / digests.FILE).exists():
+            distributed.say(
+                f"note: checkpoint {step} has no digests, as of an older version: damage would not be noticed"
+            )
         return self._read(step, "state", ocp.args.StandardRestore(abstract))
 
     def _read(self, step: int, part: str, how: Any) -> dict[str, Any]:

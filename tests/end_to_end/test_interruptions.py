@@ -165,6 +165,14 @@ def test_a_run_whose_only_checkpoint_is_damaged_begins_again(whole, tmp_path, da
     assert weights(workdir) == weights(whole)
 
 
+def test_a_checkpoint_without_digests_is_taken_with_a_note(whole, tmp_path, capsys):
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "8" / digests.FILE).unlink()
+    assert weights(tmp_path) == weights(whole)
+    said = capsys.readouterr().err
+    assert said.startswith("note: checkpoint 8 has no digests") and said.count("\n") == 1
+
+
 def test_a_damaged_record_of_the_metrics_costs_that_record_only(whole, tmp_path, data_dir):
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
