@@ -97,6 +97,9 @@ def records(builder: tfds.core.DatasetBuilder, split: str, way_out: str) -> Reco
     import tensorflow_datasets as tfds
 
     files = [file for file in builder.info.splits[split].file_instructions if file.take]
+    for file in files:
+        if (path := Path(file.filename)).exists() and not path.is_file():  # a pipe would be waited for
+            raise DataError(f"{path}: is no file; {way_out}")
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     ends = tuple(itertools.accumulate(file.take for file in files))
     found = Records(source, tuple(str(file.filename) for file in files), ends, way_out)

@@ -45,8 +45,13 @@ def nothing(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 #: The damage, and whether it changes a size.
-DAMAGE = {cut: True, zeros: False, zeros_inside: False, fewer: True, nothing: True, Path.unlink: True}
+DAMAGE = {cut: True, zeros: False, zeros_inside: False, fewer: True, nothing: True, pipe: True, Path.unlink: True}
 
 
 @pytest.fixture
