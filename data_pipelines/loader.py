@@ -5,6 +5,7 @@ A batch is {image: uint8 (b, H, W, C), label: int32 (b,), mask: bool (b,), index
 people voted on the labels also {votes: float32 (b, classes)}, their shares.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,7 +25,7 @@ THREADS, AHEAD = 2, 4
 
 def training_steps(
     split: Split, batch_size: int, *, seed: int, host: int = 0, hosts: int = 1, sampling: str = "uniform",
-    also: Sequence[tuple[Split, float]] = (),
+    also: Sequence[tuple[Split, float]] = (), independent: bool = True,
 ) -> grain.MapDataset:  # fmt: skip
     """This host's part of each global batch, without end: `[s]` reads and decodes that of step s; see `batches`.
 
@@ -33,20 +34,21 @@ def training_steps(
     each time in its own order; else it goes from class to class in fixed proportions (see SAMPLING), each class
     shuffled by itself, so that a rare one comes round sooner. `also` are further splits, mixed in at so many times
     the rate of the first one's examples; `index` goes on counting where the one before ends.
+    Without `independent`, as runs of before 2026-12 began, the streams of neighbouring seeds share their epochs.
     Raises DataError for splits whose pictures differ in size.
     """
     splits = [split, *(other for other, _ in also)]
     load = _loading(splits)
-    stream = _stream(splits, [1.0, *(weight for _, weight in also)], SAMPLING[sampling], seed)
+    stream = _stream(splits, [1.0, *(weight for _, weight in also)], SAMPLING[sampling], _seeds(seed, independent))
     # Batching happens on the MapDataset: after workers have split the stream, a tail would be cut once per worker.
     # Only numbers are shuffled and batched; a batch of records is then read and decoded at once.
     return stream.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(load)
 
 
-def _stream(splits: Sequence[Split], weights: Sequence[float], power: float, seed: int) -> grain.MapDataset:
-    """Positions in the concatenated splits, without end."""
+def _stream(splits: Sequence[Split], weights: Sequence[float], power: float, seeds: Iterator[int]) -> grain.MapDataset:
+    """Positions in the concatenated splits, without end; each class or split is shuffled with a seed of its own."""
     if len(splits) == 1 and power == 1:
-        return grain.MapDataset.range(len(splits[0])).shuffle(seed=seed).repeat()
+        return grain.MapDataset.range(len(splits[0])).shuffle(seed=next(seeds)).repeat()
     streams: list[grain.MapDataset] = []
     rates, first = [], 0
     for split, weight in zip(splits, weights, strict=True):
@@ -55,10 +57,20 @@ def _stream(splits: Sequence[Split], weights: Sequence[float], power: float, see
         share = counts.astype(float) ** power
         for label, rate in zip(classes, weight * len(split) * share / share.sum(), strict=True):
             positions = first + np.flatnonzero(labels == label)
-            streams.append(grain.MapDataset.source(positions).shuffle(seed=seed + len(streams)).repeat())
+            streams.append(grain.MapDataset.source(positions).shuffle(seed=next(seeds)).repeat())
             rates.append(float(rate))
         first += len(split)
     return grain.MapDataset.mix(streams, rates)
+
+
+def _seeds(seed: int, independent: bool) -> Iterator[int]:
+    """Seeds of the parts of a run's stream. Grain's order of epoch e of seed s is that of epoch 0 of seed s + e.
+
+    So seeds side by side would give runs, or classes, the same orders one after the other. These are 32 bits that say
+    nothing of each other.
+    """
+    for number in itertools.count():
+        yield int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) if independent else seed + number
 
 
 def _loading(splits: Sequence[Split]) -> Callable[[np.ndarray], Batch]:

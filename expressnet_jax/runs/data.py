@@ -74,10 +74,10 @@ def open_for_evaluation(
     return dataclasses.replace(found, votes="votes" in info.features)
 
 
-def batches(config: Config, data: TrainingData, start: int = 0) -> Iterator[Batch]:
-    """This process's part of the training batches from step `start` on."""
+def batches(config: Config, data: TrainingData, start: int = 0, *, independent: bool = True) -> Iterator[Batch]:
+    """This process's part of the training batches from step `start` on; `independent` is the loader's."""
     steps = loader.training_steps(
         data.train, config.batch_size, seed=config.seed, host=jax.process_index(), hosts=jax.process_count(),
-        sampling=config.data.sampling, also=data.also,
+        sampling=config.data.sampling, also=data.also, independent=independent,
     )  # fmt: skip
     return loader.batches(steps[start:], config.data.workers)

@@ -112,6 +112,7 @@ class Run:
     early: EarlyStop
     divergence: Divergence
     rolled_back: "RolledBack"
+    independent: bool  # seeds of the data's order; runs of before 2026-12 go on as they began
 
     def __init__(
         self, config: Config, data: datas.TrainingData, mesh: jax.sharding.Mesh, clock: Clock, manager: Manager,
@@ -225,7 +226,7 @@ class Run:
     def _begin(self) -> None:
         """Makes a new state, of the config's weights where it names some."""
         self.early, self.divergence = EarlyStop(self.config.early_stop.patience), Divergence()
-        self.rolled_back = RolledBack()
+        self.rolled_back, self.independent = RolledBack(), True
         self.state, self.sums = states.init(self.config, self.programs.optimizer, self.mesh), self.programs.zero_sums()
         model, lines = restore.initial_model(self.config)
         if model is not None:
@@ -239,6 +240,7 @@ class Run:
         self.early = EarlyStop(**{**record["early_stop"], "patience": self.config.early_stop.patience})
         self.divergence = Divergence(**record.get("divergence", {"since": step}))
         self.rolled_back = RolledBack(**record.get("rolled_back", {}))
+        self.independent = record.get("independent_seeds", False)
         self._slow_down()
         self.sums = self.programs.zero_sums()
         if sums := record.get("sums"):  # of the interval that the save has cut
@@ -254,7 +256,8 @@ class Run:
 
     def _batches(self, start: int) -> Iterator[steps.Batch]:
         """Batches on the device, one ahead: the next one crosses the bus while a step runs."""
-        host_batches = datas.batches(self.config, self.data, start + self.rolled_back.left_out)
+        first = start + self.rolled_back.left_out
+        host_batches = datas.batches(self.config, self.data, first, independent=self.independent)
         ahead: steps.Batch | None = None
         while True:
             with self.progress.waiting():
@@ -292,7 +295,8 @@ class Run:
         record = {
             "step": step, "examples": self.clock.examples, "times": self.times.so_far(),
             "early_stop": dataclasses.asdict(self.early), "divergence": dataclasses.asdict(self.divergence),
-            "rolled_back": dataclasses.asdict(self.rolled_back), "validation": validation,
+            "rolled_back": dataclasses.asdict(self.rolled_back), "independent_seeds": self.independent,
+            "validation": validation,
             "sums": {name: np.asarray(value).tolist() for name, value in self.sums.items()},
             "config": to_dict(self.config), "classes": list(self.config.data.classes),
             "preprocessing": dataclasses.asdict(self.config.preprocess) | {"image_size": self.config.model.image_size},

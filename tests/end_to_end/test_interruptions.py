@@ -258,9 +258,9 @@ def test_a_run_that_explodes_goes_back_leaves_batches_out_and_says_so(tmp_path, 
     ])  # fmt: skip
     batches, asked = loop.datas.batches, []
 
-    def poisoned(config, data, start):
+    def poisoned(config, data, start, **settings):
         asked.append(start)
-        for position, batch in enumerate(batches(config, data, start), start):
+        for position, batch in enumerate(batches(config, data, start, **settings), start):
             yield {**batch, "votes": np.full((len(batch["label"]), 8), np.nan if position in (5, 6) else 0.125, "f4")}
 
     monkeypatch.setattr(loop.datas, "batches", poisoned)

@@ -47,6 +47,18 @@ def test_every_epoch_holds_every_example_once_in_its_own_order(split):
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_no_epoch_of_a_seed_is_one_of_another(split, sampling):
+    def epochs(seed, **options):
+        found = np.concatenate([b["index"] for b in take(training_batches(split, 16, seed=seed, **options), 30)])
+        return {found[start : start + len(split)].tobytes() for start in range(0, len(found), len(split))}
+
+    seen = [epochs(seed, sampling=sampling) for seed in range(6)]
+    assert len(set().union(*seen)) == sum(map(len, seen)) == 18
+    if sampling == "uniform":  # as it was
+        assert len(epochs(0, independent=False) & epochs(1, independent=False)) == 2
+
+
 def test_position_is_a_function_of_the_step(split):
     whole = take(training_batches(split, 32, seed=5), 9)
     resumed = take(training_batches(split, 32, seed=5, start=6), 3)
