@@ -126,6 +126,16 @@ def test_a_mistake_on_one_host_is_told_by_the_first_and_ends_both(tmp_path, data
     assert not (tmp_path / "run").exists()
 
 
+def test_processes_with_different_settings_are_refused(tmp_path, data_dir):
+    command = [*RUN, "--workdir", tmp_path / "run", "--data_dir", data_dir]
+    (first, code), (second, own_code) = pair(command, [*command, "--config.optimizer.learning_rate=1"])
+    line = (
+        f"process 1 on {socket.gethostname()} has another config or code than process 0: optimizer.learning_rate (1.0"
+    )
+    assert (code, own_code) == (2, 2) and line in first and line in second
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_is_not_shared_is_refused(tmp_path, data_dir):
     both = [[*RUN, "--workdir", tmp_path / name, "--data_dir", data_dir] for name in ("one", "other")]
     (first, code), (second, own_code) = pair(*both)
