@@ -229,9 +229,12 @@ def test_inspect_counts_the_published_network():
 
 
 def test_an_early_stop_stops_and_stays_stopped(tmp_path, data_dir):
-    # A rate of nearly 0: the loss stays where it is, up to the statistics of BatchNorm.
+    # A rate at which the validation loss grows at once.
     command = train(tmp_path / "run", data_dir, "--config.early_stop.patience=1", "--config.optimizer.learning_rate=10",
                     "--config.eval_every=1steps", "--config.optimizer.name=sgd")  # fmt: skip
+    done = expressnet(*command)
+    assert done.returncode == 1 and "expressnet: the run diverged: the loss is" in done.stderr.splitlines()[-1]
+    command.append("--config.recovery.explosion=1e9")  # as somebody may want it
     done = expressnet(*command)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)["result"]
