@@ -53,7 +53,7 @@ def test_answers_are_those_that_the_loop_counts(network):
     assert len(split) % config.batch_size
     with jax.set_mesh(mesh):
         found = answering.collect(config, answering.program(config, mesh), state, split, mesh)
-        counted = answering.evaluate(config, answering.counter(config, mesh), state, split, mesh)
+        counted = answering.evaluate(config, answering.counter(config, mesh), state, split, mesh, each=list)
     summary = answering.summarize(found, config.label_smoothing)
     assert summary.pop("loss") == pytest.approx(counted.pop("loss"), rel=1e-5)
     assert counted.pop("split") == split.name and summary == counted
@@ -83,7 +83,7 @@ def test_a_class_that_the_data_set_lacks_is_never_an_answer(network):
     assert found.shared.tolist() == [0, 1, 3, 4, 5, 6, 7]
     for logits in (found.logits, found.flipped):
         assert logits.dtype == np.float32 and np.isneginf(logits[:, 2]).all()
-    counted = answering.evaluate(config, answering.counter(config, mesh), state, lacking, mesh)
+    counted = answering.evaluate(config, answering.counter(config, mesh), state, lacking, mesh, each=list)
     summary = answering.summarize(found, config.label_smoothing)
     assert summary["confusion"] == counted["confusion"]
     assert summary["loss"] < counted["loss"]  # that is over all classes

@@ -7,6 +7,7 @@ from expressnet_jax.bench import network
 from expressnet_jax.config import Clock
 from expressnet_jax.config import files as config_files
 from expressnet_jax.train import progress
+from expressnet_jax.train.times import Times
 from tests.conftest import TINY
 
 
@@ -27,8 +28,15 @@ def test_statistics_are_fractions_of_the_interval():
 
 def lines_of(loads):
     """What is said beside each record of these loads."""
-    said = progress.Progress(Clock(batch_size=16, examples=160, total_steps=400), 0)
-    figures = {"epoch": 1.0, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "images_per_second": 9.0}
+    said = progress.Progress(Clock(batch_size=16, examples=160, total_steps=400), 0, Times())
+    figures = {
+        "epoch": 1.0,
+        "loss": 1.0,
+        "accuracy": 0.5,
+        "nonfinite_in_a_row": 0,
+        "learning_rate": 0.1,
+        "images_per_second": 9.0,
+    }
     records = [{"step": 20 * i, **figures, **progress.routing(sums(load))} for i, load in enumerate(loads, 1)]
     return [said.lines(record)[1:] for record in records]
 
