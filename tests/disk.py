@@ -1,4 +1,4 @@
-"""Files as users have them, for tests: written as a folder, and packed."""
+"""Files as users have them, for tests: written as a folder, packed, damaged."""
 
 import tarfile
 import zipfile
@@ -31,3 +31,15 @@ def pack(root: Path, kind: str) -> Path:
             for path in paths:
                 tar.add(path, path.relative_to(root.parent))
     return archive
+
+
+def damaged(path, how, rng):
+    """Damages a file as disks and copies do."""
+    content = path.read_bytes()
+    if how == "removed":
+        path.unlink()
+    elif how == "flipped":
+        place = rng.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
+    else:
+        path.write_bytes(content[: 0 if how == "emptied" else rng.randrange(len(content))])

@@ -23,6 +23,7 @@ from expressnet_jax.parallel import mesh
 from expressnet_jax.runs import optimizer, state
 from expressnet_jax.train import loop
 from tests.conftest import TINY
+from tests.disk import damaged
 
 CONFIG = config_files.load(TINY, [("total", "8steps"), ("eval_every", "4steps")])
 HOW = ("flipped", "cut", "emptied", "removed")
@@ -33,14 +34,7 @@ def damage(folder, rng):
     how, files = rng.choice(HOW), [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
     weights = [path.stat().st_size if how == "flipped" else 1 for path in files]
     (path,) = rng.choices(files, weights)
-    content = path.read_bytes()
-    if how == "removed":
-        path.unlink()
-    elif how == "flipped":
-        place = rng.randrange(len(content))
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
-    else:
-        path.write_bytes(content[: 0 if how == "emptied" else rng.randrange(len(content))])
+    damaged(path, how, rng)
     return how, path.relative_to(folder).as_posix()
 
 

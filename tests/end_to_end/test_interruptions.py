@@ -19,6 +19,7 @@ from expressnet_jax.train import loop
 from expressnet_jax.train.divergence import Diverged
 from expressnet_jax.train.signals import Interrupted, Signals
 from tests.conftest import TINY
+from tests.disk import damaged
 
 CONFIG = config_files.load(TINY, [("total", "8steps"), ("eval_every", "4steps"), ("log_every", "4steps")])
 
@@ -82,18 +83,6 @@ def test_a_replacement_that_was_cut_off_is_undone(whole, tmp_path):
     with Manager(workdir / "checkpoints") as manager:
         assert manager.latest_step() == 8 and manager.record(8)["step"] == 8
     assert not spare.exists()
-
-
-def damaged(path, how, rng):
-    """Damages a file as disks and copies do."""
-    content = path.read_bytes()
-    if how == "removed":
-        path.unlink()
-    elif how == "flipped":
-        place = rng.randrange(len(content))
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
-    else:
-        path.write_bytes(content[: 0 if how == "emptied" else rng.randrange(len(content))])
 
 
 def files_of(checkpoint):
