@@ -62,6 +62,6 @@ def test_fifty_steps_of_training_give_the_same_losses_with_every_form(data_dir, 
     changes = [TINY, "--config.model.cnnfe1.kernels=15,9", "--config.model.cnnfe2.kernels=11,3"]
     changes += [*(f"--config.augment.{change}" for change in off), data_dir]
     direct, *others = run("curves", "float64", forms, 50, *changes)
-    assert len(direct) == 50 and direct[-1] < direct[0]
+    assert len(direct) == 50 and np.mean(direct[-10:]) < np.mean(direct[:10])
     for losses in others:
         np.testing.assert_allclose(losses, direct, atol=1e-6)
