@@ -89,6 +89,17 @@ def leave_peers() -> None:
         _peers.bye()
 
 
+def tell_where(text: str) -> None:
+    """Lets the first process know where this one is, for the day when all wait for one."""
+    if _peers is not None:
+        _peers.where = text
+
+
+def whereabouts() -> list[str]:
+    """A line for each other process, where it was a few seconds ago; of those that are not the first, for that one."""
+    return _peers.whereabouts() if _peers is not None else []
+
+
 def several() -> bool:
     """Whether this process is one of several."""
     return jax.process_count() > 1

@@ -33,6 +33,7 @@ class _Line:
     name: str
     heard: float = field(default_factory=time.monotonic)
     leaving: bool = False  # it has said that it ends
+    where: str = ""  # it is, by its own last words
     text: bytes = b""  # of a message that has begun
 
 
@@ -41,6 +42,7 @@ class Peers:
 
     def __init__(self, lines: Sequence[_Line], *, first: bool) -> None:
         self._lines, self._first, self._patience = list(lines), first, PATIENCE
+        self.where = ""  # what this process tells the first one about itself
         self._selector = selectors.DefaultSelector()
         for line in self._lines:
             line.socket.setblocking(False)
@@ -52,6 +54,10 @@ class Peers:
         """From here on the others do without this process, and it without them."""
         self._leaving.set()
         self._tell(_BYE)
+
+    def whereabouts(self) -> list[str]:
+        """Where the others said last that they are; only the first process knows all of them."""
+        return [f"{line.name}: {line.where}" for line in self._lines if line.where]
 
     def wait_for_word(self) -> None:
         """Gives the thread the time to find out who is gone, and to end this process. Returns if it finds nobody."""
@@ -65,7 +71,7 @@ class Peers:
                 self._read(key.data)  # which may take it off
             now = time.monotonic()
             if now - told >= pause:
-                self._tell(_HERE)
+                self._tell(_HERE + self.where.encode())
                 told = now
             for line in self._lines:
                 if now - line.heard > self._patience and not line.leaving:
@@ -80,11 +86,13 @@ class Peers:
             found = b""
         line.heard = time.monotonic()
         line.text += found
-        while line.text[:1] in (_HERE, _BYE):
-            line.leaving, line.text = line.leaving or line.text[:1] == _BYE, line.text[1:]
-        if line.text.endswith(_END):  # the first process has found one that is gone, and ends like this one
-            say(line.text[1:-1].decode(errors="replace"))
-            ending.end_now(ending.AGAIN)
+        *messages, line.text = line.text.split(_END)
+        for kind, words in ((message[:1], message[1:].decode(errors="replace")) for message in messages):
+            if kind == _LOST:  # the first process has found one that is gone, and ends like this one
+                say(words)
+                ending.end_now(ending.AGAIN)
+            line.leaving = line.leaving or kind == _BYE
+            line.where = words if kind == _HERE else line.where
         if found:
             return
         if not line.leaving:
@@ -95,14 +103,14 @@ class Peers:
     def _tell(self, what: bytes) -> None:
         for line in list(self._lines):
             with contextlib.suppress(OSError):  # it shows when its answer is missing
-                line.socket.send(what)
+                line.socket.send(what + _END)
 
     def _lost(self, line: _Line, why: str) -> None:
         if self._leaving.is_set():
             return
         text = f"expressnet: {line.name} is gone: {why}; the job ends here, and started again it resumes"
         if self._first:
-            self._tell(_LOST + text.encode() + _END)
+            self._tell(_LOST + text.encode())
         say(text)
         ending.end_now(ending.AGAIN)
 

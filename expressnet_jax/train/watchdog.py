@@ -51,6 +51,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._over.wait(min(INTERVAL, self._seconds / 4)):
             self._write(self._times.now)
+            distributed.tell_where(f"step {self._step}, {self._times.now}")
             if time.monotonic() - self._told > self._seconds:
                 self._end()
 
@@ -80,7 +81,7 @@ class Watchdog:
             last = path.read_text().splitlines()[-_SHOWN:]
         except OSError as error:
             last = [f"the stacks could not be written: {error}"]
-        say("\n".join(last))
+        say("\n".join([*last, *distributed.whereabouts()]))
         say(
             f"expressnet: step {self._step} has not ended in {self._seconds:g} s (watchdog.seconds; the run was busy "
             f"with: {self._times.now}); all stacks are in {path}; the same command goes on from the newest checkpoint"

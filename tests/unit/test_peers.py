@@ -23,8 +23,12 @@ if number == 0:
     found = listener.accept({NAMES!r})
 else:
     found = peers.connect(input(), number, {NAMES[0]!r})
+found.where = f"step {{100 - number}}, data"
 print("up", flush=True)
 for word in sys.stdin:
+    if word == "where\\n":
+        print(*found.whereabouts(), sep="; ", flush=True)
+        continue
     found.bye()
     print("leaving", flush=True)
 time.sleep(60)
@@ -61,6 +65,16 @@ def test_the_others_end_with_75_and_name_the_one_that_is_gone(job, victim, how):
         assert process.returncode == 75
         assert said.startswith(f"expressnet: {NAMES[victim]} is gone: {why}") and said.count("\n") == 1
     assert time.monotonic() - began < 20
+
+
+def test_the_first_one_knows_where_the_others_are(job):
+    told, deadline = "", time.monotonic() + 30
+    while told.count("step") < 2 and time.monotonic() < deadline:
+        job[0].stdin.write("where\n")
+        job[0].stdin.flush()
+        told = job[0].stdout.readline()
+        time.sleep(0.1)
+    assert sorted(told.strip().split("; ")) == [f"{NAMES[1]}: step 99, data", f"{NAMES[2]}: step 98, data"]
 
 
 def test_nobody_minds_one_that_has_said_goodbye(job):
