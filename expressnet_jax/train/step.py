@@ -36,11 +36,11 @@ class Programs(NamedTuple):
 
 def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
     """The programs of a config on a mesh, for the loop, benchmarks and plans; nothing is compiled yet."""
-    optimizer, rate = optimizers.create(config, clock), optimizers.schedule(config, clock)
+    optimizer = optimizers.create(config, clock)
     # Said here and not left to the compiler: what every process reads must lie whole on each of them.
     everywhere = meshes.replicated(mesh)
     shardings = (states.shardings(config, optimizer, mesh), everywhere)
-    step = train_step(config, states.graph(config), optimizer, rate)
+    step = train_step(config, states.graph(config), optimizer, clock)
     return Programs(
         optimizer,
         jax.jit(step, donate_argnums=(0, 1), out_shardings=shardings),
@@ -49,14 +49,13 @@ def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
     )
 
 
-def train_step(
-    config: Config, graph: Any, optimizer: optax.GradientTransformation, rate: optax.Schedule
-) -> Callable[..., Any]:
-    """Makes `step(state, sums, batch) -> (state, sums)`; `rate` is the optimizer's schedule, to be recorded.
+def train_step(config: Config, graph: Any, optimizer: optax.GradientTransformation, clock: Clock) -> Callable[..., Any]:
+    """Makes `step(state, sums, batch) -> (state, sums)` of a training as long as `clock` says.
 
     Everything random is a function of (seed, step, example), so it depends on neither devices nor restarts. A
     non-finite gradient leaves parameters, statistics and optimizer as they were; the step still counts.
     """
+    rate = optimizers.schedule(config, clock)
 
     def step(state: State, sums: Metrics, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -65,7 +64,8 @@ def train_step(
         a = config.optimizer.accumulate
         # (B, ...) -> (A, B/A, ...), every micro-batch taking from all devices, so that no picture changes its device.
         parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(len(x) // a, a, *x.shape[1:]), 0, 1), examples)
-        gradients, stats, metrics = _gradients(config, graph, state, parts, jax.random.fold_in(key, 1))
+        taught = config.ema.teach * state.step / clock.total_steps
+        gradients, stats, metrics = _gradients(config, graph, state, parts, taught, jax.random.fold_in(key, 1))
         norm = optax.tree.norm(gradients)
         new = _update(config, optimizer, state, gradients, stats)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
@@ -100,8 +100,13 @@ def _inputs(config: Config, batch: Batch, key: jax.Array) -> tuple[jax.Array, ja
     return preprocess.normalize(images, config.preprocess), optax.smooth_labels(targets, config.label_smoothing)
 
 
-def _gradients(config: Config, graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[Any, Any, Metrics]:
-    """Mean gradient over the micro-batches, BatchNorm statistics after the last one, metric sums."""
+def _gradients(
+    config: Config, graph: Any, state: State, parts: Batch, taught: jax.Array, key: jax.Array
+) -> tuple[Any, Any, Metrics]:
+    """Mean gradient over the micro-batches, BatchNorm statistics after the last one, metric sums.
+
+    taught: the share of the averaged network's answers in the targets.
+    """
     count = parts["label"].shape[0]
     balancing = any(getattr(config.moe, name) for name in router.LOSSES)
 
@@ -111,9 +116,15 @@ def _gradients(config: Config, graph: Any, state: State, parts: Batch, key: jax.
         output = model(part["image"], part["mask"], train=True, rngs=rngs)
         return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
+    def target(part: Batch) -> jax.Array:
+        if not config.ema.teach:
+            return part["target"]
+        teacher = nnx.merge(graph, *states.weights(state))
+        return (1 - taught) * part["target"] + taught * jax.nn.softmax(teacher(part["image"], part["mask"]).logits)
+
     def loss(params: Any, stats: Any, part: Batch, number: jax.Array, routed: Any) -> tuple[jax.Array, Any]:
         output, stats = forward(params, stats, part, number)
-        losses = optax.softmax_cross_entropy(output.logits, part["target"])
+        losses = optax.softmax_cross_entropy(output.logits, target(part))
         own = {layer: routing.sums for layer, routing in output.routing.items()}
         auxiliary = sum((_auxiliary(config, own[layer], routed, layer, count) for layer in own), start=jnp.zeros(()))
         metrics = {"loss": losses.sum(), "auxiliary": auxiliary / count, **_counts(config, part, output)}
