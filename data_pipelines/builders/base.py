@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 #: The side of stored pictures where those of a source have no size in common: that of the published network.
 COMMON_SIDE = 224
 
+#: What results may be compared with where a builder's KNOWN_COUNTS are not what is there, whatever its plan says.
+_OTHER_PICTURES = (
+    "These are not all pictures of the official data set, or others (the notes have the numbers): compare only with "
+    "results on the same files."
+)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
@@ -51,7 +57,7 @@ class Plan:
     """What was recognised at a source, before the first picture is read."""
 
     layout: str  # the form of the data set, in a few words
-    protocol: str  # what results on it may be compared with
+    protocol: str  # what results on it may be compared with, if the numbers of pictures are KNOWN_COUNTS
     splits: dict[str, Split]
     notes: list[str] = dataclasses.field(default_factory=list)
     aligned: bool = False  # the pictures are crops of faces already
@@ -99,7 +105,8 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
     url_infos: ClassVar[dict[str, Any]] = {}
     CLASSES: ClassVar[tuple[str, ...]]
     EXTRA_FEATURES: ClassVar[dict[str, Any]] = {}
-    #: Numbers of pictures {split: {class: number}} of the complete data set, where they are published.
+    #: Numbers of pictures {split: {class: number}} of the complete data set, where they are published. A copy with
+    #: other numbers is not comparable with published results.
     KNOWN_COUNTS: ClassVar[dict[str, dict[str, int]]] = {}
     #: False for a data set that is made here.
     NEEDS_SOURCE: ClassVar[bool] = True
@@ -152,14 +159,15 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         size, shapes, notes = _common_size(shapes)
         if self._form.crop and not cropping:
             notes.append("these pictures are crops of faces already and were not cropped again; --recrop does it")
+        different: list[str] = []
         for name, counts in labels.items():
             if known := self.KNOWN_COUNTS.get(name):
-                notes += differences(name, counts, known, sum(known.values()), "the complete set")
+                different += differences(name, counts, known, sum(known.values()), "the complete set")
         whole = [entry["path"] for stage in stages.values() for entry in stage.values("whole")]
         self.info.metadata.update(
             layout=plan.layout,
-            protocol=plan.protocol,
-            notes=plan.notes + notes,
+            protocol=_OTHER_PICTURES if different else plan.protocol,
+            notes=plan.notes + notes + different,
             counts={name: {label: counts[label] for label in self.CLASSES} for name, counts in labels.items()},
             shapes=dict(shapes),
             skipped=self.skipped.entries,

@@ -1,31 +1,30 @@
-"""FER-2013 in every form in which people have it: the challenge's CSV files, and folders of pictures."""
+"""FER-2013 in every form in which people have it: tables of pixels, folders of pictures, Hugging Face's files."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
-import itertools
-from collections.abc import Collection, Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
-from PIL import Image
-
-from data_pipelines.builders import tables
-from data_pipelines.builders.base import FaceBuilder, Picture, Plan, Skipped
-from data_pipelines.builders.tables import ClassFolders, Row, base, cells, quote
+from data_pipelines.builders import pixel_tables, tables
+from data_pipelines.builders.arrow_tables import ArrowTables
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan
+from data_pipelines.builders.pixel_tables import (
+    CODES_IN_WORDS,
+    OFFICIAL,
+    USAGES,
+    WORDS,
+    PixelTable,
+    label_of,
+    label_of_code,
+)
+from data_pipelines.builders.tables import ClassFolders, base
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.text import counted
-from data_pipelines.labels import FER2013_CODES, SEVEN, canonical
-from data_pipelines.pictures import BadPicture, encode
+from data_pipelines.common.text import some
+from data_pipelines.labels import SEVEN, canonical
+from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source
-
-SIDE = 48
-
-#: The challenge's words, in the CSV column Usage and as prefixes of file names, and the splits that they mean.
-USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
-
-OFFICIAL = tuple(USAGES.values())
 
 _TABLES = ("fer2013.csv", "icml_face_data.csv", "train.csv")  # the most complete first
 
@@ -33,10 +32,11 @@ _TRAIN = dict(zip(SEVEN, (3995, 436, 4097, 7215, 4965, 4830, 3171), strict=True)
 _PUBLIC = dict(zip(SEVEN, (467, 56, 496, 895, 607, 653, 415), strict=True))
 _PRIVATE = dict(zip(SEVEN, (491, 55, 528, 879, 626, 594, 416), strict=True))
 
-_KNOWN = "angry, disgust, fear, happy, neutral, sad, surprise"
+_KNOWN = f"angry, disgust, fear, happy, neutral, sad, surprise, or all by the codes {CODES_IN_WORDS}"
+_NUMBERED = f"the classes are numbers: taken for FER-2013's codes {CODES_IN_WORDS}"
 _EXPECTED = (
-    "fer2013.csv, icml_face_data.csv, train.csv, or folders train/<class>/ and test/<class>/, "
-    "on their own, inside a folder, or in a zip or tar"
+    "a CSV with columns emotion, pixels and perhaps Usage, Parquet or Arrow files, or folders <split>/<class>/ or "
+    "<class>/<split>/, on their own, inside a folder, or in a zip or tar"
 )
 
 #: What results may be compared with, where there is such a split; the first that is there counts.
@@ -47,7 +47,7 @@ _PROTOCOLS = {
         "private test results"
     ),
     "test": (
-        "test mixes PublicTest and PrivateTest (the file names do not tell them apart): compare only with results on "
+        "test mixes PublicTest and PrivateTest (nothing tells them apart): compare only with results on "
         "both together, never with private test results"
     ),
 }
@@ -66,128 +66,176 @@ class Fer2013(FaceBuilder):
     def plan(self, source: Source) -> Plan:
         """Recognises the layout; of several the most complete one is taken, then the one that lies the least deep."""
         names = source.names()
-        folders = ClassFolders.find(names, ("train", "test"), _label)
-        found = [path for table in _TABLES for path in tables.find(names, (table,))]
-        if len(names) == 1 and names[0].lower().endswith(".csv"):
-            found = names  # somebody who gives one CSV file means it, whatever its name
-        shown = f"{folders.root}train/ and test/" if folders else ""
-        # Folders have a test split that train.csv has not. Those without any known class are hardly meant.
-        choices = [*found, shown] if folders and folders.known else found
-        choices.sort(key=lambda choice: choice.endswith("train.csv"))
-        notes = tables.chose(*choices) if choices else []
-        for choice in choices:
-            if folders and choice == shown:
-                return self._plan_folders(source, names, folders, notes)
-            if table := PixelTable.open(source, choice):
-                if table.layout == "train.csv" and tables.find(names, ("test.csv",)):
-                    notes.append("test.csv carries no labels and was not used: this copy has a train split only")
-                return self._plan_table(source, table, notes)
+        found, others = pixel_tables.find(source, names, _TABLES)
+        arrow, folders = ArrowTables.find(names, WORDS), _Folders.find(names)
+        read = functools.partial(self._plan_tables, source)
+        plain = [table for table in found if "usage" not in table.columns]
+        choices: list[tuple[str, Callable[[], Plan]]] = [
+            (table.path, functools.partial(read, {"": table})) for table in found if table not in plain
+        ]
+        if folders and folders.found.known:  # those without any known class are hardly meant
+            choices.append((folders.shown, functools.partial(self._plan_folders, source, names, folders)))
+        if arrow:
+            choices.append((f"{arrow.kind} files", functools.partial(self._plan_arrow, source, arrow)))
+        if parts := _parts(plain):  # folders have a test split that train.csv has not
+            blind = [path for path in others if pixel_tables.unlabelled(source, path)]
+            shown = ", ".join(table.path for table in parts.values())
+            choices.append((shown, functools.partial(read, parts, blind)))
+        left = [table for table in plain if table not in parts.values()]
+        choices += [(table.path, functools.partial(read, {"train": table})) for table in left]
+        if choices:
+            plan = choices[0][1]()
+            return dataclasses.replace(plan, notes=tables.chose(*(shown for shown, _ in choices)) + plan.notes)
         if folders:
-            return self._plan_folders(source, names, folders, notes)  # says that all its classes are unknown
-        heads = f" ({', '.join(found)}: the header has no columns emotion and pixels)" if found else ""
-        raise DataError(f"{source.path}: no FER-2013 recognised{heads}; expected {_EXPECTED}")
+            return self._plan_folders(source, names, folders)  # says that all its classes are unknown
+        heads = [f"{path} has the header {tables.listed(pixel_tables.header(source, path))}" for path in others]
+        why = f" ({some(heads, 2, '; ')})" if heads else ""
+        raise DataError(f"{source.path}: no FER-2013 recognised{why}; expected {_EXPECTED}")
 
-    def _plan_table(self, source: Source, table: PixelTable, notes: list[str]) -> Plan:
-        wanted: dict[str, set[int]] = {}  # split -> numbers of rows
-        for number, row in table.rows(source):
-            try:
-                wanted.setdefault(table.split_of(row), set()).add(number)
-            except BadPicture as error:
-                self.skipped.add(f"row {number}", str(error))
-        pictures = functools.partial(table.pictures, skipped=self.skipped)
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, pictures)
-        return Plan(table.layout, tables.protocol(splits, _PROTOCOLS), splits, notes + tables.absent(splits, OFFICIAL))
+    def _plan_tables(self, source: Source, parts: Mapping[str, PixelTable], blind: Sequence[str] = ()) -> Plan:
+        """One table with a column Usage, as the part "", or a table for each split; `blind` are those without labels.
 
-    def _plan_folders(self, source: Source, names: list[str], folders: ClassFolders, notes: list[str]) -> Plan:
-        mixed = not any(_in_test(name) and _usage(name) in OFFICIAL[1:] for name in folders.files)
+        Of every table the first row that can be used is read whole: one without any is refused now.
+        """
+        wanted: dict[str, dict[int, PixelTable]] = {}
+        for part, table in parts.items():
+            where = base(table.path) if len(parts) > 1 else ""
+            bad, words, sound = [], set(), False
+            for number, row in table.rows(source):
+                try:
+                    words.add(table.emotion_of(row))
+                    split = part or table.split_of(row)
+                    if not sound:
+                        table.picture(number, row)
+                        sound = True
+                except BadPicture as error:
+                    bad.append((f"{where} row {number}".lstrip(), str(error)))
+                else:
+                    wanted.setdefault(split, {})[number] = table
+            _check_codes(words, f"{source.path}: {table.path}")
+            if bad and not sound:
+                shown = tables.listed(pixel_tables.header(source, table.path))
+                why = f"no usable row among {len(bad):,} (the first: {': '.join(bad[0])}); its header has: {shown}"
+                raise DataError(f"{source.path}: {table.path}: {why}")
+            tables.report(self.skipped, table.path, [part] * sound, bad)
+
+        def pictures(source: Source, rows: dict[int, PixelTable]) -> Iterator[Picture]:
+            table = next(iter(rows.values()))
+            where = base(table.path) if len(parts) > 1 else ""
+            return table.pictures(source, rows, self.skipped, where)
+
+        notes = [f"{base(path)} carries no labels and was not used" for path in blind]
+        layout = next(iter(parts.values())).layout if len(parts) == 1 else f"CSV files {', '.join(parts)}"
+        return self._plan(source, layout, wanted, notes, pictures)
+
+    def _plan_arrow(self, source: Source, arrow: ArrowTables) -> Plan:
+        words: set[str] = set()
+
+        def label(text: str) -> str:
+            words.add(text)
+            return label_of(text)
+
+        wanted, notes = arrow.wanted(source, self.skipped, WORDS, label)
+        _check_codes(words, str(source.path))
+        notes += [_NUMBERED] * any(map(label_of_code, words))
+        pictures = functools.partial(arrow.pictures, skipped=self.skipped)
+        return self._plan(source, f"{arrow.kind} files", wanted, notes, pictures)
+
+    def _plan_folders(self, source: Source, names: list[str], folders: _Folders) -> Plan:
+        files = folders.found.files
+        mixed = not any(_folder(name) == "test" and _usage(name) in OFFICIAL[1:] for name in files)
 
         def split_of(name: str) -> str | None:
-            usage = _usage(name)
-            if not _in_test(name):
-                if usage not in OFFICIAL[1:]:
-                    return "train"
-                self.skipped.add(name, "a test picture in the training folder")
-            elif mixed or usage in OFFICIAL[1:]:
+            split, usage = _folder(name), _usage(name)
+            if split == "test" and (mixed or usage in OFFICIAL[1:]):
                 return "test" if mixed else usage
-            else:
-                self.skipped.add(name, "in the test folder, but the name says neither PublicTest nor PrivateTest")
+            if split != "test" and usage in (None, split):
+                return split
+            whys = {
+                "train": "a test picture in the training folder",
+                "test": "in the test folder, but the name says neither PublicTest nor PrivateTest",
+            }
+            self.skipped.add(folders.real(name), whys.get(split, f"its name says {usage}, and its folder {split}"))
             return None
 
-        wanted = folders.labelled(split_of, _label, _KNOWN, str(source.path))
-        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"))
-        used = {folders.root + name for name in folders.files}
-        notes = notes + tables.unused([name for name in names if name not in used], "other file")
-        notes += tables.absent(splits, ("train", "test") if "test" in splits else OFFICIAL)
-        layout = "folders, renamed files" if "test" in splits else "folders"
+        label = label_of_code if folders.numbered else _label
+        found = folders.found.labelled(split_of, label, _KNOWN, str(source.path))
+        wanted = {
+            split: {
+                folders.paths[path]: dataclasses.replace(picture, name=folders.real(picture.name))
+                for path, picture in inside.items()
+            }
+            for split, inside in found.items()
+        }
+        used = {folders.paths[folders.found.root + name] for name in files}
+        notes = [_NUMBERED] * folders.numbered + tables.unused([n for n in names if n not in used], "other file")
+        layout = "folders, renamed files" if "test" in wanted and "public_test" not in wanted else "folders"
+        return self._plan(source, layout, wanted, notes, tables.stream)
+
+    def _plan(
+        self, source: Source, layout: str, wanted: dict[str, Any], notes: list[str],
+        pictures: Callable[[Source, Any], Iterator[Picture]],
+    ) -> Plan:  # fmt: skip
+        if "test" in wanted and "public_test" in wanted and "private_test" not in wanted:
+            wanted["private_test"] = wanted.pop("test")
+            notes = [*notes, "its validation split is stored as public_test, its test split as private_test"]
+        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"), pictures)
+        notes = notes + tables.absent(splits, ("train", "test") if "test" in splits else OFFICIAL)
         return Plan(layout, tables.protocol(splits, _PROTOCOLS), splits, notes)
 
 
-def split_of_usage(usage: str) -> str:
-    """The split that a word in a column Usage means. Raises BadPicture."""
-    if usage.lower() not in USAGES:
-        raise BadPicture(f"unknown Usage {quote(usage)}, expected Training, PublicTest or PrivateTest")
-    return USAGES[usage.lower()]
-
-
 @dataclasses.dataclass(frozen=True)
-class PixelTable:
-    """A CSV with one picture a row, as text."""
+class _Folders:
+    """Class folders below split folders, or above them: then their paths are turned round to be read alike."""
 
-    path: str
-    layout: str
-    columns: dict[str, int]  # emotion, pixels and perhaps usage -> column number
+    found: ClassFolders
+    paths: dict[str, str]  # every path, the split before the class -> the path as it is
+    numbered: bool  # all classes are numbers
 
     @classmethod
-    def open(cls, source: Source, path: str) -> PixelTable | None:
-        """The table at `path` if its header is one of FER-2013's."""
-        heads = next(tables.read_rows(source, path), [])
-        if isinstance(heads, csv.Error):
-            return None
-        there = {head.strip().lower(): number for number, head in enumerate(heads)}
-        names: tuple[str, ...] = ("emotion", "pixels", "usage")
-        columns = {name: there[name] for name in names if name in there}
-        if not {"emotion", "pixels"} <= columns.keys():
-            return None
-        layout = "train.csv"
-        if "usage" in columns:
-            layout = "icml_face_data.csv" if any(head != head.strip() for head in heads) else "fer2013.csv"
-        return cls(path, layout, columns)
+    def find(cls, names: list[str]) -> _Folders | None:
+        """None if there are no such folders."""
+        paths = {name: name for name in names}
+        for name in names:
+            *above, first, second, file = ["", "", *name.split("/")]
+            if first and tables.split_word(second, WORDS) and not tables.split_word(first, WORDS):
+                paths.setdefault("/".join([*above[2:], second, first, file]), name)
+        words = {part.lower() for name in paths for part in name.split("/")[-3:-1] if tables.split_word(part, WORDS)}
+        found = ClassFolders.find(paths, words, _label)
+        by_code = ClassFolders.find(paths, words, label_of_code)
+        numbered = bool(found and by_code and by_code.known and not found.known)
+        found = by_code if numbered else found
+        return cls(found, paths, numbered) if found else None
 
-    def rows(self, source: Source) -> Iterator[tuple[int, Row]]:
-        """All rows after the header, counted from 0 as FER+ counts them, one at a time."""
-        return enumerate(itertools.islice(tables.read_rows(source, self.path), 1, None))
+    def real(self, name: str) -> str:
+        """The true path, below the root, of one of the files found."""
+        return self.paths[self.found.root + name].removeprefix(self.found.root)
 
-    def split_of(self, row: Row) -> str:
-        """The split of a row. Raises BadPicture if the row is damaged or its Usage unknown."""
-        _, _, *usage = cells(row, self.columns)
-        return split_of_usage(usage[0]) if usage else "train"  # train.csv has no Usage
-
-    def pictures(self, source: Source, wanted: Collection[int], skipped: Skipped, where: str = "") -> Iterator[Picture]:
-        """The pictures of the rows `wanted`; one that cannot be used is `skipped`, as a row of `where`."""
-        for number, row in self.rows(source):
-            if number in wanted:
-                try:
-                    yield self._picture(number, row)
-                except BadPicture as error:
-                    skipped.add(f"{where} row {number}".lstrip(), str(error))
-
-    def _picture(self, number: int, row: Row) -> Picture:
-        """The row as a PNG. Raises BadPicture if its emotion or its pixels are wrong."""
-        emotion, text, *_ = cells(row, self.columns)
-        if emotion not in map(str, range(len(FER2013_CODES))):
-            raise BadPicture(f"emotion {quote(emotion)}, expected a code from 0 to {len(FER2013_CODES) - 1}")
-        values = text.split()
-        if len(values) != SIDE * SIDE:
-            raise BadPicture(f"{counted(len(values), 'pixel')}, expected {SIDE * SIDE:,}")
-        try:
-            image = encode(Image.frombytes("L", (SIDE, SIDE), bytes(map(int, values))))
-        except ValueError:
-            raise BadPicture("a pixel is no whole number from 0 to 255") from None
-        return Picture(number, f"row {number}", image, FER2013_CODES[int(emotion)])
+    @property
+    def shown(self) -> str:
+        """The folders for people: "faces/train/ and test/"."""
+        inside = dict.fromkeys(self.real(name).partition("/")[0] for name in self.found.files)
+        return self.found.root + "/ and ".join(sorted(inside, reverse=True)) + "/"
 
 
-def _in_test(name: str) -> bool:
-    return name.lower().startswith("test/")
+def _parts(found: list[PixelTable]) -> dict[str, PixelTable]:
+    """The tables without a column Usage that lie beside the first of them, by the splits that their names tell."""
+    parts: dict[str, PixelTable] = {}
+    for table in found:
+        if table.path.rpartition("/")[0] == found[0].path.rpartition("/")[0]:
+            parts.setdefault(tables.split_of_path(base(table.path), WORDS) or "train", table)
+    return parts
+
+
+def _check_codes(words: set[str], where: str) -> None:
+    """Raises DataError for classes that are counted from 1: all of FER-2013's codes would mean something else."""
+    if not words.isdisjoint({"7", "7.0"}) and words.isdisjoint({"0", "0.0"}):
+        raise DataError(f"{where}: it has a class 7 and no class 0, and FER-2013's codes are {CODES_IN_WORDS}")
+
+
+def _folder(name: str) -> str:
+    """The split of the folder of a file at <split>/<class>/<file>."""
+    return tables.split_word(name.partition("/")[0], WORDS)
 
 
 def _usage(name: str) -> str | None:

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.builders import tables
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan, Split
-from data_pipelines.builders.fer2013 import OFFICIAL, PixelTable, split_of_usage
+from data_pipelines.builders.pixel_tables import OFFICIAL, PixelTable, split_of_usage
 from data_pipelines.builders.tables import base, cells, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import itertools
 import posixpath
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any
 
 from data_pipelines.builders import tables
+from data_pipelines.builders.arrow_tables import ArrowTables
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan
 from data_pipelines.builders.tables import Row, Wanted, cells, quote
 from data_pipelines.common.errors import DataError
@@ -20,8 +23,8 @@ from data_pipelines.sources import Source
 #: What people call the splits, in lower case, and what they are called here.
 SPLITS = {
     "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation", "publictest": "validation",
+    "test": "test", "testing": "test", "privatetest": "test",
 }  # fmt: skip
 _ORDER = ("train", "validation", "test")
 
@@ -38,13 +41,15 @@ _HEADS = {
 }
 
 _EXPECTED = (
-    "folders <split>/<class>/ or <class>/, or a CSV with columns path, label and perhaps split; classes: "
-    f"{', '.join(EMOTIONS)}; splits: {', '.join(SPLITS)}"
+    "folders <split>/<class>/, <class>/<split>/ or <class>/, or a CSV with columns path, label and perhaps split, or "
+    f"Parquet or Arrow files with pictures; classes: {', '.join(EMOTIONS)}; splits: {', '.join(SPLITS)}"
 )
 
 
 class Folder(FaceBuilder):
-    """Pictures of your own, by class folders `<split>/<class>/` or `<class>/`, or by a table of path, label, split.
+    """Pictures of your own, by class folders, with split folders above or below them, or by a table.
+
+    A table is a CSV of path, label and perhaps split beside the pictures, or Hugging Face's files with pictures inside.
 
     A table with these columns beside the folders wins: where it and a class folder differ, the table is right. Classes
     have names, in any usual spelling; numbers are refused, because they mean different classes in different data sets.
@@ -66,6 +71,8 @@ class Folder(FaceBuilder):
             raise DataError(f"{source.path}: {listing}; {way_out}")
         if found:
             return self._plan_table(source, files, *found.popitem())
+        if not files.pictures() and (arrow := ArrowTables.find(source.names(), SPLITS)):
+            return self._plan_arrow(source, arrow, other_tables)
         why = "".join(f" ({reason})" for reason in other_tables[:1])
         try:
             return self._plan_folders(source, files, other_tables)
@@ -74,7 +81,7 @@ class Folder(FaceBuilder):
 
     def _plan_folders(self, source: Source, files: _Files, notes: list[str]) -> Plan:
         """Class folders outside the split folders are the training split, unless there is one already."""
-        parts = {name: name.split("/") for name in files.pictures()}
+        parts = {name: _split_first(name) for name in files.pictures()}
         inside = {name for name, path in parts.items() if len(path) > 2 and path[0].lower() in SPLITS}
         has_train = any(SPLITS[parts[name][0].lower()] == "train" for name in inside)
         wanted: dict[str, Wanted] = {}
@@ -90,7 +97,8 @@ class Folder(FaceBuilder):
                 continue
             label = _label(folder, f"{source.path}: class folder {quote(name.rpartition('/')[0])}")
             wanted.setdefault(split, {})[files.prefix + name] = Picture(next(order), name, b"", label)
-            kinds.add("<split>/<class>" if name in inside else "<class>")
+            below = "<split>/<class>" if name.startswith(f"{first}/") else "<class>/<split>"
+            kinds.add(below if name in inside else "<class>")
         if not wanted:
             raise DataError(f"{source.path}: no pictures with classes recognised; expected {_EXPECTED}")
         why = " (hidden, no picture by name, or outside the class folders)"
@@ -127,8 +135,19 @@ class Folder(FaceBuilder):
         way = f"write test into the column split of {table} for about a tenth of each class"
         return self._plan(source, f"table {table}", wanted, notes, way)
 
-    def _plan(self, source: Source, layout: str, wanted: dict[str, Wanted], notes: list[str], way: str) -> Plan:
-        splits = tables.make_splits(source, self.skipped, wanted, _ORDER)
+    def _plan_arrow(self, source: Source, arrow: ArrowTables, notes: list[str]) -> Plan:
+        """Pictures inside Parquet or Arrow files."""
+        label = functools.partial(_label, where=str(source.path))
+        wanted, more = arrow.wanted(source, self.skipped, SPLITS, label)
+        pictures = functools.partial(arrow.pictures, skipped=self.skipped)
+        way = "write about a tenth of the rows of each class to a file test.parquet"
+        return self._plan(source, f"{arrow.kind} files", wanted, notes + more, way, pictures)
+
+    def _plan(
+        self, source: Source, layout: str, wanted: Mapping[str, Any], notes: list[str], way: str,
+        pictures: Callable[[Source, Any], Iterator[Picture]] = tables.stream,
+    ) -> Plan:  # fmt: skip
+        splits = tables.make_splits(source, self.skipped, wanted, _ORDER, pictures)
         protocol = "Your own data: compare only with results on the same files."
         if "test" not in splits:
             protocol += " There is no test split, so no result on them tells how well new pictures are recognised."
@@ -147,6 +166,13 @@ def _label(text: str, where: str) -> str:
         why = "is a number, and numbers mean different classes in different data sets"
         raise DataError(f"{where}: the label {quote(text)} {why}; write names: {known}")
     raise DataError(f"{where}: unknown class {quote(text)}; known: {known}")
+
+
+def _split_first(name: str) -> list[str]:
+    """The parts of a path; of <class>/<split>/<file> with the split before the class."""
+    first, *rest = name.split("/")
+    swap = len(rest) > 1 and rest[0].lower() in SPLITS and first.lower() not in SPLITS
+    return [rest[0], first, *rest[1:]] if swap else [first, *rest]
 
 
 def _folder_label(name: str) -> str | None:

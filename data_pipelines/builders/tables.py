@@ -6,13 +6,16 @@ are read later, by `stream`, in the order that suits the source.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import functools
+import gzip
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from data_pipelines.builders.base import Picture, Skipped, Split
 from data_pipelines.common.errors import DataError
@@ -27,6 +30,9 @@ LONGEST_LINE = 1 << 20
 Wanted = dict[str, Picture]
 #: A row of a table, or why it cannot be read.
 Row = list[str] | csv.Error
+
+#: What tables of unknown kind part their columns with.
+SEPARATORS = ",;\t"
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 12  # column names that a message lists
@@ -50,15 +56,42 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def is_table(name: str) -> bool:
+    """Whether a file's name ends like that of a CSV, compressed or not."""
+    return name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+
+
+def split_word(text: str, words: Mapping[str, str]) -> str:
+    """The split that a word means by `words` {letters in lower case: split}, whatever its case and signs; or ""."""
+    return words.get(re.sub("[^a-z]", "", text.lower()), "")
+
+
+def split_of_path(path: str, words: Mapping[str, str]) -> str:
+    """The split that a file's name tells, or else a word of it, or the folder that it is in; or "".
+
+    So train-00000-of-00002.parquet, fer2013_test.csv and validation/data-00000-of-00001.arrow tell theirs.
+    """
+    folder, _, name = path.rpartition("/")
+    stem = re.sub(r"-\d+-of-\d+$", "", name.partition(".")[0])
+    return next(filter(None, (split_word(text, words) for text in (stem, *re.split(r"[\W_]", stem), base(folder)))), "")
+
+
 def find(names: Iterable[str], bases: Sequence[str]) -> list[str]:
     """The files whose name without folders, in lower case, is one of `bases`; the least deep first."""
     return sorted((name for name in names if base(name).lower() in bases), key=lambda name: (name.count("/"), name))
 
 
 def read_lines(source: Source, path: str) -> Iterator[str | csv.Error]:
-    """Lines of a UTF-8 text, blank ones left out; one longer than LONGEST_LINE comes as an error, once."""
+    """Lines of a text, blank ones left out; one longer than LONGEST_LINE comes as an error, once.
+
+    The text is UTF-8, or UTF-16 with its mark at the beginning; a path that ends with .gz is one compressed by gzip.
+    """
     with source.open(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+        if path.lower().endswith(".gz"):
+            stream = cast("IO[bytes]", gzip.GzipFile(fileobj=stream))
+        wide = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        stream.seek(0)
+        text = io.TextIOWrapper(stream, encoding="utf-16" if wide else "utf-8-sig", errors="replace")
         for line in iter(functools.partial(text.readline, LONGEST_LINE), ""):
             if len(line) < LONGEST_LINE or line.endswith("\n"):
                 if line := line.strip("\n"):
@@ -109,9 +142,15 @@ def columns(heads: Row, wanted: Sequence[str], where: str) -> dict[str, int]:
         numbers.setdefault(head.strip().lower(), number)
     missing = [name for name in wanted if name not in numbers]
     if missing:
-        there = ", ".join(map(quote, heads[:_SHOWN])) + (", ..." if len(heads) > _SHOWN else "")
-        raise DataError(f"{where}: no column {', '.join(missing)}; its header has: {there or 'nothing'}")
+        raise DataError(f"{where}: no column {', '.join(missing)}; its header has: {listed(heads)}")
     return {name: numbers[name] for name in wanted}
+
+
+def listed(heads: Row) -> str:
+    """A header for a message."""
+    if isinstance(heads, csv.Error):
+        return f"no valid CSV ({heads})"
+    return ", ".join(map(quote, heads[:_SHOWN])) + (", ..." if len(heads) > _SHOWN else "") or "nothing"
 
 
 def cells(row: Row, numbers: Mapping[str, int]) -> list[str]:
@@ -160,7 +199,7 @@ def match(
     return wanted
 
 
-def report(skipped: Skipped, where: str, wanted: Collection[str], bad: list[tuple[str, str]]) -> None:
+def report(skipped: Skipped, where: str, wanted: Collection[object], bad: list[tuple[str, str]]) -> None:
     """Hands on what is `bad` as [(path, why)]: each entry, or one for all where nothing else is there."""
     if bad and not wanted:
         path, why = bad[0]
