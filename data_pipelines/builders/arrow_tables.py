@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
@@ -75,6 +76,7 @@ class ArrowTables:
         extra: dict[str, None] = {}
         splits = self._states(source, words) if not any(self.splits.values()) else self.splits
         told = any(splits.values())
+        root = posixpath.join(posixpath.commonpath(list(map(posixpath.dirname, splits))), "")
         for index, (path, split) in enumerate(splits.items()):
             columns = _Columns.of(source, path)
             extra |= dict.fromkeys(columns.others)
@@ -82,7 +84,7 @@ class ArrowTables:
             found, bad = [], []
             names = [columns.label, *([columns.split] if columns.split else [])]
             for row, cells in enumerate(_rows(_batches(source, path, names))):
-                name = f"{path} row {row}"
+                name = f"{path.removeprefix(root)} row {row}"
                 try:
                     place = self._split_of(columns, cells[1:], words) or split or ("" if told else "train")
                     if not place:
@@ -94,7 +96,7 @@ class ArrowTables:
                     found.append(name)
                     number = index << 32 | row
                     wanted.setdefault(place, {})[number] = Picture(number, name, b"", label)
-            tables.report(skipped, path, found, bad)
+            tables.report(skipped, path.removeprefix(root), found, bad)
         notes = [f"columns that were not used: {', '.join(map(quote, extra))}"] if extra else []
         if not told and list(wanted) == ["train"] and not columns.split:
             notes.append("neither the files' names nor a column tell a split: everything is train")
@@ -302,16 +304,16 @@ def _image(cell: pa.Scalar) -> bytes:
         return pixels.png(pixels.from_text(cell.as_py())) if _is_text(cell.type) else cell.as_py()
     if not _is_list(cell.type):
         raise BadPicture(f"{cell.type} is no type of pictures")
-    values, shape = cell.values, []
+    values, shape = cell.values, [len(cell.values)]
     while _is_list(values.type):
         lengths = set(pc.list_value_length(values).to_pylist())
         if len(lengths) != 1 or None in lengths:
             raise BadPicture("its rows of pixels are not equally long")
-        shape.append(len(values))
+        shape.append(lengths.pop())
         values = values.flatten()
     if not 0 < len(values) <= 3 * MAX_PIXELS or values.null_count:
         raise BadPicture(f"{len(values):,} pixels, {values.null_count:,} of them missing")
-    return pixels.png(pixels.levels(values.to_numpy(zero_copy_only=False).reshape(*shape, -1)))
+    return pixels.png(pixels.levels(values.to_numpy(zero_copy_only=False).reshape(shape)))
 
 
 def _is_text(kind: pa.DataType) -> bool:

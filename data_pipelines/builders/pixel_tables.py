@@ -135,7 +135,7 @@ def find(source: Source, names: list[str], first: tuple[str, ...]) -> tuple[list
     """
     found = [path for name in first for path in tables.find(names, (name,))]
     others = [name for name in names if tables.is_table(name) and name not in found]
-    if len(names) == 1 and not found:
+    if names == [source.path.name]:
         others = names  # somebody who gives one file means it, whatever its name
     others.sort(key=lambda name: (name.count("/"), name))
     opened = {path: PixelTable.open(source, path) for path in [*found, *others[:_LOOKED_AT]]}

@@ -15,7 +15,7 @@ def add(parser: ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("name", help=", ".join(BUILDERS))
     parser.add_argument(
-        "--from", dest="source", type=common.source, help="folder, tar, zip or csv; nothing is downloaded"
+        "--from", dest="source", type=common.source, help="folder, tar, zip, csv or parquet; nothing is downloaded"
     )
     parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")

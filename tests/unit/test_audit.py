@@ -205,7 +205,7 @@ def test_an_archive_and_a_prepared_data_set_give_the_same_findings(kind: str, tm
     assert here == there
     prepare("fer2013", str(packed), data_dir=str(tmp_path / "data"))
     prepared = audit.audit("fer2013", data_dir=str(tmp_path / "data"))
-    assert prepared["kind"] == "prepared" and "public_test may be compared" in prepared["protocol"]
+    assert prepared["kind"] == "prepared" and "results on the same files" in prepared["protocol"]
     for key in ("splits", "near_duplicates", "mirrored", "blank", "sizes", "colour_without_colour", "unusable"):
         assert prepared[key] == here[key]
     exact = prepared["exact_duplicates"]

@@ -24,6 +24,14 @@ CODES = (0, 1, 2, 3, 6, 4, 5)  # the same classes in the CSV
 USAGES = ("Training", "PublicTest", "PrivateTest")
 
 
+@pytest.fixture
+def complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures drawn here are the complete data set."""
+    one, two = dict.fromkeys(SEVEN, 1), dict.fromkeys(SEVEN, 2)
+    counts = {"train": one, "public_test": one, "private_test": one, "test": two}
+    monkeypatch.setattr(Fer2013, "KNOWN_COUNTS", counts)
+
+
 def face(seed: int, shape: tuple[int, ...] = (48, 48)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
@@ -89,7 +97,7 @@ def assert_every_face(tmp_path: Path, split: str, numbers: list[int]) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.xz", "tar.gz"])
 @pytest.mark.parametrize("layout", ["fer2013.csv", "icml_face_data.csv", "folders"])
-def test_three_splits(layout: str, kind: str, tmp_path: Path) -> None:
+def test_three_splits(layout: str, kind: str, tmp_path: Path, complete: None) -> None:
     files: dict[str, Mapping[str, bytes | str]] = {
         "fer2013.csv": {"fer2013.csv": table()},
         "icml_face_data.csv": {"icml_face_data.csv": icml_table()},
@@ -138,7 +146,7 @@ def test_csv_path_of_any_name(tmp_path: Path) -> None:
     assert_every_face(tmp_path, "train", list(range(0, 21, 3)))
 
 
-def test_train_csv_has_no_test(tmp_path: Path) -> None:
+def test_train_csv_has_no_test(tmp_path: Path, complete: None) -> None:
     rows = "\n".join(["emotion,pixels", *(row(n, CODES[n], None) for n in range(7))])
     report = build(write(tmp_path / "fer", {"train.csv": rows, "test.csv": "pixels\n1 2 3"}), tmp_path)
     assert report["layout"] == "train.csv"
@@ -148,7 +156,7 @@ def test_train_csv_has_no_test(tmp_path: Path) -> None:
     assert_every_face(tmp_path, "train", list(range(7)))
 
 
-def test_renamed_pictures_cannot_be_split(tmp_path: Path) -> None:
+def test_renamed_pictures_cannot_be_split(tmp_path: Path, complete: None) -> None:
     report = build(write(tmp_path / "fer", folders(prefixed=False)), tmp_path)
     assert report["layout"] == "folders, renamed files"
     assert {split: numbers["examples"] for split, numbers in report["splits"].items()} == {"train": 7, "test": 14}
@@ -156,7 +164,7 @@ def test_renamed_pictures_cannot_be_split(tmp_path: Path) -> None:
     assert_every_face(tmp_path, "test", [n for n in range(21) if n % 3])
 
 
-def test_public_test_only(tmp_path: Path) -> None:
+def test_public_test_only(tmp_path: Path, complete: None) -> None:
     files = {name: data for name, data in folders().items() if "Private" not in name}
     report = build(write(tmp_path / "fer", files), tmp_path)
     assert list(report["splits"]) == ["train", "public_test"]
@@ -190,8 +198,9 @@ def test_pictures_keep_their_bytes(tmp_path: Path) -> None:
 
 BAD_ROWS = [
     (row(0, 7, "Training"), "emotion '7', expected a code from 0 to 6"),
-    (row(0, "happy", "Training"), "emotion 'happy'"),
-    (row(0, 0, "Testing"), "unknown Usage 'Testing'"),
+    (row(0, "joyous", "Training"), "emotion 'joyous'"),
+    (row(0, "1.5", "Training"), "emotion '1.5'"),
+    (row(0, 0, "Holdout"), "unknown Usage 'Holdout'; known: training, publictest, privatetest, train, "),
     (row(0, 0, "Training", "1 2 3"), "3 pixels, expected 2,304"),
     (row(0, 0, "Training", ""), "0 pixels, expected 2,304"),
     (row(0, 0, "Training", " ".join(["1"] * 2303 + ["256"])), "no whole number from 0 to 255"),
@@ -276,14 +285,29 @@ def test_unknown_class_folder(folder: str, tmp_path: Path) -> None:
 
 
 NOTHING: list[tuple[dict[str, Any], str]] = [
-    ({}, "no FER-2013 recognised; expected fer2013.csv"),
+    ({}, "no FER-2013 recognised; expected a CSV with columns emotion, pixels and perhaps Usage, "),
     ({"readme.txt": "x"}, "no FER-2013 recognised"),
-    ({"fer2013.csv": "a,b\n1,2"}, r"no FER-2013 recognised \(fer2013.csv: the header has no columns"),
+    ({"fer2013.csv": "a,b\n1,2"}, r"no FER-2013 recognised \(fer2013.csv has the header 'a', 'b'\)"),
     ({"fer2013.csv": ""}, "no FER-2013 recognised"),
     ({"fer2013.csv": table([])}, "no usable picture; put it right"),
-    ({"train/0/1.png": encode(face(1)), "train/1/1.png": encode(face(1))}, "unknown class folder 'train/0'"),
+    (
+        {"train/0/1.png": encode(face(1)), "train/7/1.png": encode(face(1))},
+        "unknown class folder 'train/7'; known: ang",
+    ),
+    (
+        {"train/x/1.png": encode(face(1)), "train/y/1.png": encode(face(1))},
+        "unknown class folder 'train/x'; known: ang",
+    ),
+    (
+        {"f.csv": table([row(0, 7, "Training"), row(1, 1, "Training")])},
+        "a class 7 and no class 0, and FER-2013's codes",
+    ),
+    ({"f.csv": table([row(0, 1, "Holdout")])}, r"\(the first: row 0: unknown Usage 'Holdout'; known: training, publ"),
     (folders() | {name: b"x" for name in folders() if "Public" in name}, "'public_test' has no usable picture among 7"),
-    ({"fer2013.csv": table([row(0, 9, "Training")])}, r"'train' has no usable picture among 1 \(the first: row 0"),
+    (
+        {"fer2013.csv": table([row(0, 9, "Training")])},
+        r"no usable row among 1 \(the first: row 0: emotion '9'.*its header has: 'emotion', 'pixels', 'U",
+    ),
 ]
 
 
@@ -297,15 +321,16 @@ def test_nothing_to_use(files: dict[str, Any], why: str, tmp_path: Path) -> None
 
 
 def test_other_files_are_mentioned(tmp_path: Path) -> None:
-    report = build(write(tmp_path / "fer", folders() | {"validation/happy/1.png": encode(face(1))}), tmp_path)
-    assert "not used: 1 other file, for example validation/happy/1.png" in report["notes"]
+    report = build(write(tmp_path / "fer", folders() | {"more/happy/1.png": encode(face(1))}), tmp_path)
+    assert "not used: 1 other file, for example more/happy/1.png" in report["notes"]
 
 
 def test_known_totals_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = dict.fromkeys(SEVEN, 1)
     monkeypatch.setattr(Fer2013, "KNOWN_COUNTS", {"train": known, "public_test": known | {"fear": 3}})
-    notes = build(write(tmp_path / "fer", folders()), tmp_path)["notes"]
-    assert notes == ["public_test: 7 pictures, the complete set has 9; different: fear 1 of 3"]
+    report = build(write(tmp_path / "fer", folders()), tmp_path)
+    assert report["notes"] == ["public_test: 7 pictures, the complete set has 9; different: fear 1 of 3"]
+    assert "published" not in report["protocol"] and "compare only with results on the same files" in report["protocol"]
 
 
 def test_known_totals_are_the_official_ones() -> None:

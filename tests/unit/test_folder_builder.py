@@ -262,7 +262,7 @@ def with_row(*row: str) -> dict[str, bytes | str]:
 
 
 ERRORS: list[tuple[Mapping[str, bytes | str], str]] = [
-    ({}, "no pictures with classes recognised; expected folders <split>/<class>/ or <class>/, or a CSV"),
+    ({}, "no pictures with classes recognised; expected folders <split>/<class>/, <class>/<split>/ or <class>/, or"),
     ({"a.png": picture(0), "train/b.png": picture(1)}, "no pictures with classes recognised; expected"),
     ({"labels.csv": "", **TABLE_FILES}, r"class folder 'pics': unknown class 'pics'; known: anger, contempt"),
     (

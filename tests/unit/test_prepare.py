@@ -67,7 +67,7 @@ def test_description_for_people(tmp_path: Path, data: str) -> None:
     text = describe(prepare("fer2013", str(write(tmp_path / "fer", {"fer2013.csv": table(rows)})), data_dir=data))
     assert "fer2013 prepared (layout: fer2013.csv)" in text
     assert "1,200" in text
-    assert "skipped: 7\n  row 1200: emotion '9', expected a code from 0 to 6\n" in text
+    assert "skipped: 7\n  row 1200: emotion '9', expected a code from 0 to 6 or a name\n" in text
     assert "  and 2 more\n" in text
     assert "note: train: 1,200 pictures, the complete set has 28,709; different: anger 0 of 3,995, " in text
     assert text.endswith(f"data: {data}/fer2013/1.0.0")

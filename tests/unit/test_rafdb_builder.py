@@ -101,8 +101,14 @@ def kaggle_names(split: str) -> dict[str, tuple[str, int]]:
     return {f"{split}/{(n - 1) % 7 + 1}/{split}_{n:05}_aligned.jpg": (CLASSES[(n - 1) % 7 + 1], n) for n in numbers}
 
 
+@pytest.fixture
+def complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures drawn here are the complete data set."""
+    monkeypatch.setattr(RafDb, "KNOWN_COUNTS", dict.fromkeys(("train", "test"), ONE_EACH))
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz"])
-def test_official(kind: str, tmp_path: Path) -> None:
+def test_official(kind: str, tmp_path: Path, complete: None) -> None:
     report = build(pack(write(tmp_path / "raf", official("basic/")), kind), tmp_path)
     assert report["layout"] == "official, aligned pictures"
     assert "test may be compared with published RAF-DB results" in report["protocol"]
@@ -131,7 +137,7 @@ def test_list_beside_the_pictures(tmp_path: Path) -> None:
     assert plan.notes == [f"chose basic/{LISTS[1]}; also there, not used: basic/{LISTS[0]}"]
 
 
-def test_original_pictures_where_there_are_no_aligned_ones(tmp_path: Path) -> None:
+def test_original_pictures_where_there_are_no_aligned_ones(tmp_path: Path, complete: None) -> None:
     source = write(tmp_path / "raf", official(kind="original"))
     report = build(source, tmp_path)
     assert report["layout"] == "official, original pictures"
@@ -190,8 +196,8 @@ def test_byte_order_mark_blanks_and_windows_line_ends(tmp_path: Path) -> None:
     assert labels == {name: label for name, (label, _) in kaggle_names("test").items()}
 
 
-def test_training_part_alone(tmp_path: Path) -> None:
-    files = {name: data for name, data in kaggle().items() if "test" not in name}
+def test_training_part_alone(tmp_path: Path, complete: None) -> None:
+    files = {name: data for name, data in kaggle(csv=False).items() if "test" not in name}
     report = build(write(tmp_path / "raf", files), tmp_path)
     assert list(report["splits"]) == ["train"]
     assert "not in this copy: test" in report["notes"]
