@@ -4,7 +4,7 @@ import html.parser
 from collections.abc import Iterator
 from typing import Any
 
-VOID = {"meta", "img", "br", "wbr"}
+VOID = {"meta", "link", "input", "img", "br", "wbr"}
 
 
 class Element:

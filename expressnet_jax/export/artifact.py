@@ -5,6 +5,7 @@
     model.stablehlo    graphs, those that were asked for; each takes `images` uint8 (B, H, W, 3) in RGB
     model.onnx         (and model.float16.onnx or model.int8.onnx)
     saved_model/
+    web/               a page that runs a graph in a browser
     README.md          the model card; people may edit it, so it has no checksum
 
 Legend: B image, H W height and width, K experts chosen.

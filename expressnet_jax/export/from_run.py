@@ -26,16 +26,16 @@ from data_pipelines.splits import Split
 from expressnet_jax.checkpoint import digests
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.evaluation import depth
-from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo
+from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo, web
 from expressnet_jax.export.artifact import CARD, CONFIG, WEIGHTS, ArtifactError
 from expressnet_jax.models import canonical
 from expressnet_jax.runs.data import TrainingData, open_data
 
-FORMATS = ("safetensors", "stablehlo", "onnx", "savedmodel")
+FORMATS = ("safetensors", "stablehlo", "onnx", "savedmodel", "web")
 QUANTIZED = ("float16", "int8")
 _GRAPHS: dict[str, tuple[Any, str]] = {
     "stablehlo": (stablehlo, "model.stablehlo"), "onnx": (onnx_format, "model.onnx"),
-    "savedmodel": (savedmodel, "saved_model"),
+    "savedmodel": (savedmodel, "saved_model"), "web": (onnx_format, "web/model.onnx"),
 }  # fmt: skip
 _CALIBRATION = 128  # pictures that int8 takes its ranges from
 _KEYS = (
@@ -59,7 +59,7 @@ class _Network(NamedTuple):
 def export(
     workdir: Path, formats: Sequence[str], out: Path, *, step: int | None = None, ema: bool = True,
     dtype: str = "float32", quantize: str | None = None, data_dir: str | None = None, overwrite: bool = False,
-    calibrated: bool = True,
+    calibrated: bool = True, onnxruntime_web: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes the artifact `out` from a checkpoint of the run in `workdir`, and compares each graph with it.
 
@@ -74,12 +74,14 @@ def export(
         data_dir: where data sets live; real pictures are compared where the run's data set is there.
         overwrite: whether `out` may replace an artifact.
         calibrated: whether the head is divided by the temperature that the held-out examples ask for, where they are.
+        onnxruntime_web: for the format web, the package that brings its runtime; see `web.runtime`.
 
     Returns what `--json` prints. Raises ConfigError for a wrong request, ArtifactError where a graph answers
     differently, CheckpointError; nothing is written then.
     """
     formats = _checked(formats, dtype, quantize)
     _check_target(out, overwrite)
+    runtime = web.runtime(onnxruntime_web) if "web" in formats else {}
     began = time.monotonic()
     found = _read(workdir, step, ema)
     data = _open_data(found.config, data_dir, quantize)
@@ -93,6 +95,8 @@ def export(
         artifact.write_weights(folder / WEIGHTS, network.weights, dtype, artifact.about_weights(found.config))
         meta["compared"] = {name: _graph(name, folder, network) for name in formats if name in _GRAPHS}
         meta["quantized"] = _quantized(quantize, folder, network, data) if quantize else {}
+        if "web" in formats:
+            web.write(folder / "web", meta, runtime, _NETWORKS[found.config.model.network])
         _finish(folder, meta)
     say(f"exported to {out} in {span(time.monotonic() - began)}")
     sizes = {name: (out / name).stat().st_size for name in meta["files"]}
@@ -110,8 +114,8 @@ def _checked(formats: Sequence[str], dtype: str, quantize: str | None) -> list[s
             raise ConfigError(f"{option}: no {', '.join(map(repr, unknown))}; one of {', '.join(known)}")
     if quantize and "onnx" not in formats:
         raise ConfigError(f"--quantize {quantize} makes a second ONNX file; add onnx to --formats")
-    for name in ("onnx", "savedmodel"):
-        if name in formats:
+    for name in formats:
+        if name in ("onnx", "savedmodel", "web"):
             _GRAPHS[name][0].require()
     return [name for name in FORMATS if name in formats]
 
@@ -216,6 +220,7 @@ def _graph(name: str, folder: Path, network: _Network) -> dict[str, Any]:
     """Writes one graph, loads it again and compares it; returns what `compare.check` does."""
     module, file = _GRAPHS[name]
     say(f"{name}: writing")
+    (folder / file).parent.mkdir(exist_ok=True)
     module.write(folder / file, network.config, network.weights)
     pictures = sum(len(batch.images) for batch in network.batches)
     say(f"{name}: loading it again, {counted(pictures, 'picture')}")

@@ -1,6 +1,7 @@
 """Exports of a run: every graph, loaded by its own runtime, answers as the run's checkpoint is evaluated."""
 
 import importlib.util
+import io
 import json
 import math
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from flax import nnx
+from PIL import Image
 from safetensors.numpy import load_file
 
 from data_pipelines import splits
@@ -22,14 +24,16 @@ from expressnet_jax.checkpoint.manager import CheckpointError
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import of_run as report
-from expressnet_jax.export import artifact, onnx_format
+from expressnet_jax.export import artifact, onnx_format, web
 from expressnet_jax.export.from_run import export
 from expressnet_jax.models import canonical, preprocess
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore, state
 from expressnet_jax.train import loop
+from tests import browser
 from tests.conftest import ROOT, TINY, environment
+from tests.unit.test_web_page import package as stand_in
 
 BATCHES = [(1, 32, 32), (7, 45, 20), (256, 32, 32)]
 GRAPHS = {"stablehlo": "model.stablehlo", "onnx": "model.onnx"}
@@ -50,8 +54,15 @@ def run(tmp_path_factory, data_dir):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory, data_dir):
-    out = tmp_path_factory.mktemp("artifacts") / "model"
-    return out, export(run, ["safetensors", *GRAPHS], out, calibrated=False, data_dir=str(data_dir))
+    out, package = tmp_path_factory.mktemp("artifacts") / "model", ROOT / web.PACKAGE
+    with pytest.MonkeyPatch.context() as patch:
+        if not package.exists():
+            package, digest = stand_in(tmp_path_factory.mktemp("package"))
+            patch.setattr(web, "INTEGRITY", digest)
+        said = export(
+            run, ["safetensors", *GRAPHS, "web"], out, calibrated=False, data_dir=str(data_dir), onnxruntime_web=package
+        )
+    return out, said
 
 
 @pytest.fixture(scope="module")
@@ -133,16 +144,109 @@ def test_the_weights_come_back_and_answer_the_same(exported, checkpoint):
 def test_what_is_said_of_an_export(exported, run):
     out, said = exported
     assert json.loads(json.dumps(said)) == said
-    files = {"README.md", "config.json", "model.safetensors", *GRAPHS.values()}
+    files = {"README.md", "config.json", "model.safetensors", "web", *GRAPHS.values()}
     assert {path.name for path in out.iterdir()} == files
     assert said["step"] == json.loads((run / "summary.json").read_text())["best_step"] and said["weights"] == "ema"
     for found in said["compared"].values():
         assert found["batches"] == [1, 7, 256, 64] and found["largest_difference"]["probabilities"] <= 1e-5
     meta = json.loads((out / "config.json").read_text())
     assert meta["faces"] == "" and meta["real_pictures"] == 64 and meta["run"]["seed"] == 0
+    assert {name for name in said["files"] if name.startswith("web/")} == {
+        "web/index.html", "web/page.js", "web/model.onnx", *(f"web/onnxruntime/{name}" for name in web.FILES),
+    }  # fmt: skip
+    assert (out / "web" / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()
     here = [str(ROOT).encode(), str(run.parent).encode(), str(out.parent).encode()]
     for path in filter(Path.is_file, out.rglob("*")):
         assert not any(folder in path.read_bytes() for folder in here), f"{path.name} names a folder of this machine"
+
+
+#: Works the page: pictures chosen, dropped, and shown to it while its camera is on, in settings of its own or others;
+#: then tries to reach another machine in every way that a page has.
+WORK = """
+  const doc = page.document, get = (id) => doc.getElementById(id), rows = [...get("classes").children];
+  const bad = () => get("status").classList.contains("bad");
+  const answered = () => rows[0].dataset.value !== undefined || bad();
+  await until(() => !get("file").disabled || bad());
+  if (bad()) throw get("status").textContent;
+  const found = { answers: [], seen: [], own: { ...get("app").dataset } };
+  for (const [name, dropped, settings] of GIVEN) {
+    Object.assign(get("app").dataset, found.own, settings);
+    if (dropped) {
+      get("camera").click();
+      rows.forEach((row) => delete row.dataset.value);
+      await until(answered);
+      found.camera = get("camera").textContent;
+    }
+    const transfer = new page.DataTransfer();
+    transfer.items.add(new page.File([await (await fetch(`/given/${name}`)).arrayBuffer()], name));
+    if (!dropped) get("file").files = transfer.files;
+    const [at, event] = dropped
+      ? [get("stage"), new page.DragEvent("drop", { dataTransfer: transfer, bubbles: true })]
+      : [get("file"), new page.Event("change")];
+    at.dispatchEvent(event);
+    await until(() => get("status").textContent.startsWith(`${name}, `) || bad());
+    if (bad()) throw get("status").textContent;
+    found.answers.push(rows.map((row) => Number(row.dataset.value)));
+    const { width, height } = get("seen").querySelector("canvas");
+    const pixels = get("seen").querySelector("canvas").getContext("2d").getImageData(0, 0, width, height).data;
+    found.seen.push([height, width, ...pixels.filter((_, i) => i % 4 < 3)]);
+  }
+  found.off = [get("camera").textContent, get("video").srcObject];
+  found.loaded = page.performance.getEntriesByType("resource").map((one) => one.name);
+  found.refused = 0;
+  doc.addEventListener("securitypolicyviolation", () => found.refused++);
+  page.fetch("http://outside.test/fetch").catch(() => {});
+  page.navigator.sendBeacon("http://outside.test/beacon", "x");
+  new page.Image().src = "http://outside.test/image";
+  try { new page.WebSocket("ws://outside.test/socket"); } catch {}
+  const script = doc.createElement("script");
+  script.src = "http://outside.test/script";
+  doc.body.append(script);
+  await until(() => found.refused >= 5);
+  await fetch("http://outside.test/allowed");
+  const text = new page.DataTransfer();
+  text.items.add(new page.File(["no picture"], "a.txt"));
+  get("file").files = text.files;
+  get("file").dispatchEvent(new page.Event("change"));
+  await until(bad);
+  found.bad = get("status").textContent;
+  return found;
+"""
+
+
+@pytest.mark.skipif(not browser.find(), reason="no Chromium on this machine")
+@pytest.mark.skipif(not (ROOT / web.PACKAGE).exists(), reason=f"no {web.PACKAGE} in the repository's folder (npm pack)")
+def test_a_page_answers_as_onnxruntime_does_and_asks_nobody_else(exported, tmp_path):
+    out, files = exported[0], {}
+    height, width, channels = artifact.read_meta(out)["stored"]
+    for name, w, h in (("own", width, height), ("large", 301, 199), ("small", 20, 31), ("wide", 700, 50)):
+        coarse = Image.fromarray(pictures(w, 6, 5)[0]).resize((w, h), Image.Resampling.BICUBIC)
+        noise = np.random.default_rng(h).integers(-30, 30, (h, w, 3))
+        stream = io.BytesIO()
+        Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(stream, "PNG")
+        files[f"/given/{name}.png"] = stream.getvalue()
+    given = [(name, drop, {}, (width, height), channels) for name, drop in (("own", 0), ("small", 1), ("large", 0))]
+    grey = {"height": 37, "width": 24, "channels": 1}
+    given += [("large", 0, grey, (24, 37), 1), ("wide", 1, {"height": 0, "width": 0, "channels": 3}, (512, 37), 3)]
+    work = WORK.replace("GIVEN", json.dumps([(f"{name}.png", drop, settings) for name, drop, settings, *_ in given]))
+    found, asked = browser.run(out / "web", work, files, tmp_path)
+    assert "error" not in found, found
+    graph, answers = runtime(out, "onnx"), []
+    for (name, _, _, size, channels), answer, seen in zip(given, found["answers"], found["seen"], strict=True):
+        picture = Image.open(io.BytesIO(files[f"/given/{name}.png"])).resize(size, Image.Resampling.BILINEAR)
+        picture = picture.convert("L").convert("RGB") if channels == 1 else picture
+        assert seen == [*size[::-1], *np.asarray(picture).ravel().tolist()], name
+        answers.append(graph(np.asarray(picture)[None])["probabilities"][0])
+        np.testing.assert_allclose(answer, answers[-1], atol=1e-5, err_msg=name)
+    assert np.std(answers, 0).max() > 1e-3
+    assert found["camera"] == "Stop the camera" and found["off"] == ["Use the camera", None]
+    assert found["bad"] == "a.txt is no picture that this browser can read."
+    there = {
+        f"/tested/{path.relative_to(out / 'web').as_posix()}" for path in (out / "web").rglob("*") if path.is_file()
+    }
+    assert {address for address in asked if address.startswith("/tested/")} == there
+    assert all("/tested/" in name and name.startswith("http://127.0.0.1:") for name in found["loaded"])
+    assert [address for address in asked if "outside.test" in address] == ["http://outside.test/allowed"]
 
 
 def test_the_card_has_the_facts_of_the_run(exported, run):
@@ -244,10 +348,11 @@ def test_only_an_artifact_is_replaced_and_only_when_asked(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"formats": ["onnxx"]}, "--formats: no 'onnxx'; one of safetensors, stablehlo, onnx, savedmodel"),
+        ({"formats": ["onnxx"]}, "--formats: no 'onnxx'; one of safetensors, stablehlo, onnx, savedmodel, web"),
         ({"dtype": "float16"}, "--dtype: no 'float16'; one of float32, bfloat16"),
         ({"quantize": "int4", "formats": ["onnx"]}, "--quantize: no 'int4'"),
         ({"quantize": "int8"}, "add onnx to --formats"),
+        ({"formats": ["web"], "onnxruntime_web": Path("none.tgz")}, "no file none.tgz; `npm pack onnxruntime-web@"),
         ({"quantize": "int8", "formats": ["onnx"]}, "takes its ranges from the training pictures"),
     ],
 )
