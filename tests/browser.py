@@ -74,7 +74,7 @@ def _server(folder: Path, given: dict[str, bytes]) -> Iterator[Any]:
 
 
 def run(
-    folder: Path, script: str, given: dict[str, bytes], profile: Path, timeout: float = 120
+    folder: Path, script: str, given: dict[str, bytes], profile: Path, timeout: float = 300
 ) -> tuple[Any, list[str]]:
     """(what `script` returned, the address of every request), with the page index.html of `folder` in a browser.
 

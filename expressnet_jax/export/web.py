@@ -33,9 +33,9 @@ def runtime(package: Path | None) -> dict[str, bytes]:
     here. Raises ConfigError."""
     package = package or Path(PACKAGE)
     get = f"`npm pack onnxruntime-web@{VERSION}` gets it"
-    if not package.is_file():
-        raise ConfigError(f"web needs onnxruntime-web: there is no file {package}; {get}, --onnxruntime_web names it")
     try:
+        if not package.is_file():
+            raise ConfigError(f"web needs onnxruntime-web: no file {package}; {get}, --onnxruntime_web names it")
         with package.open("rb") as file:
             data = file.read(_MAX_BYTES)
     except OSError as error:

@@ -103,7 +103,7 @@ def test_the_package_is_the_published_one_or_refused(tmp_path: Path, monkeypatch
         ):
             web.runtime(given)
     for given in (tmp_path, tmp_path / "none.tgz"):
-        with pytest.raises(ConfigError, match=r"there is no file .*; `npm pack onnxruntime-web@.* --onnxruntime_web"):
+        with pytest.raises(ConfigError, match=r"no file .*; `npm pack onnxruntime-web@.* --onnxruntime_web"):
             web.runtime(given)
     monkeypatch.setattr(web, "INTEGRITY", digest)
     assert web.runtime(None) == web.runtime(path) == {name: name.encode() for name in web.FILES}
