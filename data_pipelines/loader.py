@@ -42,7 +42,9 @@ def training_steps(
     stream = _stream(splits, [1.0, *(weight for _, weight in also)], SAMPLING[sampling], _seeds(seed, independent))
     # Batching happens on the MapDataset: after workers have split the stream, a tail would be cut once per worker.
     # Only numbers are shuffled and batched; a batch of records is then read and decoded at once.
-    return stream.batch(batch_size // hosts, batch_fn=np.asarray)[host::hosts].map(load)
+    # Without drop_remainder the length of an endless stream in batches of one is rounded up, beyond what Python holds.
+    numbers = stream.batch(batch_size // hosts, drop_remainder=True, batch_fn=np.asarray)
+    return numbers[host::hosts].map(load)
 
 
 def _stream(splits: Sequence[Split], weights: Sequence[float], power: float, seeds: Iterator[int]) -> grain.MapDataset:

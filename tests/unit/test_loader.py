@@ -241,3 +241,12 @@ def test_data_sets_are_mixed_by_rate():
 def test_data_sets_of_different_sizes_are_not_mixed():
     with pytest.raises(DataError, match=r"fake/train 4x4, b/train 5x5\): prepare them with the same --size"):
         training_batches(fake([0] * 9), 4, seed=0, also=[(fake([1] * 9, side=5, name="b/train"), 1.0)])
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_batches_of_one_example_a_host(split, sampling):
+    whole = [b["index"].tolist() for b in take(training_batches(split, 4, seed=3, sampling=sampling), 5)]
+    ones = [b["index"].tolist() for b in take(training_batches(split, 1, seed=3, sampling=sampling), 20)]
+    assert ones == [[i] for batch in whole for i in batch]
+    hosts = [take(training_batches(split, 4, seed=3, sampling=sampling, host=h, hosts=4), 5) for h in range(4)]
+    assert [[int(one[step]["index"][0]) for one in hosts] for step in range(5)] == whole
