@@ -20,7 +20,9 @@ MAX_SIDE = 512
 MAX_SIDE_FOR_FACES = 1280
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # grey in 16 bits; an older Pillow has PNG's as I
 _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 # The limit above is lower than the one from which Pillow warns; opening a picture does not decode it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -73,12 +75,22 @@ def check_size(width: float, height: float) -> None:
 def check(image: Image.Image) -> None:
     """Raises BadPicture for a picture that is too large, or neither grey nor in colour; does not decode it."""
     check_size(*image.size)
-    if image.mode not in _GREY + _COLOUR:
+    if _is_deep(image):
+        tags = getattr(image, "tag_v2", {})  # of a TIFF, which may have 12 bits, or white as 0: Pillow does not tell
+        if (bits := tags.get(_TIFF_BITS, (16,))) != (16,) or tags.get(_TIFF_PHOTOMETRIC, 1) != 1:
+            raise BadPicture(f"a grey TIFF of {bits[0]} bits, not of 8 or 16 with black as 0")
+    elif image.mode not in _GREY + _COLOUR:
         raise BadPicture(f"colour mode {image.mode}, neither grey nor RGB")
 
 
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in _DEEP or (image.mode == "I" and image.format == "PNG")
+
+
 def grey_or_rgb(image: Image.Image) -> Image.Image:
-    """A picture that passed `check`, in mode L or RGB."""
+    """A picture that passed `check`, in mode L or RGB; 16 bits become 8 by their range, 65,535 is 255."""
+    if image.mode in (*_DEEP, "I"):
+        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     mode = "L" if image.mode in _GREY else "RGB"
     return image if image.mode == mode else image.convert(mode)
 

@@ -270,9 +270,9 @@ def _weights(length: int, size: int, antialias: bool) -> np.ndarray:
 
 
 def of_image(image: Any) -> Input:
-    """A NumPy array, uint8 (H, W), (H, W, 1) or (H, W, 3) in RGB, or a PIL image, as it is now.
+    """A NumPy array, uint8 (H, W), (H, W, 1), (H, W, 3) in RGB or (H, W, 4) in RGBA, or a PIL image, as it is now.
 
-    Raises TypeError for anything else.
+    Of RGBA the alpha channel is dropped, as of files and PIL images with one. Raises TypeError for anything else.
     """
     if isinstance(image, Image.Image):
         try:
@@ -283,11 +283,10 @@ def of_image(image: Any) -> Input:
         except Exception as error:  # for damaged files Pillow raises nearly every type there is
             return _failed(Found("", "", f"cannot be decoded ({reason(error)})"))
     elif isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
-            raise TypeError(
-                f"an array of {image.dtype} {image.shape} is no picture; give uint8 (H, W), (H, W, 1) or RGB (H, W, 3)"
-            )
-        grey = image[..., None] if image.ndim == 2 else image
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+            forms = "uint8 (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4)"
+            raise TypeError(f"an array of {image.dtype} {image.shape} is no picture; give {forms}")
+        grey = image[..., None] if image.ndim == 2 else image[..., :3]
         rgb = np.array(np.broadcast_to(grey, (*grey.shape[:2], 3)))  # a copy: the caller may use the memory again
     else:
         raise TypeError(f"{type(image).__name__} is no picture; give a path, a NumPy array or a PIL image")

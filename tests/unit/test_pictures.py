@@ -122,3 +122,26 @@ def test_a_data_set_has_one_size(sizes, side, expected, note, tmp_path):
         whole = Image.fromarray(smooth(height, width)).resize(expected[1::-1], Image.Resampling.BILINEAR)
         distances = [np.abs(image - np.asarray(whole)).mean() for image in images]
         assert min(distances) < 1, i
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_in_16_bits_is_scaled_by_its_range(kind):
+    deep = np.array([[0, 128, 129, 257], [32768, 65279, 65406, 65535]], np.uint16)
+    stored, shape, _ = pictures.store(encode(Image.fromarray(deep), kind))
+    assert shape == (2, 4, 1)
+    np.testing.assert_array_equal(read(stored), np.round(deep / 257).astype(np.uint8))
+    shallow = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+    widened = encode(Image.fromarray(shallow.astype(np.uint16) * 257), kind)
+    np.testing.assert_array_equal(read(pictures.store(widened)[0]), shallow)
+    np.testing.assert_array_equal(pictures.grey_or_rgb(Image.open(io.BytesIO(widened))), shallow)
+
+
+def test_a_tiff_with_white_as_zero_is_refused():
+    data = encode(Image.fromarray(np.full((4, 4), 999, np.uint16)), "TIFF", tiffinfo={262: 0})
+    tags = Image.open(io.BytesIO(data)).tag_v2
+    if tags[262] == 1:  # Pillow writes its own
+        entry = b"\x06\x01\x03\x00\x01\x00\x00\x00\x01\x00"
+        assert data.count(entry) == 1
+        data = data.replace(entry, entry[:-2] + b"\x00\x00")
+    with pytest.raises(pictures.BadPicture, match="grey TIFF of 16 bits, not of 8 or 16 with black as 0"):
+        pictures.store(data)

@@ -122,8 +122,8 @@ def test_what_is_no_picture_is_one_line(tmp_path):
     assert "cannot be decoded" in why(tmp_path / "cut.jpg")
     (tmp_path / "empty.jpg").touch()
     assert why(tmp_path / "empty.jpg")
-    Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "deep.png")
-    assert "I;16" in why(tmp_path / "deep.png")
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(tmp_path / "floats.tif")
+    assert "colour mode F" in why(tmp_path / "floats.tif")
     assert "any more" in why(tmp_path / "gone.jpg")
     os.mkfifo(tmp_path / "pipe")
     assert "neither a file" in why(tmp_path / "pipe")
@@ -147,6 +147,9 @@ def test_arrays_and_pil_images_are_the_same_picture_as_a_file(tmp_path):
     with Image.open(path) as image:
         assert np.array_equal(of_image(image).read(0).rgb, expected)
     assert np.array_equal(of_image(expected).read(0).rgb, expected)
+    transparent = np.concatenate([expected, np.full((*expected.shape[:2], 1), 9, np.uint8)], -1)
+    for image in (transparent, Image.fromarray(transparent)):
+        assert np.array_equal(of_image(image).read(0).rgb, expected)
     grey = expected[..., 0]
     for array in (grey, grey[..., None]):
         assert np.array_equal(of_image(array).read(0).rgb, np.stack([grey] * 3, -1))
@@ -160,7 +163,7 @@ def test_an_array_may_change_once_it_was_handed_over():
 
 
 def test_objects_that_are_no_pictures():
-    for array in (np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)):
+    for array in (np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)):
         with pytest.raises(TypeError, match=r"uint8 \(H, W\)"):
             of_image(array)
     with pytest.raises(TypeError, match="bytes is no picture"):
