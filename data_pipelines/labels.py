@@ -4,6 +4,9 @@ The order of labels differs from data set to data set and from release to releas
 passes a class *number* from one place to another without its list of names beside it.
 """
 
+import difflib
+import re
+
 #: The canonical names, in the order that every data set of this project stores them.
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
@@ -39,6 +42,12 @@ _SPELLINGS = {
 def canonical(name: str) -> str | None:
     """The canonical emotion for a data set's own spelling ("Happy", "sad", "SURPRISE"); None for any other word."""
     return _SPELLINGS.get(name.strip().lower())
+
+
+def near(word: str) -> str | None:
+    """The spelling of an emotion that a word, itself none, comes near ("suprise", "0_angry"); None for other words."""
+    letters = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", word.lower())
+    return next(iter(difflib.get_close_matches(letters, _SPELLINGS, n=1, cutoff=0.65)), None)
 
 
 def positions(names: tuple[str, ...], within: tuple[str, ...]) -> list[int]:

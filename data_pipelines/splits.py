@@ -116,7 +116,7 @@ def open_split(
             raise DataError(f"{name}: the split {split!r} would count {part} more than once")
     if votes and "votes" not in builder.info.features:
         raise DataError(f"{name} has one label a picture and no votes; set data.target=label, or take ferplus")
-    records = stored.records(builder, split, f"run: {prepare.again(name, data_dir)}")
+    records = stored.records(builder, split, f"run: {prepare.again(name, data_dir, metadata=builder.info.metadata)}")
     theirs = tuple(builder.info.features["label"].names)
     label_map = np.array(labels.positions(theirs, tuple(classes)), np.int32)
     if (label_map < 0).all():

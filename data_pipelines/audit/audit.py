@@ -67,7 +67,7 @@ def open_pictures(what: str, data_dir: str | None = None) -> Opened:
     Raises DataError: neither is there, the data set is not prepared, or the path holds nothing that a builder knows.
     """
     there = os.path.lexists(os.path.expanduser(what))
-    if what in BUILDERS or (what.partition("/")[0] in BUILDERS and not there):
+    if prepare.is_known(what, data_dir) and ("/" not in what or not there):
         return _open_prepared(what, data_dir)
     if there:
         return _open_path(what)
@@ -83,7 +83,7 @@ def _open_prepared(name: str, data_dir: str | None) -> Opened:
     kept = {key: metadata[key] for key in ("layout", "protocol", "notes")}
 
     def stream(split: str) -> Iterator[Picture]:
-        records = stored.records(builder, split, f"run: {prepare.again(name, data_dir)}")
+        records = stored.records(builder, split, f"run: {prepare.again(name, data_dir, metadata=metadata)}")
         for number, record in enumerate(staging.read_records(records, range(len(records)))):
             yield Picture(number, record["name"].decode("utf-8", "replace"), record["image"], classes[record["label"]])
 
@@ -97,7 +97,13 @@ def _open_path(path: str) -> Opened:
     # No protocol: folders of several data sets look alike, so that it could be that of another one.
     head = {"kind": "path", "data_set": name, "layout": plan.layout, "protocol": None, "notes": list(plan.notes)}
     splits = {split: plan.splits[split].expected for split in sorted(plan.splits, key=_TRAIN_FIRST)}
-    return Opened(head, builder.CLASSES, splits, lambda split: plan.splits[split].pictures(), builder.skipped.entries)
+    return Opened(
+        head,
+        plan.classes or builder.CLASSES,
+        splits,
+        lambda split: plan.splits[split].pictures(),
+        builder.skipped.entries,
+    )
 
 
 def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:

@@ -25,8 +25,8 @@ BUILDERS = {
 def builder_class(name: str) -> type[FaceBuilder]:
     """The builder class of a data set. Raises UsageError that offers the nearest name if there is none."""
     if name not in BUILDERS:
-        raise UsageError(
-            f"there is no data set {name!r}; known: {', '.join(BUILDERS)}{nearest(name.lower(), BUILDERS)}"
-        )
+        own = "and your own under the names that you gave them (data prepare folder --name NAME)"
+        known = f"{', '.join(BUILDERS)}, {own}{nearest(name.lower(), BUILDERS)}"
+        raise UsageError(f"there is no data set {name!r}; known: {known}")
     builder: type[FaceBuilder] = getattr(importlib.import_module(f"{__name__}.{name}"), BUILDERS[name])
     return builder

@@ -1,6 +1,7 @@
 """AffectNet in the forms in which people have it: two official releases, Kaggle's subset and Kaggle's folders."""
 
 import contextlib
+import csv
 import dataclasses
 import functools
 import io
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from data_pipelines.builders import tables
+from data_pipelines.builders import codes, tables
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan, differences
 from data_pipelines.builders.tables import ClassFolders, Row, cells, quote
 from data_pipelines.common.errors import DataError
@@ -22,8 +23,14 @@ from data_pipelines.sources import Source
 
 OFFICIAL = ("train", "validation")
 
-_TABLES = {"training.csv": "train", "validation.csv": "validation"}
-_IMAGES = "manually_annotated_images"
+_MANUAL, _AUTOMATIC = "manually_annotated_images", "automatically_annotated_images"
+#: Tables of the older release, the preferred one of a split first: its split and the folder of its pictures.
+_TABLES = {
+    "training.csv": ("train", _MANUAL),
+    "validation.csv": ("validation", _MANUAL),
+    "automatically_annotated.csv": ("train", _AUTOMATIC),
+    "automatically_annotated_file_list.csv": ("train", _AUTOMATIC),
+}
 _HEADERLESS = {"subdirectory_filepath": 0, "expression": 6}  # the columns of a table without a header
 _SETS = {"train_set": "train", "val_set": "validation"}
 _FOLDERS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -33,12 +40,13 @@ _LONGEST_ANNOTATION = 4096  # bytes; a true one has some 140
 _TOTALS = {"train": (283_901, 287_651), "validation": (3_500, 4_000)}
 _EACH = 500  # pictures of each class of the validation set
 
-_CODES = {str(code): label for code, label in enumerate(AFFECTNET_CODES)}
+_CODES = dict(enumerate(AFFECTNET_CODES))
 _IN_WORDS = ", ".join(f"{code} {label}" for code, label in _CODES.items())
-_KNOWN = f"{', '.join(EMOTIONS)}, or AffectNet's codes {_IN_WORDS}"
+_KNOWN = f"{', '.join(EMOTIONS)}, or AffectNet's codes {_IN_WORDS}; for other numbers give --codes NAME,NAME,..."
+_ASSUMED = "AffectNet's codes"
 _EXPECTED = (
     "training.csv and validation.csv with Manually_Annotated_Images/, or train_set/ and val_set/ with images/ and "
-    "annotations/, or labels.csv with class folders, or folders train/<class>/ and test/<class>/, on their own, inside "
+    "annotations/, or a CSV of pth or id, and label, or folders train/<class>/ and test/<class>/, on their own, inside "
     "a folder, or in a zip or tar"
 )
 
@@ -64,6 +72,7 @@ class AffectNet(FaceBuilder):
 
     name = "affectnet"
     CLASSES = EMOTIONS
+    TAKES_CODES = True
     WHERE_TO_GET_IT = (
         "ask its authors (mohammadmahoor.com, needs a signed agreement), or Kaggle for the paper's subset "
         '"AffectNet Training Data"'
@@ -71,17 +80,19 @@ class AffectNet(FaceBuilder):
 
     def plan(self, source: Source) -> Plan:
         """Recognises the layout; an official release is taken before what Kaggle has."""
+        self.codes = codes.emotions(self.codes, self.CLASSES)
         names = source.names()
-        if found := tables.find(names, tuple(_TABLES)):
+        if found := [path for table in _TABLES for path in tables.find(names, (table,))]:
             return self._plan_older(source, names, found)
         pictures = list(filter(tables.is_picture, names))
-        sets = ClassFolders.find(pictures, _SETS, {"images": "images"}.get)  # not of classes, but laid out like them
+        # Not of classes, but laid out like them.
+        sets = ClassFolders.find(pictures, _SETS, lambda folder: folder if folder.lower() == "images" else None)
         if sets and sets.known:
             return self._plan_newer(source, names, sets)
-        labels = tables.find(names, ("labels.csv",))
+        labels = tables.find(names, ("labels.csv",)) or _table_of_ids(source, names)
         if labels and _names_a_picture(source, labels[0], _below(names, labels[0])):
             return self._plan_subset(source, names, labels[0])
-        if folders := ClassFolders.find(pictures, _FOLDERS, _folder_label):
+        if folders := ClassFolders.find(pictures, _FOLDERS, _numbered_or_named):
             return self._plan_folders(source, folders, labels[:1])
         if labels:
             return self._plan_subset(source, names, labels[0])  # says what is wrong with it
@@ -89,15 +100,20 @@ class AffectNet(FaceBuilder):
 
     def _plan_older(self, source: Source, names: list[str], found: list[str]) -> Plan:
         """Pictures by training.csv and validation.csv."""
-        files = _by_folder_and_file(names)
         wanted: dict[str, tables.Wanted] = {}
         notes = []
         dropped: Counter[int] = Counter()
+        official = set()  # splits with labels by people, whose numbers are known
         for table in found:
-            split = _TABLES[tables.base(table).lower()]
+            split, folder = _TABLES[tables.base(table).lower()]
             if split in wanted:
                 notes.append(f"{table} was not used: there is another {split} table")
                 continue
+            if folder == _MANUAL:
+                official.add(split)
+            else:
+                notes.append(f"the labels of {table} were given by a program, not by people")
+            files = _by_folder_and_file(names, folder)
             rows, columns = _after_header(tables.read_rows(source, table), f"{source.path}: {table}")
             read = functools.partial(_read_older, columns, dropped)
             wanted[split] = tables.match(self.skipped, table, rows, read, files).get("", {})
@@ -105,7 +121,7 @@ class AffectNet(FaceBuilder):
         if dropped:
             parts = [f"{number:,} with {code} ({_DROPPED[code]})" for code, number in sorted(dropped.items())]
             notes.append(f"left out, as they show no emotion: {', '.join(parts)}")
-        for split in splits:
+        for split in filter(official.__contains__, splits):
             counts = Counter(picture.label for picture in wanted[split].values())
             classes = EMOTIONS if counts["contempt"] else SEVEN
             known = dict.fromkeys(classes, _EACH) if split == "validation" else {}  # those of train are not published
@@ -118,77 +134,102 @@ class AffectNet(FaceBuilder):
         """Pictures with an annotation file each. Classes are not known before the files are read, with the pictures."""
         wanted: dict[str, tables.Wanted] = {}
         notes = []
+        annotation_of: dict[str, str] = {}  # a picture's path -> that of its annotation
         for folder, split in _SETS.items():
             inside = f"{sets.root}{folder}/"
-            images = [sets.root + name for name in sets.files if name.startswith(f"{folder}/images/")]
-            annotations = {name for name in names if name.startswith(inside) and name.endswith("_exp.npy")}
+            images = [sets.root + name for name in sets.files if name.lower().startswith(f"{folder}/images/")]
+            annotations = {name.lower(): name for name in names if name.lower().startswith(inside.lower())}
+            annotations = {key: name for key, name in annotations.items() if key.endswith("_exp.npy")}
             wanted[split], bad = {}, []
             for order, path in enumerate(images):
-                if _annotation(path) in annotations:
+                if found := annotations.pop(_annotation(path).lower(), None):
+                    annotation_of[path] = found
                     wanted[split][path] = Picture(order, path.removeprefix(sets.root), b"", "")
                 else:
                     bad.append((path, f"its annotation {quote(_annotation(path))} is not there"))
-            lonely = annotations.difference(map(_annotation, images))
-            bad += [(name, "its picture is not there") for name in sorted(lonely)]
+            bad += [(name, "its picture is not there") for name in sorted(annotations.values())]
             tables.report(self.skipped, inside.rstrip("/"), wanted[split], bad)
             number, (seven, eight) = len(wanted[split]), _TOTALS[split]
             if number not in (0, seven, eight):
                 total = f"the complete set has {seven:,} with 7 classes and {eight:,} with 8"
                 notes.append(f"{split}: {counted(number, 'picture')}, {total}")
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, self._newer_pictures)
+        pictures = functools.partial(self._newer_pictures, annotation_of)
+        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, pictures)
         notes += tables.absent(splits, OFFICIAL)
         return Plan("official, newer (annotation files)", _OFFICIAL_PROTOCOL, splits, notes, aligned=True)
 
-    def _newer_pictures(self, source: Source, wanted: tables.Wanted) -> Iterator[Picture]:
+    def _newer_pictures(
+        self, annotation_of: Mapping[str, str], source: Source, wanted: tables.Wanted
+    ) -> Iterator[Picture]:
         """All annotations first, as an archive may have them after the pictures; then the pictures that have a class.
 
         This release has the eight emotions only, so that codes 8 to 10 are skipped like any other wrong one.
         """
         labels = {}
-        for path, data in source.read({_annotation(path) for path in wanted}):
+        for path, data in source.read({annotation_of[path] for path in wanted}):
             try:
                 labels[path] = _read_annotation(data)
             except BadPicture as error:
                 self.skipped.add(path, str(error))
-        usable = {path: picture for path, picture in wanted.items() if _annotation(path) in labels}
+        usable = {path: picture for path, picture in wanted.items() if annotation_of[path] in labels}
         for path, data in source.read(usable):
-            yield dataclasses.replace(usable[path], image=data, label=labels[_annotation(path)])
+            yield dataclasses.replace(usable[path], image=data, label=labels[annotation_of[path]])
 
     def _plan_subset(self, source: Source, names: list[str], table: str) -> Plan:
-        """Pictures by labels.csv; the folder of a picture may be of another class than its row."""
+        """Pictures by a table of paths or ids; the folder of a picture may be of another class than its row."""
         files = _below(names, table)
-        columns, rows = tables.open_table(source, table, ("pth", "label"))
+        key = _key(source, table)
+        called = _by_id(files) if key == "id" else files
+        columns, rows = tables.open_table(source, table, (key, "label"))
+        named = any(map(canonical, tables.column(source, table, "label")))
+        numbers = set() if named else codes.numbers(tables.column(source, table, "label"))
+        by_number = self._by_number(numbers)
 
         def read(row: Row) -> tuple[str, str, str]:
             path, text = cells(row, columns)
-            if label := canonical(text):
-                return path, label, "train"
+            name = _found(path, called)
+            if key == "id" and name not in called:
+                raise BadPicture(f"no picture is called {quote(path)}, or several are")
+            if label := _label(text, by_number):
+                return name, label, "train"
             raise BadPicture(f"unknown class {quote(text)}")
 
-        wanted = tables.match(self.skipped, table, rows, read, files)
+        wanted = tables.match(self.skipped, table, rows, read, called)
         splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
         pictures = wanted["train"]
-        folders = ((_folder_label(f"/{one.name}".split("/")[-2]), one.label) for one in pictures.values())
-        notes = tables.beside(table, folders, [path for path in files.values() if path not in pictures])
-        return Plan("Kaggle subset (labels.csv)", _SUBSET_PROTOCOL, splits, notes, aligned=True)
+        folders = ((_label(f"/{path}".split("/")[-2], by_number), one.label) for path, one in pictures.items())
+        notes = [codes.note(by_number, wanted, "" if self.codes else _ASSUMED)] if numbers else []
+        notes += tables.beside(table, folders, [path for path in files.values() if path not in pictures])
+        subset = key == "pth" and not numbers
+        layout = f"Kaggle {'subset' if subset else 'variant'} ({tables.base(table)})"
+        protocol = _SUBSET_PROTOCOL if subset else _VARIANT_PROTOCOL
+        return Plan(layout, protocol, splits, notes, aligned=True, numbered=bool(numbers))
 
     def _plan_folders(self, source: Source, folders: ClassFolders, labels: list[str]) -> Plan:
         """Pictures in folders with the name or the code of their class."""
+        numbers = codes.numbers({name.split("/")[1] for name in folders.files})
+        by_number = self._by_number(numbers)
         wanted = folders.labelled(
-            lambda name: _FOLDERS[name.partition("/")[0].lower()], _folder_label, _KNOWN, str(source.path)
-        )
-        numbered = any(name.split("/")[1] in _CODES for name in folders.files)
-        notes = [f"numbers of folders are AffectNet's codes: {_IN_WORDS}"] if numbered else []
+            lambda name: _FOLDERS[name.partition("/")[0].lower()], functools.partial(_label, by_number=by_number),
+            _KNOWN, str(source.path),
+        )  # fmt: skip
+        notes = [codes.note(by_number, wanted, "" if self.codes else _ASSUMED)] if numbers else []
         notes += [f"{table} names no picture that is there and was not used" for table in labels]
-        layout = f"Kaggle variant, {'numbered' if numbered else 'named'} folders"
+        layout = f"Kaggle variant, {'numbered' if numbers else 'named'} folders"
         splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"))
-        return Plan(layout, _VARIANT_PROTOCOL, splits, notes, aligned=True)
+        return Plan(layout, _VARIANT_PROTOCOL, splits, notes, aligned=True, numbered=bool(numbers))
+
+    def _by_number(self, numbers: set[int]) -> dict[int, str]:
+        """The classes of the numbers that are labels in a copy which is not the authors' own; nothing without any."""
+        if self.codes and numbers:
+            return codes.named(self.codes, numbers)
+        return _CODES if numbers else {}
 
 
-def _by_folder_and_file(names: list[str]) -> dict[str, str]:
-    """Pictures as the older release's tables name them, `<n>/<hash>.jpg` -> path."""
+def _by_folder_and_file(names: list[str], folder: str) -> dict[str, str]:
+    """Pictures as the older release's tables name them, `<n>/<hash>.jpg` -> path; those in `folder`, if it is there."""
     pictures = [name for name in names if tables.is_picture(name)]
-    inside = [name for name in pictures if f"/{_IMAGES}/" in f"/{name.lower()}"]
+    inside = [name for name in pictures if f"/{folder}/" in f"/{name.lower()}"]
     return {"/".join(name.split("/")[-2:]): name for name in inside or pictures}
 
 
@@ -207,7 +248,7 @@ def _read_older(columns: Mapping[str, int], dropped: Counter[int], row: Row) -> 
     if (code := _code(expression)) in _DROPPED:
         dropped[code] += 1
         return None
-    return path, AFFECTNET_CODES[code], ""
+    return "/".join(path.replace("\\", "/").split("/")[-2:]), AFFECTNET_CODES[code], ""
 
 
 def _read_annotation(data: bytes) -> str:
@@ -235,7 +276,7 @@ def _code(text: str) -> int:
 def _annotation(path: str) -> str:
     """The path of the class of a picture in `images/`."""
     folder, _, file = path.rpartition("/")
-    return f"{folder.removesuffix('images')}annotations/{file.rpartition('.')[0]}_exp.npy"
+    return f"{folder[: -len('images')]}annotations/{file.rpartition('.')[0]}_exp.npy"
 
 
 def _below(names: list[str], table: str) -> dict[str, str]:
@@ -245,14 +286,52 @@ def _below(names: list[str], table: str) -> dict[str, str]:
 
 
 def _names_a_picture(source: Source, table: str, files: Mapping[str, str]) -> bool:
-    """Whether a table has the subset's columns, and names at least one of `files`."""
+    """Whether a table has the columns of one, and names at least one of `files`."""
+    key = _key(source, table)
+    called = _by_id(files) if key == "id" else files
     with contextlib.suppress(DataError):
-        columns, rows = tables.open_table(source, table, ("pth",))
-        column = columns["pth"]
-        return any(row[column].strip() in files for row in rows if isinstance(row, list) and column < len(row))
+        return any(_found(path, called) in called for path in tables.column(source, table, key))
     return False
 
 
-def _folder_label(folder: str) -> str | None:
-    """The class that a folder's name or code means, if any."""
-    return _CODES.get(folder) or canonical(folder)
+def _key(source: Source, table: str) -> str:
+    """The column of a table that tells the pictures."""
+    heads = next(tables.read_rows(source, table), [])
+    there = [] if isinstance(heads, csv.Error) else [head.strip().lower() for head in heads]
+    return "id" if {"id", "label"} <= {*there} and "pth" not in there else "pth"
+
+
+def _table_of_ids(source: Source, names: list[str]) -> list[str]:
+    """The only CSV of a copy where it has the columns id and label, whatever its name; else nothing."""
+    found = [name for name in names if name.lower().endswith(".csv")]
+    return found if len(found) == 1 and _key(source, found[0]) == "id" else []
+
+
+def _by_id(files: Mapping[str, str]) -> dict[str, str]:
+    """Pictures by path, file name, and file name without its ending, as far as no two have the same one."""
+    called: dict[str, set[str]] = {}
+    for name, path in files.items():
+        for key in (name, tables.base(name), tables.base(name).rpartition(".")[0]):
+            called.setdefault(key, set()).add(path)
+    return {key: next(iter(paths)) for key, paths in called.items() if len(paths) == 1}
+
+
+def _found(path: str, files: Mapping[str, str]) -> str:
+    """The key of `files` that a table's path means: the same, or its end from a folder on; the path if there is none.
+
+    Copies write paths with backslashes, or with folders before them that were there when the table was made.
+    """
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
+    ends = ("/".join(parts[start:]) for start in range(max(1, len(parts) - 1)))
+    return next((end for end in ends if end in files), path)
+
+
+def _numbered_or_named(folder: str) -> str | None:
+    """Something where a folder's name may be a class's."""
+    return canonical(folder) if codes.number(folder) is None else folder
+
+
+def _label(text: str, by_number: Mapping[int, str]) -> str | None:
+    """The class that a name or a number means, if any."""
+    number = codes.number(text)
+    return canonical(text) if number is None else by_number.get(number)

@@ -6,14 +6,14 @@ import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 from data_pipelines import pictures
-from data_pipelines.common.errors import DataError
+from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.common.text import counted, first_of, progress
 from data_pipelines.common.threads import ordered
 from data_pipelines.pictures import BadPicture
@@ -40,7 +40,7 @@ class Picture:
     order: int  # pictures are stored by rising order, in whatever order they come; unique in its split
     name: str  # unique in its split; for people: a path or a row
     image: bytes  # encoded as found, not checked yet; empty until it is read
-    label: str  # canonical emotion
+    label: str  # canonical emotion, or another class of the plan's
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # values of the builder's EXTRA_FEATURES
 
 
@@ -61,6 +61,8 @@ class Plan:
     splits: dict[str, Split]
     notes: list[str] = dataclasses.field(default_factory=list)
     aligned: bool = False  # the pictures are crops of faces already
+    classes: tuple[str, ...] = ()  # where they are not the builder's CLASSES
+    numbered: bool = False  # some classes were told by number, in an order that --codes could give
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +99,11 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
     reader must know: `layout` and `protocol` (where the pictures came from, and what results on them may be
     compared with), `counts` {split: {class: number}}, `shapes` {height x width x channels: number}, `skipped`
     (what could not be used, and why), `faces` ({} or {detector, found, whole: pictures kept whole}), `notes`, the
-    `form` in which pictures were stored, and `source` with its `fingerprint`.
+    `form` in which pictures were stored, the `codes` that were given, and `source` with its `fingerprint`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    name: str  # TFDS sets it: that of the module
     #: TFDS looks for lists of downloads beside the module, with a package that it does not install; there are none.
     url_infos: ClassVar[dict[str, Any]] = {}
     CLASSES: ClassVar[tuple[str, ...]]
@@ -108,6 +111,8 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
     #: Numbers of pictures {split: {class: number}} of the complete data set, where they are published. A copy with
     #: other numbers is not comparable with published results.
     KNOWN_COUNTS: ClassVar[dict[str, dict[str, int]]] = {}
+    #: Whether its classes may be numbers that `codes` gives the names of.
+    TAKES_CODES: ClassVar[bool] = False
     #: False for a data set that is made here.
     NEEDS_SOURCE: ClassVar[bool] = True
     #: One line for somebody who does not have the data: where to ask for it.
@@ -115,14 +120,20 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
 
     def __init__(
         self, *, source: Source | None = None, strict: bool = False, form: Form = Form(), staging: Path | None = None,
-        **kwargs: Any,
+        codes: Sequence[str] = (), own_name: str = "", **kwargs: Any,
     ) -> None:  # fmt: skip
         """Takes TFDS's own arguments (`data_dir`, `config`, `version`), and what is needed to prepare.
 
-        That is the pictures' source, whether one unusable picture is an error (`strict`), how pictures are stored, and
-        a folder for finished pictures before they are in order (`staging`).
+        That is the pictures' source, whether one unusable picture is an error (`strict`), how pictures are stored, a
+        folder for finished pictures before they are in order (`staging`), the classes in the order of their numbers
+        (`codes`), and what the data set is called where that is not the builder's name.
         """
         self._source, self._form, self._staging = source, form, staging
+        self.codes, self._given = tuple(codes), list(codes)  # a plan may put its own spelling into the former
+        self._stages: dict[str, Stage] = {}
+        self._size: tuple[int, int] | None = None  # what all pictures are brought to
+        if own_name:
+            self.name = own_name
         self.skipped = Skipped(strict)
         super().__init__(file_format="array_record", **kwargs)
 
@@ -133,30 +144,45 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         """
         raise NotImplementedError
 
-    def _info(self) -> tfds.core.DatasetInfo:
+    def _feature_set(self, classes: Sequence[str], shape: tuple[int | None, ...] = (None, None, None)) -> Any:
         features = {
-            "image": tfds.features.Image(shape=(None, None, None)),
-            "label": tfds.features.ClassLabel(names=list(self.CLASSES)),
+            "image": tfds.features.Image(shape=shape),
+            "label": tfds.features.ClassLabel(names=list(classes)),
             "name": tfds.features.Text(),
         }
+        return tfds.features.FeaturesDict(features | self.EXTRA_FEATURES)
+
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=(self.__doc__ or "").strip(),
-            features=tfds.features.FeaturesDict(features | self.EXTRA_FEATURES),
+            features=self._feature_set(self.CLASSES),
             supervised_keys=("image", "label"),
             metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator[Any]]]]:
-        del dl_manager  # nothing is ever downloaded
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        self._finish_pictures()
+        super()._download_and_prepare(dl_manager, download_config)  # asks for the features before it does anything
+
+    def _finish_pictures(self) -> None:
+        """All pictures finished, and their classes, sizes and colours known: TFDS decodes nothing without the last."""
         source = self._source
         plan = self.plan(source)  # type: ignore[arg-type]  # None only where the builder needs none
+        if self.codes and not plan.numbered:
+            raise UsageError(
+                f"--codes {','.join(self._given)}: no class here is a number ({plan.layout}); leave it out"
+            )
+        classes = plan.classes or self.CLASSES
+        self.info._features = self._feature_set(classes)  # of a DatasetInfo, which lets nobody else change them
         cropping = self._form.crop if self._form.recrop or not plan.aligned else None
-        stages = {name: self._stage(name, split, cropping) for name, split in plan.splits.items()}
+        self._stages = stages = {name: self._stage(name, split, cropping) for name, split in plan.splits.items()}
         labels = {name: Counter(stage.values("labels")) for name, stage in stages.items()}
         shapes = Counter(shape for stage in stages.values() for shape in stage.values("shapes"))
-        size, shapes, notes = _common_size(shapes)
+        self._size, shapes, notes = _common_size(shapes)
+        height, width, channels = (max(values) for values in zip(*(_numbers(shape) for shape in shapes), strict=True))
+        self.info._features = self._feature_set(classes, (height, width, channels))
         if self._form.crop and not cropping:
             notes.append("these pictures are crops of faces already and were not cropped again; --recrop does it")
         different: list[str] = []
@@ -168,17 +194,21 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
             layout=plan.layout,
             protocol=_OTHER_PICTURES if different else plan.protocol,
             notes=plan.notes + notes + different,
-            counts={name: {label: counts[label] for label in self.CLASSES} for name, counts in labels.items()},
+            counts={name: {label: counts[label] for label in classes} for name, counts in labels.items()},
             shapes=dict(shapes),
             skipped=self.skipped.entries,
             faces={"detector": cropping.text, "found": shapes.total() - len(whole), "whole": whole} if cropping else {},
             form=self._form.describe(),
+            codes=self._given,
             source=str(source.path) if source else "",
             fingerprint=source.fingerprint() if source else "",
         )
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator[Any]]]]:
+        del dl_manager  # nothing is ever downloaded
         return {
-            name: [functools.partial(self._examples, shard, size) for shard in stage.shards()]
-            for name, stage in stages.items()
+            name: [functools.partial(self._examples, shard, self._size) for shard in stage.shards()]
+            for name, stage in self._stages.items()
         }
 
     def _stage(self, name: str, split: Split, crop: FaceCrop | None) -> Stage:
@@ -249,5 +279,9 @@ def _common_size(shapes: Counter[str]) -> tuple[tuple[int, int] | None, Counter[
         size = f"{COMMON_SIDE}x{COMMON_SIDE}"
     note = f"{sizes.total() - sizes[size]:,} of {counted(sizes.total(), 'picture')} had another size: brought to {size}"
     after = Counter(f"{size}x{shape.rpartition('x')[2]}" for shape in shapes.elements())
-    height, width = map(int, size.split("x"))
+    height, width = _numbers(size)
     return (height, width), after, [note]
+
+
+def _numbers(shape: str) -> list[int]:
+    return [int(number) for number in shape.split("x")]

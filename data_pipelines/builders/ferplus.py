@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.builders import tables
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan, Split
-from data_pipelines.builders.pixel_tables import OFFICIAL, PixelTable, split_of_usage
+from data_pipelines.builders.pixel_tables import OFFICIAL, USAGES, PixelTable, split_of_usage
 from data_pipelines.builders.tables import base, cells, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
@@ -19,15 +19,21 @@ from data_pipelines.labels import EMOTIONS
 from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source
 
-_VOTES = "fer2013new.csv"
+_VOTES, _LABELS = "fer2013new.csv", "label.csv"
 _TABLES = ("fer2013.csv", "icml_face_data.csv")
 _FOLDERS = dict(zip(OFFICIAL, ("FER2013Train", "FER2013Valid", "FER2013Test"), strict=True))
 
 _CHOICES = (*EMOTIONS, "unknown", "nf")  # what people could vote for; NF: not a face
 
+#: The cells of a row of label.csv, which has no header: a picture, the box of its face, and votes in this order.
+_LABELS_COLUMNS = (
+    "image name", "box", "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt",
+    "unknown", "nf",
+)  # fmt: skip
+
 _EXPECTED = (
     f"{_VOTES} beside the pictures of FER-2013, which are {', '.join(_TABLES)} or PNG files in folders "
-    f"{'/, '.join(_FOLDERS.values())}/"
+    f"{'/, '.join(_FOLDERS.values())}/, or a {_LABELS} in each of these folders"
 )
 #: As `fer2013._PROTOCOLS`.
 _PROTOCOLS = {
@@ -118,10 +124,12 @@ class FerPlus(FaceBuilder):
         """Reads all votes and finds the pictures; where they are there twice, the CSV with the pixels is taken."""
         names = source.names()
         found = tables.find(names, (_VOTES,))
+        folders = _find_folders(names)
         if not found:
+            if labels := _find_labels(names):
+                return self._plan_folders(source, self._read_labels(source, labels), folders)
             raise DataError(f"{source.path}: no {_VOTES}; expected {_EXPECTED}")
         votes = self._read_votes(source, found[0])
-        folders = _find_folders(names)
         pixel_tables = tables.find(names, _TABLES)
         for path in pixel_tables:
             table = PixelTable.open(source, path)
@@ -142,10 +150,24 @@ class FerPlus(FaceBuilder):
                 votes.add(number, cells(row, columns))
             except BadPicture as error:
                 self.skipped.add(f"{votes.name} row {number}", str(error))
-        if not any(votes.pictures.values()):
-            total = f"{len(votes.splits):,}"
-            raise DataError(f"{source.path}: {path} has no row with a majority for an emotion among {total}")
-        return votes
+        return _checked(votes, f"{source.path}: {path}")
+
+    def _read_labels(self, source: Source, labels: Mapping[str, str]) -> _Votes:
+        """The votes in the folders of the set that the authors' program makes, and reads again.
+
+        Rows are counted through all of them. Those without a picture are not there.
+        """
+        votes = _Votes(_LABELS)
+        columns = {column: _LABELS_COLUMNS.index(column) for column in ("image name", *_CHOICES)}
+        for split, path in labels.items():
+            usage = next(usage for usage, meant in USAGES.items() if meant == split)
+            for number, row in enumerate(tables.read_rows(source, path)):
+                votes.splits.append(None)
+                try:
+                    votes.add(len(votes.splits) - 1, [usage, *cells(row, columns)])
+                except BadPicture as error:
+                    self.skipped.add(f"{path} row {number}", str(error))
+        return _checked(votes, f"{source.path}: {', '.join(labels.values())}")
 
     def _plan_table(self, source: Source, votes: _Votes, table: PixelTable, notes: list[str]) -> Plan:
         together = "the tables are joined by row, so both must be complete and in their first order"
@@ -181,7 +203,8 @@ class FerPlus(FaceBuilder):
                 if path := files.get(picture.name.lower()):
                     wanted[split][path] = dataclasses.replace(picture, name="/".join(path.split("/")[-2:]))
                 else:
-                    self.skipped.add(f"{votes.name} row {number}", f"no {quote(picture.name)} in {_FOLDERS[split]}/")
+                    where = picture.name if votes.name == _LABELS else f"row {number}"
+                    self.skipped.add(f"{votes.name} {where}", f"no {quote(picture.name)} in {_FOLDERS[split]}/")
         splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
         strangers = [path for files in folders.values() for file, path in files.items() if file not in votes.images]
         notes = tables.unused(strangers, "picture", f" without a row in {votes.name}")
@@ -191,6 +214,19 @@ class FerPlus(FaceBuilder):
 def _plan(layout: str, splits: dict[str, Split], votes: _Votes, notes: list[str]) -> Plan:
     notes = notes + votes.notes(splits) + tables.absent(splits, OFFICIAL)
     return Plan(layout, tables.protocol(splits, _PROTOCOLS), splits, notes)
+
+
+def _checked(votes: _Votes, where: str) -> _Votes:
+    """Raises DataError, which begins with `where`, for votes that give no picture a label."""
+    if not any(votes.pictures.values()):
+        raise DataError(f"{where}: no row with a majority for an emotion among {len(votes.splits):,}")
+    return votes
+
+
+def _find_labels(names: list[str]) -> dict[str, str]:
+    """Split -> path of the label.csv in FER2013{Train,Valid,Test}, in any case."""
+    found = {base(path.rpartition("/")[0]).lower(): path for path in reversed(tables.find(names, (_LABELS,)))}
+    return {split: found[folder.lower()] for split, folder in _FOLDERS.items() if folder.lower() in found}
 
 
 def _find_folders(names: list[str]) -> dict[str, dict[str, str]]:

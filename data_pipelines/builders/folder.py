@@ -8,15 +8,16 @@ import functools
 import itertools
 import posixpath
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.builders import tables
+from data_pipelines.builders import codes, tables
 from data_pipelines.builders.arrow_tables import ArrowTables
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan
 from data_pipelines.builders.tables import Row, Wanted, cells, quote
 from data_pipelines.common.errors import DataError
-from data_pipelines.labels import EMOTIONS, canonical
+from data_pipelines.labels import EMOTIONS, canonical, near
 from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import Source
 
@@ -32,7 +33,6 @@ _ORDER = ("train", "validation", "test")
 # as pictures, so that each is skipped by name instead of vanishing among the other files.
 _SUFFIXES = (*tables.SUFFIXES, ".jfif", ".gif", ".heic", ".heif", ".avif")
 _TABLE_SUFFIXES = (".csv", ".tsv")
-_SEPARATORS = ",\t;"
 
 _HEADS = {
     "path": ("path", "image", "file", "filename", "pth"),
@@ -42,8 +42,13 @@ _HEADS = {
 
 _EXPECTED = (
     "folders <split>/<class>/, <class>/<split>/ or <class>/, or a CSV with columns path, label and perhaps split, or "
-    f"Parquet or Arrow files with pictures; classes: {', '.join(EMOTIONS)}; splits: {', '.join(SPLITS)}"
+    f"Parquet or Arrow files with pictures; classes: {', '.join(EMOTIONS)}, or two or more of your own; splits: "
+    f"{', '.join(SPLITS)}"
 )
+_KNOWN = f"known: {', '.join(EMOTIONS)}, or a usual spelling of these"
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d*)?")
+_LONGEST_CLASS = 100  # letters
+_MOST_CLASSES = 1000  # more are hardly classes, but the wrong column of a table
 
 
 class Folder(FaceBuilder):
@@ -52,10 +57,12 @@ class Folder(FaceBuilder):
     A table is a CSV of path, label and perhaps split beside the pictures, or Hugging Face's files with pictures inside.
 
     A table with these columns beside the folders wins: where it and a class folder differ, the table is right. Classes
-    have names, in any usual spelling; numbers are refused, because they mean different classes in different data sets.
+    are the emotions, in any usual spelling, or, where one is no emotion, your own, as you write them. Numbers are
+    refused without `codes`, because they mean different classes in different data sets.
     """
 
     CLASSES = EMOTIONS
+    TAKES_CODES = True
     WHERE_TO_GET_IT = "these are your own pictures, in folders named after their classes or listed in a CSV"
 
     def plan(self, source: Source) -> Plan:
@@ -77,15 +84,15 @@ class Folder(FaceBuilder):
         try:
             return self._plan_folders(source, files, other_tables)
         except DataError as error:  # perhaps the table was meant
-            raise DataError(f"{error}{why}") from None
+            raise type(error)(f"{error}{why}") from None
 
     def _plan_folders(self, source: Source, files: _Files, notes: list[str]) -> Plan:
         """Class folders outside the split folders are the training split, unless there is one already."""
         parts = {name: _split_first(name) for name in files.pictures()}
         inside = {name for name, path in parts.items() if len(path) > 2 and path[0].lower() in SPLITS}
         has_train = any(SPLITS[parts[name][0].lower()] == "train" for name in inside)
-        wanted: dict[str, Wanted] = {}
-        aside, kinds, order = [], set(), itertools.count()
+        found: list[tuple[str, str, str]] = []  # name, split, class folder
+        aside, kinds = [], set()
         for name in files.names:
             first, *rest = parts.get(name, [""])
             if name in inside:
@@ -95,21 +102,29 @@ class Folder(FaceBuilder):
             else:
                 aside.append(name)
                 continue
-            label = _label(folder, f"{source.path}: class folder {quote(name.rpartition('/')[0])}")
-            wanted.setdefault(split, {})[files.prefix + name] = Picture(next(order), name, b"", label)
+            found.append((name, split, folder))
             below = "<split>/<class>" if name.startswith(f"{first}/") else "<class>/<split>"
             kinds.add(below if name in inside else "<class>")
-        if not wanted:
+        if not found:
             raise DataError(f"{source.path}: no pictures with classes recognised; expected {_EXPECTED}")
+        texts: dict[str, str] = {}
+        for name, _, folder in found:
+            texts.setdefault(folder.strip(), f"{source.path}: class folder {quote(name.rpartition('/')[0])}")
+        meanings = Meanings.of(texts, self.codes)
+        wanted: dict[str, Wanted] = {}
+        for order, (name, split, folder) in enumerate(found):
+            label = meanings.labels[folder.strip()]
+            wanted.setdefault(split, {})[files.prefix + name] = Picture(order, name, b"", label)
         why = " (hidden, no picture by name, or outside the class folders)"
         notes = notes + tables.unused(files.hidden + aside, "file", why)
         layout = f"folders {' and '.join(sorted(kinds, reverse=True))}"
-        return self._plan(source, layout, wanted, notes, "move about a tenth of each class to test/<class>/")
+        return self._plan(source, layout, wanted, meanings, notes, "move about a tenth of each class to test/<class>/")
 
     def _plan_table(self, source: Source, files: _Files, table: str, columns: dict[str, int]) -> Plan:
         """Pictures by a table; where it has no split, the folders tell it, and else it is train."""
         known = {name: files.prefix + name for name in files.names}
         above = ("", files.prefix, f"{source.path.name}/")  # paths may begin above the table
+        meanings = Meanings.of(_texts(source, files.prefix + table, columns["label"]), self.codes)
 
         def read(numbered: tuple[int, Row]) -> tuple[str, str, str]:
             number, row = numbered
@@ -118,35 +133,50 @@ class Folder(FaceBuilder):
             name = _resolve(path, known, above)
             if "" in (text, *told):
                 raise BadPicture(f"{quote(path)} has no {'split' if text else 'label'}")
-            label = _label(text, where)
+            label = meanings.labels[text]
             folder = name.partition("/")[0]
             split = told[0] if told else folder if folder.lower() in SPLITS else "train"
             if split.lower() not in SPLITS:
                 raise DataError(f"{where}: unknown split {quote(split)}; known: {', '.join(SPLITS)}")
             return name, label, SPLITS[split.lower()]
 
-        rows = itertools.islice(tables.read_rows(source, files.prefix + table, _SEPARATORS), 1, None)
+        rows = itertools.islice(tables.read_rows(source, files.prefix + table, tables.SEPARATORS), 1, None)
         wanted = tables.match(self.skipped, table, enumerate(rows), read, known)
         listed = {picture.name: picture.label for inside in wanted.values() for picture in inside.values()}
-        labels = ((_folder_label(name), label) for name, label in listed.items())
+        labels = ((meanings.of_folder(name), label) for name, label in listed.items())
         notes = tables.beside(table, labels, [name for name in files.pictures() if name not in listed])
         if "split" not in columns:
             notes.append(f"{table} has no column split: folders train/, val/ and test/ tell the split, if any")
         way = f"write test into the column split of {table} for about a tenth of each class"
-        return self._plan(source, f"table {table}", wanted, notes, way)
+        return self._plan(source, f"table {table}", wanted, meanings, notes, way)
 
     def _plan_arrow(self, source: Source, arrow: ArrowTables, notes: list[str]) -> Plan:
         """Pictures inside Parquet or Arrow files."""
-        label = functools.partial(_label, where=str(source.path))
-        wanted, more = arrow.wanted(source, self.skipped, SPLITS, label)
+        found, more = arrow.wanted(source, self.skipped, SPLITS, str)  # their labels are still texts
+        texts: dict[str, str] = {}
+        for picture in itertools.chain.from_iterable(inside.values() for inside in found.values()):
+            texts.setdefault(picture.label, f"{source.path}: {picture.name}")
+        meanings = Meanings.of(texts, self.codes)
+        wanted = {
+            split: {
+                number: dataclasses.replace(picture, label=meanings.labels[picture.label])
+                for number, picture in inside.items()
+            }
+            for split, inside in found.items()
+        }
         pictures = functools.partial(arrow.pictures, skipped=self.skipped)
         way = "write about a tenth of the rows of each class to a file test.parquet"
-        return self._plan(source, f"{arrow.kind} files", wanted, notes + more, way, pictures)
+        return self._plan(source, f"{arrow.kind} files", wanted, meanings, notes + more, way, pictures)
 
     def _plan(
-        self, source: Source, layout: str, wanted: Mapping[str, Any], notes: list[str], way: str,
+        self, source: Source, layout: str, wanted: Mapping[str, Any], meanings: Meanings, notes: list[str], way: str,
         pictures: Callable[[Source, Any], Iterator[Picture]] = tables.stream,
     ) -> Plan:  # fmt: skip
+        notes = [*([codes.note(meanings.by_number, wanted)] if meanings.by_number else []), *notes]
+        if meanings.classes:
+            number, names = len(meanings.classes), shlex.quote(",".join(meanings.classes))
+            setting = f"--config.data.name={self.name} --config.data.classes={names}"
+            notes = [f"{number} classes of your own, in alphabetical order: train with {setting}", *notes]
         splits = tables.make_splits(source, self.skipped, wanted, _ORDER, pictures)
         protocol = "Your own data: compare only with results on the same files."
         if "test" not in splits:
@@ -154,18 +184,48 @@ class Folder(FaceBuilder):
             notes = [*notes, f"there is no test split; to have one, {way}, and prepare again"]
         if "train" in splits and "validation" not in splits:
             notes = [*notes, "there is no validation split; training holds out a part of train"]
-        return Plan(layout, protocol, splits, notes)
+        return Plan(layout, protocol, splits, notes, classes=meanings.classes, numbered=bool(meanings.by_number))
 
 
-def _label(text: str, where: str) -> str:
-    """The class that a label or a folder means. Raises DataError, which begins with `where`, if it means none."""
-    if label := canonical(text):
-        return label
-    known = f"{', '.join(EMOTIONS)}, or a usual spelling of these"
-    if re.fullmatch(r"[-+]?\d+(\.\d*)?", text):
-        why = "is a number, and numbers mean different classes in different data sets"
-        raise DataError(f"{where}: the label {quote(text)} {why}; write names: {known}")
-    raise DataError(f"{where}: unknown class {quote(text)}; known: {known}")
+@dataclasses.dataclass(frozen=True)
+class Meanings:
+    """What the labels of somebody's pictures, or the names of their folders, mean."""
+
+    labels: dict[str, str]  # text as found, without blanks around it: its class
+    classes: tuple[str, ...] = ()  # in their order, where they are not the emotions
+    by_number: dict[int, str] = dataclasses.field(default_factory=dict)  # of the texts that are numbers
+
+    @classmethod
+    def of(cls, texts: Mapping[str, str], given: Sequence[str]) -> Meanings:
+        """The emotions, if every text means one; else the texts themselves, whose case does not tell two apart.
+
+        Texts come with the place where each was seen first, `given` are the classes in the order of the numbers.
+        Raises DataError, which begins with that place, for a number of which nobody says what it means, for what seems
+        to be an emotion misspelt, and for what is no name of a class.
+        """
+        numbers = {text: number for text in texts if (number := codes.number(text)) is not None}
+        if unnamed := [text for text in texts if _NUMBER.fullmatch(text) and not (given and text in numbers)]:
+            text = unnamed[0]
+            why = "is a number, and numbers mean different classes in different data sets"
+            way_out = "write names, or give them in the order of the numbers: --codes NAME,NAME,..."
+            raise DataError(f"{texts[text]}: the label {quote(text)} {why}; {way_out}")
+        by_number = codes.named(given, numbers.values()) if numbers else {}
+        words = {text: by_number[numbers[text]] if text in numbers else text for text in texts}
+        if all(canonical(word) for word in words.values()):
+            emotions = {number: canonical(word) or word for number, word in by_number.items()}
+            return cls({text: canonical(word) or word for text, word in words.items()}, by_number=emotions)
+        _check_spelling({word: texts[text] for text, word in words.items()})
+        spelling: dict[str, str] = {}
+        for word in sorted({*words.values(), *by_number.values()}):
+            spelling.setdefault(word.casefold(), word)
+        labels = {text: spelling[word.casefold()] for text, word in words.items()}
+        by_number = {number: spelling[word.casefold()] for number, word in by_number.items()}
+        return cls(labels, tuple(sorted({*labels.values()})), by_number)
+
+    def of_folder(self, name: str) -> str | None:
+        """The class whose folder a picture lies in, if any: of several the innermost."""
+        meaning = self.labels.get if self.classes else canonical
+        return next(filter(None, map(meaning, reversed(name.split("/")[:-1]))), None)
 
 
 def _split_first(name: str) -> list[str]:
@@ -175,9 +235,32 @@ def _split_first(name: str) -> list[str]:
     return [rest[0], first, *rest[1:]] if swap else [first, *rest]
 
 
-def _folder_label(name: str) -> str | None:
-    """The class whose folder a picture lies in, if any: of several the innermost."""
-    return next(filter(None, map(canonical, reversed(name.split("/")[:-1]))), None)
+def _check_spelling(words: Mapping[str, str]) -> None:
+    """Raises DataError for classes, not all emotions, that nobody can mean; `words` come with their places."""
+    unknown = [word for word in words if not canonical(word)]
+    misspelt = {word: emotion for word in unknown if (emotion := near(word))}
+    if misspelt and 2 * (len(words) - len(unknown) + len(misspelt)) > len(words):
+        word, emotion = next(iter(misspelt.items()))
+        raise DataError(f"{words[word]}: unknown class {quote(word)}; did you mean {emotion}? {_KNOWN}")
+    for word, where in words.items():
+        if not word or not word.isprintable() or len(word) > _LONGEST_CLASS:
+            raise DataError(f"{where}: {quote(word)} is no name for a class; rename it")
+    if len({word.casefold() for word in words}) < 2:
+        word, where = next(iter(words.items()))
+        raise DataError(f"{where}: unknown class {quote(word)}, the only one; {_KNOWN}, or two or more of your own")
+
+
+def _texts(source: Source, table: str, column: int) -> dict[str, str]:
+    """The labels in a column of a table, each with the first place. Raises DataError where they are no classes."""
+    found: dict[str, str] = {}
+    rows = itertools.islice(tables.read_rows(source, table, tables.SEPARATORS), 1, None)
+    for number, row in enumerate(rows):
+        if isinstance(row, list) and len(row) > column and (text := row[column].strip()):
+            found.setdefault(text, f"{source.path}: {tables.base(table)} row {number}")
+        if len(found) > _MOST_CLASSES:
+            why = f"more than {_MOST_CLASSES:,} different labels in its first {number + 1:,} rows; are these classes?"
+            raise DataError(f"{source.path}: {tables.base(table)} has {why}")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +309,7 @@ def _find_tables(source: Source, files: _Files) -> tuple[dict[str, dict[str, int
     for name in files.names:
         if "/" in name or not name.lower().endswith(_TABLE_SUFFIXES):
             continue
-        heads = next(tables.read_rows(source, files.prefix + name, _SEPARATORS), [])
+        heads = next(tables.read_rows(source, files.prefix + name, tables.SEPARATORS), [])
         places = _places([] if isinstance(heads, csv.Error) else heads, f"{source.path}: {name}")
         missing = [f"{column} ({', '.join(_HEADS[column])})" for column in ("path", "label") if column not in places]
         if missing:

@@ -130,6 +130,14 @@ def open_table(source: Source, path: str, wanted: Sequence[str]) -> tuple[dict[s
     return columns(next(rows, []), wanted, f"{source.path}: {path}"), rows
 
 
+def column(source: Source, path: str, name: str) -> Iterator[str]:
+    """The cells of one column of a CSV with a header, without blanks around them; rows that have none are left out."""
+    numbers, rows = open_table(source, path, (name,))
+    for row in rows:
+        if isinstance(row, list) and len(row) > numbers[name]:
+            yield row[numbers[name]].strip()
+
+
 def columns(heads: Row, wanted: Sequence[str], where: str) -> dict[str, int]:
     """The number of each `wanted` column (lower case) in a header, whatever its case and the blanks around it.
 

@@ -17,6 +17,8 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="source", type=common.source, help="folder, tar, zip, csv or parquet; nothing is downloaded"
     )
+    parser.add_argument("--name", dest="own_name", type=common.source, help="what your own data set (folder) is called")
+    parser.add_argument("--codes", metavar="NAME,NAME", help="the classes in the order of their numbers")
     parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
     parser.add_argument("--strict", action="store_true", help="refuse unreadable pictures instead of skipping them")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
@@ -37,9 +39,12 @@ def run(options: Namespace) -> common.Result:
         faces = Faces(options.faces, options.faces_model, options.align, options.recrop)
     elif options.faces_model or options.align or options.recrop:
         raise UsageError("--faces_model, --align and --recrop go with --faces DETECTOR")
+    codes = () if options.codes is None else tuple(name.strip() for name in options.codes.split(","))
+    if not all(codes):
+        raise UsageError(f"--codes {options.codes!r} lacks a name; write NAME,NAME,... in the order of the numbers")
     report = prepare.prepare(
         options.name, options.source, data_dir=options.data_dir, strict=options.strict, overwrite=options.overwrite,
-        side=options.size, faces=faces,
+        side=options.size, faces=faces, codes=codes, own_name=options.own_name or "",
     )  # fmt: skip
     say(prepare.describe(report))
     return report

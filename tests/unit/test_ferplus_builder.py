@@ -286,3 +286,27 @@ def test_what_cannot_be_joined(files: Mapping[str, bytes | str], why: str, tmp_p
         build(write(tmp_path / "fer", files), tmp_path)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["fer"]
+
+
+def label_tables(rows: list[str] = ROWS) -> dict[str, str]:
+    """label.csv of each folder as the authors' program writes it: no header, a box, no rows without a picture."""
+    found: dict[str, list[str]] = {f"{folder}/label.csv": [] for folder in FOLDERS.values()}
+    for row in rows:
+        usage, name, counts = row.split(",", 2)
+        if name:
+            found[f"{FOLDERS[usage]}/label.csv"].append(f'{name},"(0, 0, 48, 48)",{counts}')
+    return {path: "\r\n".join(lines) for path, lines in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_the_authors_generated_set(kind: str, tmp_path: Path) -> None:
+    report = build(pack(write(tmp_path / "fer", label_tables() | folders()), kind), tmp_path)
+    assert report["layout"] == "label.csv with folders"
+    assert_joined(tmp_path)
+    assert report["notes"][0].startswith("train: 4 of 7 rows not used: 1 with a majority for not a face")
+
+
+def test_a_picture_of_the_generated_set_that_is_not_there(tmp_path: Path) -> None:
+    files = label_tables() | {name: data for name, data in folders().items() if "0000001" not in name}
+    report = build(write(tmp_path / "fer", files), tmp_path)
+    assert report["skipped"] == [{"path": "label.csv fer0000001.png", "why": "no 'fer0000001.png' in FER2013Train/"}]

@@ -214,7 +214,7 @@ def test_known_totals_are_compared(tmp_path: Path) -> None:
 
 
 BAD_LINES = [
-    ("train_00099.jpg 4\n", "its picture 'train_00099.jpg' is not there"),
+    ("train_00099.jpg 4\n", "its picture 'train_00099.jpg' is not in {raf}/Image/aligned/"),
     ("train_00001.jpg 4\n", "'train_00001.jpg' is listed in row 0 already"),
     ("../../etc/passwd 4\n", "begins with neither train_ nor test_"),
     ("/etc/passwd 4\n", "begins with neither train_ nor test_"),
@@ -234,6 +234,7 @@ def test_bad_line_is_skipped_or_an_error(bad: str, why: str, tmp_path: Path) -> 
     source = write(tmp_path / "raf", files)
     with pytest.raises(DataError, match=r"list_patition_label\.txt row 2: ") as error:
         build(source, tmp_path, strict=True)
+    why = why.replace("{raf}", str(source))
     assert why in str(error.value)
     assert not (tmp_path / "data" / "rafdb").exists()
     report = build(source, tmp_path)
@@ -244,10 +245,10 @@ def test_bad_line_is_skipped_or_an_error(bad: str, why: str, tmp_path: Path) -> 
 
 
 BAD_ROWS = [
-    ("../../etc/passwd,4", "its picture '../../etc/passwd' is not there"),
-    ("/etc/passwd,4", "its picture '/etc/passwd' is not there"),
+    ("../../etc/passwd,4", "its picture '../../etc/passwd' is not in {raf}/DATASET/train/"),
+    ("/etc/passwd,4", "its picture '/etc/passwd' is not in {raf}/DATASET/train/"),
     ("train_00001_aligned.jpg,4", "is listed in row 0 already"),
-    ("train_00099_aligned.jpg,4", "its picture 'train_00099_aligned.jpg' is not there"),
+    ("train_00099_aligned.jpg,4", "its picture 'train_00099_aligned.jpg' is not in {raf}/DATASET/train/"),
     ("train_00099_aligned.jpg", "has 1 column, expected 2"),
     ("train_00001_aligned.jpg,", "class '', expected a number from 1 to 7"),
     ('"train_00001_aligned.jpg,4', "has 1 column, expected 2"),  # takes no other row with it
@@ -260,7 +261,9 @@ def test_bad_row_is_skipped(bad: str, why: str, tmp_path: Path) -> None:
     files = kaggle()
     rows = str(files["train_labels.csv"]).splitlines()
     files["train_labels.csv"] = "\n".join([*rows[:3], bad, *rows[3:]])
-    report = build(write(tmp_path / "raf", files), tmp_path)
+    source = write(tmp_path / "raf", files)
+    why = why.replace("{raf}", str(source))
+    report = build(source, tmp_path)
     assert [entry["path"] for entry in report["skipped"]] == ["train_labels.csv row 2"]
     assert why in report["skipped"][0]["why"]
     assert report["splits"]["train"]["examples"] == 7
@@ -292,14 +295,17 @@ NOTHING: list[tuple[dict[str, Any], str]] = [
     ({}, "no RAF-DB recognised; expected EmoLabel/list_patition_label.txt"),
     ({"readme.txt": "x"}, "no RAF-DB recognised"),
     ({f"EmoLabel/{LISTS[0]}": ""} | {"Image/aligned/train_00001_aligned.jpg": encode(1)}, "no usable picture"),
-    ({f"EmoLabel/{LISTS[0]}": lines()}, r"no usable picture .*among 14 .*'train_00001.jpg' is not there"),
+    (
+        {f"EmoLabel/{LISTS[0]}": lines()},
+        r"no usable picture .*among 14 .*'train_00001.jpg' is not in .*/raf/Image/aligned/",
+    ),
     (kaggle() | {"train_labels.csv": "picture,label\nx,1"}, "train_labels.csv: no column image; its header has: 'pict"),
     (kaggle() | {"test_labels.csv": ""}, "test_labels.csv: no column image, label; its header has: nothing"),
     (
         kaggle() | {"DATASET/train/0/train_00009_aligned.jpg": encode(1)},
         "unknown class folder 'DATASET/train/0'; known: 1",
     ),
-    ({"train/happy/1.jpg": encode(1)}, "unknown class folder 'train/happy'; known: 1 surprise, 2 fear"),
+    ({"train/contempt/1.jpg": encode(1)}, "unknown class folder 'train/contempt'; known: 1 surprise, 2 fear"),
 ]
 
 
@@ -322,3 +328,62 @@ def test_numbers_of_another_data_set_are_an_error(code: int, tmp_path: Path) -> 
     tabled = kaggle() | {"train_labels.csv": f"image,label\ntrain_00001_aligned.jpg,{code}"}
     with pytest.raises(DataError, match=rf"train_labels.csv: 'train_00001_aligned.jpg' has the class '{code}'"):
         build(write(tmp_path / "kaggle", tabled), tmp_path)
+
+
+def lists(form: str) -> str:
+    """The authors' list as copies have it."""
+    rows = [line.split() for line in lines().splitlines()]
+    forms = {
+        "aligned": lambda name, code: f"{name.replace('.', '_aligned.')} {code}",
+        "comma": lambda name, code: f"{name},{code}",
+        "bare": lambda name, code: f"{name.removesuffix('.jpg')} {code}",
+    }
+    return "\n".join(forms[form](*row) for row in rows)
+
+
+@pytest.mark.parametrize("form", ["aligned", "comma", "bare"])
+@pytest.mark.parametrize("place", ["Image/aligned/", "image/Aligned/", "aligned/", "aligned/nested/", ""])
+def test_lists_and_folders_of_copies(form: str, place: str, tmp_path: Path) -> None:
+    table = f"{'emolabel/' if place[:5] == 'image' else ''}{LISTS[0]}"
+    pictures = {name: data for name, data in official().items() if name.endswith(".jpg")}
+    files = {f"{place}{name.rpartition('/')[2]}": data for name, data in pictures.items()} | {table: lists(form)}
+    plan = make_plan(write(tmp_path / "raf", files), tmp_path)
+    assert plan.aligned and plan.layout == "official, aligned pictures"
+    for split, expected in (("train", OFFICIAL_TRAIN), ("test", OFFICIAL_TEST)):
+        found = {picture.name: picture.label for picture in plan.splits[split].pictures()}
+        assert found == {name: label for name, (label, _) in expected.items()}
+
+
+def test_named_class_folders(tmp_path: Path) -> None:
+    names = ("surprise", "Fear", "disgust", "happy", "sad", "angry", "neutral")  # 1 to 7
+    files: dict[str, bytes | str] = {}
+    for name, data in kaggle(csv=False).items():
+        _, split, code, file = name.split("/")
+        files[f"raf/{split}/{names[int(code) - 1]}/{file}"] = data
+    report = build(write(tmp_path / "raf", files), tmp_path)
+    assert report["layout"] == "Kaggle, named folders"
+    assert {split: part["classes"] for split, part in report["splits"].items()} == {"train": ONE_EACH, "test": ONE_EACH}
+    assert dict(stored("rafdb", tmp_path, "train").values()) == {label: n for n, label in CLASSES.items()}
+
+
+def test_codes_of_a_copy_that_counts_otherwise(tmp_path: Path) -> None:
+    order = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprised")  # 0 to 6
+    listed = official() | {f"EmoLabel/{LISTS[0]}": lines({f"train_{n:05}.jpg": n - 1 for n in range(1, 8)})}
+    source = str(write(tmp_path / "raf", listed))
+    report = prepare("rafdb", source, data_dir=str(tmp_path / "data"), codes=order)
+    assert [label for label, _ in stored("rafdb", tmp_path, "train").values()] == sorted(CLASSES.values())
+    assert report["notes"][0].startswith("numbers are classes as --codes has them: 0 anger, 1 disgust, ")
+    again = prepare("rafdb", source, data_dir=str(tmp_path / "data"), codes=order)
+    assert again == report | {"already_prepared": True}
+    with pytest.raises(
+        DataError, match=r"prepared with --codes anger,.* \(asked for now: no --codes\); add --overwrite"
+    ):
+        prepare("rafdb", source, data_dir=str(tmp_path / "data"))
+    for codes, why in {
+        ("anger", "happy"): r"--codes has 2 names for 7 numbers \(0, 1, 2, 3, 4, 5, 6\)",
+        (*order[:6], "suprise"): "no class 'suprise'; did you mean surprise",
+        (*order[:6], "angry"): "anger is there twice",
+        (*order[:6], "contempt"): "no class 'contempt'",
+    }.items():
+        with pytest.raises(DataError, match=why):
+            prepare("rafdb", source, data_dir=str(tmp_path / "other"), codes=codes)
