@@ -31,7 +31,7 @@ def get_config(recipe=None):
     classes = SEVEN if recipe in ("seven", "paper") else EMOTIONS
     c = of_recipe("affectnet", recipe, classes, recipes=("seven", "paper", "paper8", "pod"))
     if recipe in ("paper", "paper8"):
-        c.data.update(holdout="random", validation_fraction=0.2, holdout_seed=52)
+        c.data.update(validation_split="", holdout="random", validation_fraction=0.2, holdout_seed=52)
         c.data.test_split = "held_out"  # the published accuracies are test-selected
         c.init.preprocess = False  # as published, also for weights that expect something else
         return c

@@ -13,7 +13,7 @@ from data_pipelines.common.files import elsewhere, undecodable
 Result = dict[str, Any] | int
 #: The texts of --config, --data_dir, --faces_model and --distributed.
 CONFIG = "a packaged config or a file, with a recipe after a colon; --config.KEY=VALUE changes one setting"
-DATA_DIR = "where prepared data sets are (default: TensorFlow Datasets' own folder)"
+DATA_DIR = "where prepared data sets are (default: a run's where one is given, or TensorFlow Datasets' own folder)"
 FACES_MODEL = "model of yunet (.onnx) or blazeface (.tflite)"
 DISTRIBUTED = "be one of several processes of a job: under srun, on a TPU pod, by launch/local.sh (docs/scaling.md)"
 

@@ -202,6 +202,11 @@ def _literal(text: str) -> Any:
         return text
 
 
+def with_validation(config: Config, split: str) -> Config:
+    """`config` with another data.validation_split."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, validation_split=split))
+
+
 def differences(old: Config, new: Config) -> list[str]:
     """Keys whose values differ, as "key: old -> new"."""
     before, after = (flat(to_dict(c)) for c in (old, new))

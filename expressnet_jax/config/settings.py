@@ -14,6 +14,8 @@ from data_pipelines.common.ranges import Fraction, NonNegativeFloat, NonNegative
 from data_pipelines.labels import GREY
 from expressnet_jax.moe.settings import MoE
 
+#: The value of data.validation_split that leaves the choice to the data set.
+AUTO = "auto"
 #: The parts of the network that look at the picture, and its mixtures of experts: what `model.without` can name.
 BRANCHES = ("cnnfe1", "cnnfe2", "resnet")
 MIXTURES = ("moe_cnn", "moe_expression")
@@ -40,7 +42,9 @@ class Data:
     name: str = "synthetic_faces"  # a prepared data set: see `expressnet data prepare`
     classes: tuple[str, ...] = ()  # the network's outputs, in order; mapped to the data set's own order by name
     train_split: str = "train"
-    validation_split: str = ""  # "": hold out `validation_fraction` of the training split
+    # AUTO: the data set's own split `validation`, where it has one that is not the test split, or else, as for "", hold
+    # out `validation_fraction` of the training split
+    validation_split: str = AUTO
     validation_fraction: Fraction = 0.1  # per class
     # clean: equal pictures stay on one side; random: scikit-learn's stratified train_test_split
     holdout: Literal["clean", "random"] = "clean"

@@ -60,6 +60,7 @@ def evaluate_run(
     name, asked = data or config.data.name, split or config.data.test_split
     why = ""
     with distributed.together():
+        data_dir = run_folder.data_dir(workdir, data_dir)
         try:
             own: datas.TrainingData | None = datas.open_data(config, data_dir)
         except DataError as error:  # the data that the run was trained on is not on this machine, or damaged

@@ -29,6 +29,7 @@ from expressnet_jax.evaluation import depth
 from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo, web
 from expressnet_jax.export.artifact import CARD, CONFIG, WEIGHTS, ArtifactError
 from expressnet_jax.models import canonical
+from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs.data import TrainingData, open_data
 
 FORMATS = ("safetensors", "stablehlo", "onnx", "savedmodel", "web")
@@ -71,7 +72,7 @@ def export(
         ema: the weights averaged over steps, where the run has them; else the ones of the last step.
         dtype: of the stored weights, float32 or bfloat16. Graphs get the rounded values, and compute in float32.
         quantize: of QUANTIZED; a further ONNX file in lower precision, with its measured differences.
-        data_dir: where data sets live; real pictures are compared where the run's data set is there.
+        data_dir: where data sets live, if not where the run had them; real pictures are compared where its own is.
         overwrite: whether `out` may replace an artifact.
         calibrated: whether the head is divided by the temperature that the held-out examples ask for, where they are.
         onnxruntime_web: for the format web, the package that brings its runtime; see `web.runtime`.
@@ -84,7 +85,7 @@ def export(
     runtime = web.runtime(onnxruntime_web) if "web" in formats else {}
     began = time.monotonic()
     found = _read(workdir, step, ema)
-    data = _open_data(found.config, data_dir, quantize)
+    data, data_dir = _open_data(found.config, workdir, data_dir, quantize)
     say(f"{found.kind} weights of step {found.step}: asking the checkpoint for its answers")
     found, temperature = _calibrated(found, data) if calibrated and data else (found, None)
     network = _network(found, dtype, data)
@@ -142,15 +143,18 @@ def _read(workdir: Path, step: int | None, ema: bool) -> inspection.Trained:
     return found._replace(config=config)
 
 
-def _open_data(config: Config, data_dir: str | None, quantize: str | None) -> TrainingData | None:
-    """The run's data set, for real pictures; None, and a line for the user, where it is not there."""
+def _open_data(
+    config: Config, workdir: Path, data_dir: str | None, quantize: str | None
+) -> tuple[TrainingData | None, str | None]:
+    """The run's data set, for real pictures, and where it is; None, and a line for the user, where it is not there."""
     try:
-        return open_data(config, data_dir)
+        data_dir = run_folder.data_dir(workdir, data_dir)
+        return open_data(config, data_dir), data_dir
     except DataError as error:
         if quantize == "int8":
             raise ConfigError(f"--quantize int8 takes its ranges from the training pictures: {error}") from None
         say(f"only random pictures are compared: {error}")
-        return None
+        return None, data_dir
 
 
 def _calibrated(found: inspection.Trained, data: TrainingData) -> tuple[inspection.Trained, dict[str, Any] | None]:

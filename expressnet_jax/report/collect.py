@@ -121,7 +121,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _settings(config: Config) -> dict[str, Any]:
     """What differs from the published recipe at the config's size."""
     model, moe = PRESETS[config.model.preset]
-    published = Config(model=model, moe=moe, data=dataclasses.replace(Config().data, classes=config.data.classes))
+    published_data = dataclasses.replace(Config().data, classes=config.data.classes, validation_split="")
+    published = Config(model=model, moe=moe, data=published_data)
     changed = config_files.differences(published, config)
     return {key: value.split(" -> ", 1)[1] for key, _, value in (line.partition(": ") for line in changed)}
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,6 +14,9 @@ from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
 from data_pipelines.splits import Batch, Split
 from expressnet_jax.config import Config
+from expressnet_jax.config import files as config_files
+from expressnet_jax.config.settings import AUTO
+from expressnet_jax.runs import folder as run_folder
 
 _HOLDOUTS = {"clean": splits.clean_holdout, "random": splits.random_holdout}
 
@@ -30,12 +35,32 @@ class TrainingData(NamedTuple):
         return len(self.train) + sum(len(split) for split, _ in self.also)
 
 
+def resolved(config: Config, workdir: Path, data_dir: str | None) -> Config:
+    """`config` with the validation split that data.validation_split=auto means; a run that has begun keeps its own."""
+    begun = run_folder.validation_split(workdir) if config.data.validation_split == AUTO else None
+    return config_files.with_validation(config, _validation_split(config, data_dir) if begun is None else begun)
+
+
+def _validation_split(config: Config, data_dir: str | None) -> str:
+    data = config.data
+    if data.validation_split != AUTO:
+        return data.validation_split
+    if "validation" in (data.test_split, data.train_split):
+        return ""
+    return "validation" if "validation" in prepare.read_info(data.name, data_dir).info.splits else ""
+
+
 def open_data(config: Config, data_dir: str | None) -> TrainingData:
     """The training and the validation split of a config, the latter held out from the former unless it is named."""
     data, votes = config.data, config.data.target == "votes"
+    there = prepare.read_info(data.name, data_dir).info.features["label"].names
+    if len({*there} & {*data.classes}) < 2:
+        both = f"{data.name} has the classes {', '.join(there)}, fewer than two of them in data.classes"
+        way_out = f"to train on its own: --config.data.classes={shlex.quote(','.join(there))}"
+        raise DataError(f"{both} ({', '.join(data.classes)}); {way_out}")
     train = splits.open_split(data.name, data.train_split, data.classes, data_dir=data_dir, votes=votes)
-    if data.validation_split:
-        validation = splits.open_split(data.name, data.validation_split, data.classes, data_dir=data_dir)
+    if split := _validation_split(config, data_dir):
+        validation = splits.open_split(data.name, split, data.classes, data_dir=data_dir)
     else:  # the same examples whatever the run's seed is, so that seeds can be compared
         train, validation = _HOLDOUTS[data.holdout](train, data.validation_fraction, seed=data.holdout_seed)
     also = [(splits.open_split(name, "train", data.classes, data_dir=data_dir), w) for name, w in data.further]

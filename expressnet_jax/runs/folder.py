@@ -1,4 +1,4 @@
-"""A run's folder: config.json, parameters.txt, checkpoints/, metrics.jsonl, events/, summary.*, evaluation/, *.png."""
+"""A run's folder: config.json, data_dir.json, parameters.txt, checkpoints/, metrics.jsonl, events/, evaluation/ ..."""
 
 import contextlib
 import json
@@ -13,16 +13,18 @@ from tensorboardX import SummaryWriter
 
 from data_pipelines.common import files
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import read_json, write_text
+from data_pipelines.common.files import read_json, read_object, write_text
 from data_pipelines.common.text import json_line
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
+from expressnet_jax.config.settings import AUTO
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel.distributed import say
 
 #: Where the checkpoints of a run lie in its folder.
 CHECKPOINTS = "checkpoints"
+_DATA_DIR = "data_dir.json"
 #: What may change between the parts of one run: it decides where and how the run is computed, not what.
 _FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep", "watchdog.", "recovery.")
 
@@ -45,7 +47,34 @@ def open_folder(workdir: Path, config: Config) -> None:
 
 def changes(workdir: Path, config: Config) -> list[str]:
     """What makes the run in a folder another one than this config's, as "key: old -> new"."""
-    return [d for d in config_files.differences(read_config(workdir), config) if not d.startswith(_FREE)]
+    begun = read_config(workdir)
+    if config.data.validation_split == AUTO:  # what it was when the run began, it still is
+        config = config_files.with_validation(config, begun.data.validation_split)
+    return [d for d in config_files.differences(begun, config) if not d.startswith(_FREE)]
+
+
+def validation_split(workdir: Path) -> str | None:
+    """The validation split of the run in a folder; None where none has begun, or its config cannot be read."""
+    found = _read_config(workdir / "config.json")
+    return found.data.validation_split if isinstance(found, Config) else None
+
+
+def remember_data_dir(workdir: Path, data_dir: Path) -> None:
+    """Notes where the data sets of this run lie, for what is done with the run later."""
+    write_text(workdir / _DATA_DIR, json.dumps({"data_dir": str(data_dir)}) + "\n")
+
+
+def data_dir(workdir: Path, given: str | None) -> str | None:
+    """Where to look for data sets: in the folder that is given, or else where the run in `workdir` had them.
+
+    None, for TensorFlow Datasets' own folder, where nothing is noted. Raises DataError where the noted one is gone.
+    """
+    noted = read_object(workdir / _DATA_DIR).get("data_dir")
+    if given or not isinstance(noted, str):
+        return given
+    if not Path(noted).is_dir():
+        raise DataError(f"{workdir} was trained on data in {noted}, which is gone; say where they are: --data_dir DIR")
+    return noted
 
 
 def read_config(workdir: Path) -> Config:

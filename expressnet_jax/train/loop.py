@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines import prepare
 from data_pipelines.common.files import read_object
 from data_pipelines.common.text import counted, span
 from expressnet_jax.checkpoint.manager import Manager
@@ -52,13 +53,19 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
         distributed.agree("config or code", {**config_files.flat(to_dict(config)), "code": distributed.code_digest()})
         with distributed.together():
             mesh = meshes.create(config)
+            chosen = config.data.validation_split
+            config = datas.resolved(config, workdir, data_dir)
             data = datas.open_data(config, data_dir)
             config = restore.expected_config(config, workdir)
             if not (workdir / "config.json").exists():
                 restore.initial_model(config)  # what does not fit is said before there is a folder
         clock = clock_of(config, data.examples)
         _announce(config, data, clock, mesh)
+        if chosen != config.data.validation_split == "validation":
+            say(f"validating on {data.validation.name}; --config.data.validation_split= holds out a part of train")
         held.enter_context(run_folder.held(workdir, config))
+        if distributed.is_first():
+            run_folder.remember_data_dir(workdir, prepare.root_of(data_dir))
         manager = held.enter_context(Manager(workdir / run_folder.CHECKPOINTS, keep=config.keep))
         held.enter_context(jax.set_mesh(mesh))
         watchdog = held.enter_context(Watchdog(workdir, config.watchdog.seconds, times))

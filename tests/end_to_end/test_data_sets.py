@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from expressnet_jax.config import files as config_files
+from expressnet_jax.runs import folder as run_folder
 from tests.conftest import expressnet
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -105,3 +107,37 @@ def test_from_a_layout_on_disk_to_an_evaluation(config, make, evaluated, example
     assert (result["depth"]["votes"] is not None) == (name == "ferplus")
     record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert 0 <= record["data_wait"] <= 1
+
+
+def test_own_classes_with_a_validation_split_and_a_run_that_remembers_where_its_data_are(tmp_path):
+    for split in ("train", "val", "test"):
+        for number in range(8):
+            write(tmp_path / "own" / split / ("alert", "sleepy")[number % 2] / f"{number}.png", number, 40)
+    data, run = tmp_path / "data", tmp_path / "run"
+    command = ("data", "prepare", "folder", "--from", tmp_path / "own", "--name", "mine", "--data_dir", data)
+    assert expressnet(*command).returncode == 0
+    settings = {**SMALL, "batch_size": 1, "data.name": "mine", "data.test_split": "test"}
+    given = [f"--config.{key}={value}" for key, value in settings.items()]
+    command = ("train", "--config=fer2013_small", "--workdir", run, "--data_dir", data, *given)
+    refused = expressnet(*command)
+    assert refused.returncode == 1 and "--config.data.classes=alert,sleepy" in refused.stderr and not run.exists()
+    command = (*command, "--config.data.classes=alert,sleepy")
+    trained = expressnet(*command)
+    assert trained.returncode == 0 and "8 examples to train on, 8 to validate on" in trained.stderr
+    assert "validating on mine/validation; --config.data.validation_split= holds out" in trained.stderr
+    config = json.loads((run / "config.json").read_text())
+    assert config["data"]["validation_split"] == "validation"
+    assert json.loads((run / "data_dir.json").read_text()) == {"data_dir": str(data)}
+    # The validation split of a run that has begun stays what it was, though the setting leaves it open.
+    config["data"]["validation_split"] = ""
+    assert run_folder.changes(run, config_files.from_dict(config))[0].startswith("data.validation_split: 'validation'")
+    config["data"]["validation_split"] = "auto"
+    assert run_folder.changes(run, config_files.from_dict(config)) == []
+    evaluated = expressnet("evaluate", "--workdir", run, "--json")
+    assert json.loads(evaluated.stdout)["split"] == "mine/test" and json.loads(evaluated.stdout)["examples"] == 8
+    audited = expressnet("data", "audit", run, "--json")
+    assert json.loads(audited.stdout)["all"]["classes"] == {"alert": 12, "sleepy": 12}
+    data.rename(tmp_path / "moved")
+    gone = expressnet("evaluate", "--workdir", run)
+    assert gone.returncode == 1 and f"data in {data}, which is gone; say where they are: --data_dir DIR" in gone.stderr
+    assert expressnet("evaluate", "--workdir", run, "--data_dir", tmp_path / "moved").returncode == 0
