@@ -32,10 +32,6 @@ def check(config: Config) -> None:
     _check_sizes(config)
     if config.optimizer.weight_decay and config.optimizer.name == "adam":
         raise ConfigError("optimizer.name=adam takes no weight_decay; use adamw")
-    if config.ema.teach and not config.ema.decay:
-        raise ConfigError(
-            f"ema.teach={config.ema.teach} needs averaged weights as the teacher: set ema.decay, say to 0.999"
-        )
     if config.init.run and (config.init.weights or config.init.backbone):
         raise ConfigError("init.run does not go with init.weights or init.backbone: a network starts from one of them")
     for name in ("run", "weights", "backbone"):

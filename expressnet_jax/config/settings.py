@@ -193,9 +193,6 @@ class Schedule:
 @dataclass(frozen=True)
 class Ema:
     decay: Fraction = 0.0  # per step, for parameters and BatchNorm statistics; 0: off
-    # Self-distillation (Kim et al. 2021, the average as teacher): the share of the average's own answer in the targets
-    # at the end of the training, to which it grows evenly from 0; by one more forward pass a step. 0: off
-    teach: Fraction = 0.0
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,11 @@ class Programs(NamedTuple):
 
 def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
     """The programs of a config on a mesh, for the loop, benchmarks and plans; nothing is compiled yet."""
-    optimizer = optimizers.create(config, clock)
+    optimizer, rate = optimizers.create(config, clock), optimizers.schedule(config, clock)
     # Said here and not left to the compiler: what every process reads must lie whole on each of them.
     everywhere = meshes.replicated(mesh)
     shardings = (states.shardings(config, optimizer, mesh), everywhere)
-    step = train_step(config, states.graph(config), optimizer, clock)
+    step = train_step(config, states.graph(config), optimizer, rate)
     return Programs(
         optimizer,
         jax.jit(step, donate_argnums=(0, 1), out_shardings=shardings),
@@ -49,13 +49,14 @@ def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
     )
 
 
-def train_step(config: Config, graph: Any, optimizer: optax.GradientTransformation, clock: Clock) -> Callable[..., Any]:
-    """Makes `step(state, sums, batch) -> (state, sums)` of a training as long as `clock` says.
+def train_step(
+    config: Config, graph: Any, optimizer: optax.GradientTransformation, rate: optax.Schedule
+) -> Callable[..., Any]:
+    """Makes `step(state, sums, batch) -> (state, sums)`; `rate` is the optimizer's schedule, to be recorded.
 
     Everything random is a function of (seed, step, example), so it depends on neither devices nor restarts. A
     non-finite gradient leaves parameters, statistics and optimizer as they were; the step still counts.
     """
-    rate = optimizers.schedule(config, clock)
 
     def step(state: State, sums: Metrics, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -64,8 +65,7 @@ def train_step(config: Config, graph: Any, optimizer: optax.GradientTransformati
         a = config.optimizer.accumulate
         # (B, ...) -> (A, B/A, ...), every micro-batch taking from all devices, so that no picture changes its device.
         parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(len(x) // a, a, *x.shape[1:]), 0, 1), examples)
-        taught = config.ema.teach * state.step / clock.total_steps
-        gradients, stats, metrics = _gradients(config, graph, state, parts, taught, jax.random.fold_in(key, 1))
+        gradients, stats, metrics = _gradients(config, graph, state, parts, jax.random.fold_in(key, 1))
         norm = optax.tree.norm(gradients)
         new = _update(config, optimizer, state, gradients, stats)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
@@ -100,13 +100,8 @@ def _inputs(config: Config, batch: Batch, key: jax.Array) -> tuple[jax.Array, ja
     return preprocess.normalize(images, config.preprocess), optax.smooth_labels(targets, config.label_smoothing)
 
 
-def _gradients(
-    config: Config, graph: Any, state: State, parts: Batch, taught: jax.Array, key: jax.Array
-) -> tuple[Any, Any, Metrics]:
-    """Mean gradient over the micro-batches, BatchNorm statistics after the last one, metric sums.
-
-    taught: the share of the averaged network's answers in the targets.
-    """
+def _gradients(config: Config, graph: Any, state: State, parts: Batch, key: jax.Array) -> tuple[Any, Any, Metrics]:
+    """Mean gradient over the micro-batches, BatchNorm statistics after the last one, metric sums."""
     count = parts["label"].shape[0]
     balancing = any(getattr(config.moe, name) for name in router.LOSSES)
 
@@ -116,15 +111,9 @@ def _gradients(
         output = model(part["image"], part["mask"], train=True, rngs=rngs)
         return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    def target(part: Batch) -> jax.Array:
-        if not config.ema.teach:
-            return part["target"]
-        teacher = nnx.merge(graph, *states.weights(state))
-        return (1 - taught) * part["target"] + taught * jax.nn.softmax(teacher(part["image"], part["mask"]).logits)
-
     def loss(params: Any, stats: Any, part: Batch, number: jax.Array, routed: Any) -> tuple[jax.Array, Any]:
         output, stats = forward(params, stats, part, number)
-        losses = optax.softmax_cross_entropy(output.logits, target(part))
+        losses = optax.softmax_cross_entropy(output.logits, part["target"])
         own = {layer: routing.sums for layer, routing in output.routing.items()}
         auxiliary = sum((_auxiliary(config, own[layer], routed, layer, count) for layer in own), start=jnp.zeros(()))
         metrics = {"loss": losses.sum(), "auxiliary": auxiliary / count, **_counts(config, part, output)}

@@ -38,8 +38,8 @@ def main() -> None:
 
 def losses(config: Config, form: str, state: states.State, opened: Any, clock: Clock, count: int) -> list[float]:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, convolution=form))
-    made = optimizer.create(config, clock)
-    step = jax.jit(steps.train_step(config, states.graph(config), made, clock))
+    made, rate = optimizer.create(config, clock), optimizer.schedule(config, clock)
+    step = jax.jit(steps.train_step(config, states.graph(config), made, rate))
     batches, found = data.batches(config, opened), []
     for _ in range(count):
         state, sums = step(state, steps.zero_sums(config), {k: jnp.asarray(v) for k, v in next(batches).items()})

@@ -103,8 +103,8 @@ def losses(devices: int) -> list[float]:
     mesh, clock, found = meshes.create(config, jax.devices()[:devices]), Clock(32, 160, 24), []
     rng = np.random.default_rng(0)
     with jax.enable_x64(True), jax.set_mesh(mesh):
-        made = optimizer.create(config, clock)
-        now, train = state.init(config, made, mesh), step.train_step(config, state.graph(config), made, clock)
+        made, rate = optimizer.create(config, clock), optimizer.schedule(config, clock)
+        now, train = state.init(config, made, mesh), step.train_step(config, state.graph(config), made, rate)
         run = jax.jit(lambda now, batch: train(now, step.zero_sums(config), batch))
         for _ in range(3):
             images = rng.integers(0, 256, (32, 48, 48, 3), np.uint8)

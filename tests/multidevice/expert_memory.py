@@ -20,7 +20,7 @@ def main() -> None:
         config = config_files.load(TINY, [("moe.num_experts", "64"), ("mesh.expert", str(across))])
         mesh, clock = meshes.create(config), Clock(config.batch_size, 160, 24)
         made = optimizer.create(config, clock)
-        train = step.train_step(config, state.graph(config), made, clock)
+        train = step.train_step(config, state.graph(config), made, optimizer.schedule(config, clock))
         batch = {
             name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=meshes.batch_sharding(mesh))
             for name, shape, dtype in (

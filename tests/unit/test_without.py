@@ -159,7 +159,7 @@ def test_a_training_step_and_an_evaluation_run(without):
         "image": rng.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": rng.integers(0, 8, 16, np.int32),
         "mask": np.ones(16, bool), "index": np.arange(16, dtype=np.int32),
     }  # fmt: skip
-    step = jax.jit(steps.train_step(c, states.graph(c), optimizer, clock))
+    step = jax.jit(steps.train_step(c, states.graph(c), optimizer, optimizers.schedule(c, clock)))
     after, sums = step(state, steps.zero_sums(c), batch)
     assert float(sums["steps"]) == 1 and float(sums["count"]) == 16 and np.isfinite(float(sums["loss"]))
     assert {key.split("/")[0] for key in sums if "/" in key} == set(CASES[without][1].split())
