@@ -2,7 +2,11 @@
 
 
 class Failure(Exception):
-    """What a command ends with, in one line: what, where, how much, and what to do. `exit_code` is the process's."""
+    """What a command ends with, in one line: what, where, how much, and what to do. `exit_code` is the process's.
+
+    2: the command line or the config is wrong in itself, and nothing was looked at. 1: what was looked at, on disk
+    above all, does not serve.
+    """
 
     exit_code = 1
 
@@ -12,6 +16,6 @@ class DataError(Failure):
 
 
 class UsageError(DataError):
-    """A command that names something that is not there, or asks for what cannot be."""
+    """A command that asks for what cannot be, wherever it is given."""
 
     exit_code = 2

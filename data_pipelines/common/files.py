@@ -39,29 +39,29 @@ def undecodable(text: str) -> str:
 
 
 def check_file(what: str, path: Path) -> None:
-    """Raises UsageError, before any work, where no file can be written to `path`; `what` is the option that gave it.
+    """Raises DataError, before any work, where no file can be written to `path`; `what` is the option that gave it.
 
     The folder must be there: a file is asked for, and no folders on the way to it.
     """
     _check_names(what, path)
     if path.is_dir():
-        raise UsageError(f"{what} {path} is a folder; name a file")
+        raise DataError(f"{what} {path} is a folder; name a file")
     if path.exists() and not path.is_file():
-        raise UsageError(f"{what} {path} is neither a file nor a folder; name a file")
+        raise DataError(f"{what} {path} is neither a file nor a folder; name a file")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"{what} {path}: there is no folder {folder}")
+        raise DataError(f"{what} {path}: there is no folder {folder}")
     _check_permission(what, path, folder)
 
 
 def check_folder(what: str, path: Path) -> None:
-    """Raises UsageError, before any work, where a folder cannot be made at `path`, or nothing be written to it."""
+    """Raises DataError, before any work, where a folder cannot be made at `path`, or nothing be written to it."""
     _check_names(what, path)
     there = path.absolute()
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise UsageError(f"{what} {path}: {there} is no folder; choose another place")
+        raise DataError(f"{what} {path}: {there} is no folder; choose another place")
     _check_permission(what, path, there)
 
 
@@ -73,7 +73,7 @@ def _check_names(what: str, path: Path) -> None:
 
 def _check_permission(what: str, path: Path, folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{what} {path}: nothing can be written in {folder}; allow it, or choose another place")
+        raise DataError(f"{what} {path}: nothing can be written in {folder}; allow it, or choose another place")
 
 
 def read_json(path: Path, largest: int = 64 << 20) -> Any:

@@ -1,4 +1,4 @@
-"""Text for people and machines: what a terminal may be shown, plain counts and times, one line of JSON."""
+"""Text for people and machines: where it goes, progress, what a terminal may be shown, counts, times, JSON."""
 
 from __future__ import annotations
 
@@ -6,24 +6,106 @@ import difflib
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
+INSTALL = "pip install -c launch/constraints.txt"
+EVERY = 15.0  # seconds between two lines of progress where standard error is no terminal
 SHORT, LONG = 200, 2000  # letters that people are shown of a name, and of a sentence with names in it
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_T = TypeVar("_T")
+
+
+def show(text: str) -> None:
+    """A result for people, on standard output and above any progress bar."""
+    tqdm.write(text.rstrip("\n"), file=sys.stdout)
+    sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """Text for the user, on standard error and above any progress bar: standard output is for results."""
+    """Anything else for people, on standard error and above any progress bar: standard output is for results."""
     tqdm.write(text.rstrip(), file=sys.stderr)
     sys.stderr.flush()
 
 
-def progress(what: str, total: int, done: int = 0) -> tqdm[Any]:
-    """A progress bar over pictures, on standard error; none where that is no terminal."""
-    return tqdm(total=total, initial=done, desc=what, unit=" pictures", file=sys.stderr, disable=None)
+class Progress:
+    """How far something is, on standard error, while entered; `update` counts.
+
+    On a terminal one line is rewritten, and is gone at the end. Elsewhere a line comes every `EVERY` seconds, so that
+    what is short says nothing. A thread keeps the time: a single long step, such as a compilation, which has no `unit`
+    to count, shows too.
+    """
+
+    def __init__(
+        self, what: str, total: int | None = None, done: int = 0, *, unit: str = "pictures", hidden: bool = False
+    ) -> None:
+        self._what, self._total, self._first, self._done, self._unit = what, total, done, done, unit
+        self._bar: tqdm[Any] | None = None
+        self._hidden, self._over = hidden, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        self._live = sys.stderr.isatty()
+        if not self._hidden:
+            if self._live:
+                self._bar = tqdm(
+                    desc=self._what, total=self._total, initial=self._first, unit=f" {self._unit}", file=sys.stderr,
+                    leave=False, bar_format=None if self._unit else "{desc}: {elapsed}",
+                )  # fmt: skip
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, more: int = 1) -> None:
+        """Counts what has been done."""
+        self._done += more
+        if self._bar is not None:
+            self._bar.update(more)
+
+    def _watch(self) -> None:
+        while not self._over.wait(1.0 if self._live else EVERY):
+            if self._bar is not None:
+                self._bar.refresh()
+            else:
+                say(self._line())
+
+    def _line(self) -> str:
+        spent = time.monotonic() - self._began
+        line = f"{self._what}: {span(spent)} so far"
+        if not self._total:
+            return f"{line}, {self._done:,} {self._unit}" if self._unit else line
+        more = self._done - self._first
+        left = f", about {span((self._total - self._done) * spent / more)} left" if more else ""
+        return f"{line}, {self._done:,} of {self._total:,} {self._unit}{left}"
+
+
+def progress(what: str, total: int, done: int = 0) -> Progress:
+    """How far the pictures of something are."""
+    return Progress(what, total, done)
+
+
+def counting(items: Iterable[_T], what: str, total: int, *, unit: str, hidden: bool = False) -> Iterator[_T]:
+    """The items, one after another, while their progress is shown."""
+    with Progress(what, total, unit=unit, hidden=hidden) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this project, as the docs have it."""
+    return f"{INSTALL} -e '.[{extra}]'"
 
 
 def shown(text: str, longest: int = SHORT) -> str:

@@ -40,7 +40,7 @@ class FaceCrop:
     """Finds the labelled face and cuts it out: with the published margins, or turned so that the eyes lie level."""
 
     def __init__(self, faces: Faces, side: int) -> None:
-        """Makes the detector; `side` is that of the crop, in pixels. Raises UsageError where it cannot be made."""
+        """Makes the detector; `side` is that of the crop, in pixels. Raises DataError where it cannot be made."""
         self._detector = detectors.create(faces.detector, faces.model)
         self._cut, self._side = align if faces.align else crop, side
         #: Everything that decides what is cut out, in one line.

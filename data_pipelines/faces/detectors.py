@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from data_pipelines.common.errors import UsageError
-from data_pipelines.common.text import reason
+from data_pipelines.common.errors import DataError, UsageError
+from data_pipelines.common.text import install, reason
 
 NAMES = ("haar", "yunet", "blazeface")
 
@@ -48,7 +48,7 @@ class Detector(Protocol):
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """The faces in a picture, uint8 (height, width, 3), RGB; the surest first, equal ones by size and place.
 
-        Raises UsageError if the user's model fails on this picture.
+        Raises DataError if the user's model fails on this picture.
         """
 
 
@@ -60,7 +60,7 @@ def create(name: str, model: str | None = None) -> Detector:
         model: path of the model: an .onnx file for yunet, a .tflite or .task file for blazeface, None for haar.
 
     Raises:
-        UsageError: unknown name; a model missing, unreadable, not that detector's, or given where none is needed; the
+        DataError: unknown name; a model missing, unreadable, not that detector's, or given where none is needed; the
             library is not installed.
     """
     if name not in NAMES:
@@ -118,10 +118,8 @@ class _Haar:
         folder = self._cv2.data.haarcascades if hasattr(self._cv2, "data") else ""  # Debian's OpenCV has none
         paths = [os.path.join(folder, name) for name in self._CASCADES]
         if not hasattr(self._cv2, "CascadeClassifier") or not all(map(os.path.isfile, paths)):
-            raise UsageError(
-                f"this OpenCV {self._cv2.__version__} has no Haar cascades, OpenCV 4 has: "
-                "pip install 'expressnet_jax[faces]'"
-            )
+            version = self._cv2.__version__
+            raise DataError(f"this OpenCV {version} has no Haar cascades, OpenCV 4 has; run: {install('faces')}")
         self._pool = _Pool(lambda: tuple(map(self._cv2.CascadeClassifier, paths)))
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
@@ -182,18 +180,18 @@ class _WithModel(abc.ABC):
     """What runs a user's model, whose library may fail on any picture."""
 
     def __init__(self, path: str) -> None:
-        """Reads the model's file. Raises UsageError if it is missing, unreadable, no file, or too large."""
+        """Reads the model's file. Raises DataError if it is missing, unreadable, no file, or too large."""
         self._path = path
         where = Path(path).expanduser()
         try:
             if not stat.S_ISREG(where.stat().st_mode):
-                raise UsageError(f"{path}: neither a file nor a link to one; give the model file")
+                raise DataError(f"{path}: neither a file nor a link to one; give the model file")
             with where.open("rb") as stream:
                 self._model = stream.read(MAX_MODEL_BYTES + 1)
         except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({reason(error, named=path)}); give the model file") from None
+            raise DataError(f"{path}: cannot be read ({reason(error, named=path)}); give the model file") from None
         if len(self._model) > MAX_MODEL_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_MODEL_BYTES >> 20} MiB, so no face detector's model")
+            raise DataError(f"{path}: larger than {MAX_MODEL_BYTES >> 20} MiB, so no face detector's model")
 
     @contextlib.contextmanager
     def _in_one_line(self, what: str) -> Iterator[None]:
@@ -201,7 +199,7 @@ class _WithModel(abc.ABC):
         try:
             yield
         except Exception as error:  # OpenCV and MediaPipe have no common type, and MediaPipe has several
-            raise UsageError(f"{self._path}: {what} ({reason(error, 200)})") from error
+            raise DataError(f"{self._path}: {what} ({reason(error, 200)})") from error
 
     @abc.abstractmethod
     def _find(self, rgb: np.ndarray) -> list[Face]:
@@ -233,7 +231,7 @@ class _YuNet(_WithModel):
         super().__init__(path)
         outputs = {f"{kind}_{cell}": (cell, number) for kind, number in self._NUMBERS.items() for cell in (8, 16, 32)}
         if not all(name.encode() in self._model for name in outputs):
-            raise UsageError(f"{path}: no YuNet model of 2023 or later (.onnx): it has no outputs cls_8, obj_8, ...")
+            raise DataError(f"{path}: no YuNet model of 2023 or later (.onnx): it has no outputs cls_8, obj_8, ...")
         self._cv2 = cv2 = _opencv()
         model, nothing, size = np.frombuffer(self._model, np.uint8), np.empty(0, np.uint8), (self._SIDE, self._SIDE)
         with self._in_one_line("no YuNet model that this OpenCV reads"):
@@ -269,7 +267,7 @@ class _BlazeFace(_WithModel):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         if self._model[4:8] != b"TFL3" and not self._model.startswith(b"PK\x03\x04"):
-            raise UsageError(f"{path}: no TensorFlow Lite model (.tflite) and no MediaPipe bundle (.task)")
+            raise DataError(f"{path}: no TensorFlow Lite model (.tflite) and no MediaPipe bundle (.task)")
         self._mediapipe = _import("mediapipe", "blazeface")
         tasks = self._mediapipe.tasks
 
@@ -302,13 +300,13 @@ class _BlazeFace(_WithModel):
 
 
 def _import(module: str, extra: str) -> Any:
-    """An optional library. Raises UsageError with the command that installs it."""
+    """An optional library. Raises DataError with the command that installs it."""
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
         missing = isinstance(error, ModuleNotFoundError)
         why = "is not installed" if missing else f"cannot be loaded ({reason(error, 200)})"
-        raise UsageError(f"{module} {why}; run: pip install 'expressnet_jax[{extra}]'") from error
+        raise DataError(f"{module} {why}; run: {install(extra)}") from error
 
 
 def _opencv() -> Any:

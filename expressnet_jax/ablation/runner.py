@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.common import files
+from data_pipelines.common.errors import DataError
 from data_pipelines.common.prose import percent
 from data_pipelines.common.text import json_line, say, span
 from expressnet_jax.ablation.study import Outcome, Run, Study
 from expressnet_jax.ablation.sweep import Arm
-from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.runs import data as datas
@@ -34,7 +34,7 @@ _STOPPED = (75, 130)  # exit codes of a training that was told to stop
 def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
     """What a run of each arm asks for: forward FLOPs of all its training pictures. Touches no device.
 
-    Raises DataError where the data or the split are not there, and ConfigError where arms would be evaluated on
+    Raises DataError where the data or the split are not there, or arms would be evaluated on
     different examples: before anything has run.
     """
     examples: dict[Any, int] = {}
@@ -49,7 +49,7 @@ def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
     (first, its), *others = judged.items()
     for name, one in others:
         if one.name != its.name or not np.array_equal(one.numbers, its.numbers):
-            raise ConfigError(
+            raise DataError(
                 f"{first} is evaluated on {its.name}, {name} on {one.name}: not the same examples, so that nothing "
                 "could be compared; give --split a split that all have"
             )

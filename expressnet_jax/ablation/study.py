@@ -16,7 +16,7 @@ from data_pipelines.common import files
 from data_pipelines.common.errors import DataError
 from expressnet_jax.ablation import shapes
 from expressnet_jax.ablation.sweep import Arm, Settings
-from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.config import Config
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore
 
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
     state: str  # one of STATES; "unfinished": training has begun, and can go on
     why: str | None  # it has failed
-    config: Config | ConfigError  # the error says why there is none
+    config: Config | DataError  # the error says why there is none
     summary: dict[str, Any]  # of its training; empty before that has ended
     evaluations: dict[Path, dict[str, Any]]  # folder -> summary
     judged: Path | None  # the folder of the evaluation that makes it done
@@ -95,7 +95,7 @@ class Study(NamedTuple):
 def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list[dict[str, str]], seeds: int) -> Study:
     """The study of these arms with seeds 0, 1, ...; runs that the folder knows already keep their numbers.
 
-    `facts`: name, question, config, common, split, baseline. Raises ConfigError where the folder holds another study.
+    `facts`: name, question, config, common, split, baseline. Raises DataError where the folder holds another study.
     """
     settings = {arm.name: arm.settings for arm in arms}
     wanted = [(name, seed) for seed in range(seeds) for name in settings]  # seed by seed: each arm has one run early
@@ -108,7 +108,7 @@ def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list
         other = [key for key in _FIXED if getattr(before, key) != facts[key]]
         if other or gone:
             what = ", ".join(other) or "no {} with seed {}".format(*gone[0])
-            raise ConfigError(
+            raise DataError(
                 f"{folder} holds another study (this one differs in: {what}); arms and seeds can be added, not taken "
                 "away: choose another --out"
             )
@@ -118,15 +118,15 @@ def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raises ConfigError where the folder is somebody's, and not a study's."""
+    """Raises DataError where the folder is somebody's, and not a study's."""
     if (folder / "study.json").exists() or not folder.exists():
         return
     if not folder.is_dir() or any(path.name not in _BEGUN for path in folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty and holds no study; choose another --out")
+        raise DataError(f"{folder} is not empty and holds no study; choose another --out")
 
 
 def check(study: Study, arms: list[Arm]) -> None:
-    """Raises ConfigError where a run that has begun is not of its arm's config: trained by hand with another one, or
+    """Raises DataError where a run that has begun is not of its arm's config: trained by hand with another one, or
     before the study's config file was changed."""
     configs = {arm.name: arm.config for arm in arms}
     for run in study.runs:
@@ -135,7 +135,7 @@ def check(study: Study, arms: list[Arm]) -> None:
             continue
         config = dataclasses.replace(configs[run.arm], seed=run.seed)
         if changed := run_folder.changes(workdir, restore.expected_config(config, workdir)):
-            raise ConfigError(
+            raise DataError(
                 f"{workdir} holds a run of another config than the study's ({'; '.join(changed)}); remove that folder, "
                 "or choose another --out"
             )
@@ -143,10 +143,10 @@ def check(study: Study, arms: list[Arm]) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second `ablate` from planning and running in the same folder. Raises ConfigError where one does."""
+    """Keeps a second `ablate` from planning and running in the same folder. Raises DataError where one does."""
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder / ".lock", ConfigError(f"another ablate is at work in {folder}; wait for it, or stop it")):
+    with files.locked(folder / ".lock", DataError(f"another ablate is at work in {folder}; wait for it, or stop it")):
         yield
 
 
@@ -164,7 +164,7 @@ def _word(value: str) -> str:
 
 
 def read(folder: Path) -> Study:
-    """The study of a folder. Raises ConfigError where there is none, or it cannot be read."""
+    """The study of a folder. Raises DataError where there is none, or it cannot be read."""
     path = folder / "study.json"
     try:
         facts = _fitting(path, shapes.STUDY)
@@ -175,9 +175,7 @@ def read(folder: Path) -> Study:
             raise DataError(f"{path} cannot be read: the baseline or the arm of a run is not among the arms")
     except FileNotFoundError:
         how = "give --config and --sweep, or --study"
-        raise ConfigError(f"no study in {folder} (it has no study.json); {how}") from None
-    except DataError as error:
-        raise ConfigError(str(error)) from error
+        raise DataError(f"no study in {folder} (it has no study.json); {how}") from None
     found = {key: facts[key] for key in shapes.STUDY} | {"common": list(map(tuple, facts["common"])), "runs": runs}
     return Study(folder=folder, **found)
 
@@ -200,8 +198,8 @@ def outcome_of(workdir: Path, split: str | None = None, failure: Path | None = N
             unreadable.append(str(error))
     summary, evaluations = found.pop(workdir, {}), found
     try:
-        config: Config | ConfigError = run_folder.read_config(workdir)
-    except ConfigError as error:
+        config: Config | DataError = run_folder.read_config(workdir)
+    except DataError as error:
         config = error
     best = summary.get("best_step")
     wanted = [
@@ -218,7 +216,7 @@ def outcome_of(workdir: Path, split: str | None = None, failure: Path | None = N
         state = "not evaluated"
     else:
         state = "unfinished" if (workdir / "config.json").exists() else "missing"
-    if isinstance(config, ConfigError) and state not in ("failed", "missing"):
+    if isinstance(config, DataError) and state not in ("failed", "missing"):
         state, why = "failed", str(config)
     return Outcome(state, why, config, summary, evaluations, judged, unreadable)
 

@@ -13,20 +13,19 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.tables import aligned
-from data_pipelines.common.text import say
+from data_pipelines.common.text import counting, say
 from expressnet_jax.bench import timer
-from expressnet_jax.config import Config, ConfigError
+from expressnet_jax.config import Config
 from expressnet_jax.models import choice, cost, expressnet, inference, large_conv, preprocess
 from expressnet_jax.moe import dispatch, settings
 from expressnet_jax.moe.layer import MoE
@@ -85,7 +84,7 @@ def _step(config: Config, mesh: jax.sharding.Mesh, batch: dict[str, jax.Array]) 
     """What runs a training step, its program, and the seconds that this took to compile."""
     made = steps.programs(config, trace.clock(config), mesh)
     held = [states.init(config, made.optimizer, mesh), made.zero_sums()]
-    compiled, seconds = timer.compiled(made.step, *held, batch)
+    compiled, seconds = timer.compiled(made.step, *held, batch, shown=True)
 
     def run() -> Any:
         held[:] = compiled(*held, batch)
@@ -103,14 +102,19 @@ def _infer(config: Config, batch: dict[str, jax.Array]) -> tuple[Callable[[], An
         images = preprocess.preprocess(images, config.model.image_size, config.preprocess)
         return jax.nn.softmax(nnx.merge(graph, arrays)(images).logits)
 
-    compiled, seconds = timer.compiled(jax.jit(answer), arrays, batch["image"])
+    compiled, seconds = timer.compiled(jax.jit(answer), arrays, batch["image"], shown=True)
     return lambda: compiled(arrays, batch["image"]), compiled, seconds
 
 
 def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
-    """Milliseconds of each form for each stride-1 convolution of the extractors, forward and with its gradients."""
-    layers, b, rows, rng = list(choice.layers(config.model)), config.batch_size, [], np.random.default_rng(0)
-    for name, side, kernel in tqdm(layers, "convolutions", disable=None):
+    """Milliseconds of each form for each stride-1 convolution of the extractors, forward and with its gradients.
+
+    `layers` are fewer than `of` where Ctrl-C came.
+    """
+    layers, b, rng = list(choice.layers(config.model)), config.batch_size, np.random.default_rng(0)
+
+    def of_layer(layer: tuple[str, int, tuple[int, int, int, int]]) -> dict[str, Any]:
+        name, side, kernel = layer
         shapes = (b, side, side, kernel[2]), kernel, (b, side, side, kernel[3])
         x, k, g = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
         row: dict[str, Any] = {"layer": name, "side": side, "kernel": list(kernel)}
@@ -119,37 +123,51 @@ def conv(config: Config, *, repeats: int = 5) -> dict[str, Any]:
                 "inference_ms": _timed(functools.partial(large_conv.conv2d, form=form), repeats, x, k),
                 "training_ms": _timed(_with_gradients(form, first=name.endswith("conv1")), repeats, x, k, g),
             }
-        rows.append(row)
-    return {"batch_size": b, "device": jax.devices()[0].device_kind, "layers": rows}
+        return row
+
+    rows = _until_interrupted("convolutions", layers, of_layer)
+    return {"batch_size": b, "device": jax.devices()[0].device_kind, "layers": rows, "of": len(layers)}
+
+
+def _until_interrupted(what: str, cases: Sequence[Any], measured: Callable[[Any], Any]) -> list[Any]:
+    """What was measured of each case; of the first ones where Ctrl-C comes after that."""
+    rows: list[Any] = []
+    try:
+        for case in counting(cases, what, len(cases), unit="cases"):
+            rows.append(measured(case))
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+    return rows
 
 
 def experts(config: Config, *, repeats: int) -> dict[str, Any]:
     """What the number of experts costs by the way images reach them: one layer of the config's width, forward and
     backward on the config's mesh, with every movement over E, K and B.
 
-    Returns `rows` with `ms` (a median) and its spread, `bytes` (a device's arguments and temporaries, as compiled),
-    `expert_bytes` (a device's part of the experts' parameters) and `dropped` (a fraction of the pairs). The soft router
-    selects every expert, so that K is E.
+    Returns `rows`, fewer than `of` where Ctrl-C came, with `ms` (a median) and its spread, `bytes` (a device's
+    arguments and temporaries, as compiled), `expert_bytes` (a device's part of the experts' parameters) and `dropped`
+    (a fraction of the pairs). The soft router selects every expert, so that K is E.
     """
     mesh = meshes.create(config)
     across = mesh.shape["expert"]
     names = [name for name in settings.IMPLEMENTATIONS if name != "auto"]
-    cases = [
+    cases: list[tuple[settings.MoE, int]] = [
         (dataclasses.replace(config.moe, num_experts=e, top_k=k, implementation=name), b)
         for e in _EXPERTS for k in ((e,) if config.moe.router == "soft" else _SELECTED) for b in _IMAGES
         for name in names
         if e % across == 0 and b % mesh.size == 0 and (across > 1 or name not in ("all_gather", "all_to_all"))
     ]  # fmt: skip
-    rows = [_case(moe, config.model.fuse_width, b, mesh, repeats) for moe, b in tqdm(cases, "experts", disable=None)]
+    rows = _until_interrupted("experts", cases, lambda one: _case(*one, config.model.fuse_width, mesh, repeats))
     chosen, why = dispatch.choose(config.moe, across)
     return {
         "jax": jax.__version__, "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "mesh": dict(mesh.shape), "width": config.moe.hidden, "layers": config.moe.layers,
-        "auto": f"{chosen} ({why})", "rows": rows,
+        "auto": f"{chosen} ({why})", "rows": rows, "of": len(cases),
     }  # fmt: skip
 
 
-def _case(moe: settings.MoE, d: int, b: int, mesh: jax.sharding.Mesh, repeats: int) -> dict[str, Any]:
+def _case(moe: settings.MoE, b: int, d: int, mesh: jax.sharding.Mesh, repeats: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     graph, abstract = nnx.split(nnx.eval_shape(lambda: _layer(moe, d)))
     placed = meshes.state_sharding(mesh, nnx.to_pure_dict(abstract))
@@ -236,7 +254,7 @@ def _peer(command: str, batch_size: int, kind: str) -> float:
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise ConfigError(f"--against {command!r}: {error.strerror}") from None
+        raise BenchError(f"--against {command!r}: {error.strerror}") from None
     found = re.search(rf"{kind} images/s ([0-9.]+)", done.stdout)
     if done.returncode or not found:
         last = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()[-1]

@@ -7,14 +7,17 @@ from typing import Any
 
 import jax
 
+from data_pipelines.common.text import Progress
+
 WARM_UP = 2
 
 
-def compiled(function: Any, *arguments: Any) -> tuple[Any, float]:
-    """A jitted function as a program for these arguments, and the seconds that it took to compile."""
+def compiled(function: Any, *arguments: Any, shown: bool = False) -> tuple[Any, float]:
+    """A jitted function as a program for these arguments, and the seconds that this took; `shown`: as it goes on."""
     jax.config.update("jax_enable_compilation_cache", False)  # or the time would be that of reading a file
     began = time.perf_counter()
-    program = function.lower(*arguments).compile()
+    with Progress("compiling", unit="", hidden=not shown):
+        program = function.lower(*arguments).compile()
     return program, time.perf_counter() - began
 
 

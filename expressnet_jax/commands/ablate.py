@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.files import check_folder
-from data_pipelines.common.text import json_line, say
+from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
 
@@ -53,11 +53,10 @@ def run(options: Namespace) -> common.Result:
         outcomes = runner.run(planned, flops, rate, options.data_dir, training=not options.evaluate_only)
     report = collect.of_study(planned, outcomes)
     page.write(report, options.out / "report.html")
-    say(summary.describe(report["study"]) + f"\nwritten to {options.out / 'report.html'}")
-    if options.json:
-        print(json_line(report["study"]), end="")
+    common.show(options, summary.describe(report["study"]))
+    say(f"written to {options.out / 'report.html'}")
     counts = report["study"]["counts"]
-    return 1 if counts["done"] < counts["planned"] else 0
+    return report["study"], 1 if counts["done"] < counts["planned"] else 0
 
 
 def _asked(options: Namespace) -> tuple[dict[str, Any], Any, int]:

@@ -30,7 +30,7 @@ def run(options: Namespace) -> common.Result:
         run = Path(what).expanduser()
         what, data_dir = run_folder.read_config(run).data.name, run_folder.data_dir(run, data_dir)
     report = audit.audit(what, data_dir=data_dir)
-    say(audit.describe(report))
+    common.show(options, audit.describe(report))
     if options.html:
         page.write(report, options.html)
         say(f"written to {options.html}")

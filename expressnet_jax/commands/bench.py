@@ -49,7 +49,11 @@ def run(options: Namespace) -> common.Result:
         pairs = 3 if options.pairs is None else options.pairs
         peer = None if options.against is None else network.Peer(options.against, pairs)
         found = network.measure(config, options.what, only=options.only or "", against=peer, repeats=options.repeats)
-    say((loader if options.what == "input" else network).describe(found))
+    common.show(options, (loader if options.what == "input" else network).describe(found))
+    measured = len(found.get("rows", found.get("layers", ())))
+    if measured < found.get("of", 0):
+        say(f"expressnet: interrupted after {measured} of {found['of']}; what was measured until then is above")
+        return found, 130
     return found
 
 

@@ -1,16 +1,21 @@
 """What the commands share: parser, options, settings of a config among them, and this process's settings of JAX."""
 
 import argparse
+import io
+import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data_pipelines.common.errors import UsageError
+from data_pipelines.common import text as texts
+from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.common.files import elsewhere, undecodable
 
-#: What a command returns: a document for --json, or an exit code where it has written its own, or none is due.
-Result = dict[str, Any] | int
+#: What a command returns: a document for --json, with an exit code where that is not 0; or the code alone, where the
+#: command has written its own document, or none is due.
+Result = dict[str, Any] | tuple[dict[str, Any], int] | int
 #: The texts of --config, --data_dir, --faces_model and --distributed.
 CONFIG = "a packaged config or a file, with a recipe after a colon; --config.KEY=VALUE changes one setting"
 DATA_DIR = "where prepared data sets are (default: a run's where one is given, or TensorFlow Datasets' own folder)"
@@ -19,10 +24,57 @@ DISTRIBUTED = "be one of several processes of a job: under srun, on a TPU pod, b
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake as one line."""
+    """Raises UsageError for a mistake, with the nearest name."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"expressnet: {message} (see {self.prog} --help)\n")
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Looks for unknown options first: argparse would rather complain that what they were meant for is missing."""
+        for word in () if self._subparsers else args:
+            if word == "--":
+                break
+            name = word.partition("=")[0]
+            if word.startswith("--") and " " not in name and name not in self._option_string_actions:
+                raise UsageError(f"unknown option {word}{texts.nearest(name, self._names())} (see {self.prog} --help)")
+        return super().parse_known_args(args, namespace)
+
+    def _names(self) -> list[str]:
+        """All options, with the settings of a config where there is one."""
+        names = list(self._option_string_actions)
+        if "--config" in names:
+            from expressnet_jax.config import Config, to_dict
+            from expressnet_jax.config.files import flat
+
+            names += [f"--config.{key}" for key in flat(to_dict(Config()))]
+        return names
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            near = texts.nearest(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}{near}") from None
+
+
+class Output(io.TextIOBase):
+    """Standard output where --json was given: it gets exactly one document, `begun` once a part of it is there."""
+
+    begun = False
+
+    def write(self, text: str) -> int:
+        """Writes a part of the document."""
+        self.begun = True
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        """Shows what is written."""
+        sys.stdout.flush()
+
+
+def show(options: argparse.Namespace, text: str) -> None:
+    """A result for people, on standard output; with --json, which wants that for itself, on standard error."""
+    (texts.say if options.json else texts.show)(text)
 
 
 def source(text: str) -> str:
@@ -79,6 +131,7 @@ def start_jax(*, distributed: bool = False) -> None:
         from expressnet_jax.parallel import distributed as processes
 
         processes.join()
+    _check_devices()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expressnet_jax" / "xla"
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -88,6 +141,22 @@ def start_jax(*, distributed: bool = False) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
     if distributed:
         processes.meet()
+
+
+def _check_devices() -> None:
+    """Raises DataError where JAX_PLATFORMS asks for devices that are not here; JAX says so in a screenful."""
+    import jax
+
+    asked = jax.config.values["jax_platforms"]
+    if asked:  # without it, JAX's warnings that it falls back to the CPU are worth reading
+        logging.getLogger("jax._src.xla_bridge").setLevel(logging.CRITICAL)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        why = texts.one_line(error)[:200]
+        install = f", or install what it needs: {texts.install(asked)}" if asked in ("cuda", "tpu") else ""
+        where = f"JAX_PLATFORMS={asked}: JAX finds no such device here{f' ({why})' if why else ''}"
+        raise DataError(f"{where}; unset it, or set it to cpu{install}") from None
 
 
 def on_cpu() -> None:

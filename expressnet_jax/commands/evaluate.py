@@ -5,7 +5,6 @@ example: expressnet evaluate --workdir runs/small --data fer2013 --split public_
 
 from argparse import ArgumentParser, Namespace
 
-from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
 
@@ -32,5 +31,5 @@ def run(options: Namespace) -> common.Result:
     )  # fmt: skip
     if not distributed.is_first():
         return 0
-    say(text)
+    common.show(options, text)
     return summary

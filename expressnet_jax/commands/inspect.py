@@ -3,10 +3,10 @@
 example: expressnet inspect --config=fer2013:paper --config.moe.num_experts=8
 """
 
+import functools
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.errors import UsageError
-from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
 
@@ -28,19 +28,19 @@ def run(options: Namespace) -> common.Result:
     config = config_files.load(options.config, options.overrides) if options.config is not None else None
     common.start_jax()
     if config is not None and options.selfcheck:
-        return inspection.selfcheck(config, say)
+        return inspection.selfcheck(config, functools.partial(common.show, options))
     if config is not None:
         found = cost.of_config(config)
-        say(inspection.describe(found))
+        common.show(options, inspection.describe(found))
         return found
     models = [inspection.of_path(path) for path in options.path]
-    for model in models:
-        say(inspection.describe(model.facts))
-    if len(models) == 1:
-        return models[0].facts
+    first, *others = (model.facts for model in models)
+    if not others:
+        common.show(options, inspection.describe(first))
+        return first
     difference = inspection.compare(*models)
-    say(inspection.describe_difference(difference))
-    return {"first": models[0].facts, "second": models[1].facts, "difference": difference}
+    common.show(options, inspection.describe_both(first, others[0], difference))
+    return {"first": first, "second": others[0], "difference": difference}
 
 
 def _check(options: Namespace) -> None:

@@ -37,9 +37,11 @@ def run(options: Namespace) -> common.Result:
     config = config_files.load(options.config, options.overrides)
     if kind == "sweep":
         common.start_jax()
-        rows, b = search.sweep(config, options.sweep.split(","), options.slices, say)
-        say(describe.sweep(rows, b))
-        return {"kind": "compiled, not run", "batch_per_device": b, "sweep": rows}
+        shapes = options.sweep.split(",")
+        rows, b = search.sweep(config, shapes, options.slices, say)
+        common.show(options, describe.sweep(rows, b))
+        found = {"kind": "compiled, not run", "batch_per_device": b, "sweep": rows}
+        return (found, _interrupted()) if len(rows) < len(shapes) else found
     if kind == "topology":
         machine = machines.topology(options.topology, options.slices)
     else:
@@ -78,7 +80,12 @@ def _before_jax(cpus: int | None) -> None:
     common.on_cpu()  # JAX may have been imported, and have read its environment, before
 
 
-def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
+def _interrupted() -> int:
+    say("expressnet: interrupted; what was found until then is above")
+    return 130
+
+
+def _one(config: Any, machine: Any, options: Namespace) -> common.Result:
     import dataclasses
 
     from expressnet_jax.figures import plots
@@ -94,12 +101,15 @@ def _one(config: Any, machine: Any, options: Namespace) -> dict[str, Any]:
         along = {"data": -1, "expert": found["splits"]["best"]["expert"]}
         config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **along))
     made = step_cost.make(config, machine, devices) | found
-    say(describe.text(made))
+    common.show(options, describe.text(made))
     if options.splits:
-        say("\n" + describe.splits(found["splits"]) + "\nThe plan above is that of the best split.")
+        common.show(options, "\n" + describe.splits(found["splits"]) + "\nThe plan above is that of the best split.")
     if options.search:
-        made["search"] = search.largest_batch(config, machine, devices, say)
-        say("\n" + describe.search(made["search"]))
+        try:
+            made["search"] = search.largest_batch(config, machine, devices, say)
+        except KeyboardInterrupt:
+            return made, _interrupted()
+        common.show(options, "\n" + describe.search(made["search"]))
     if options.plot:
         plots.scaling_figure(made, options.plot)
         say(f"written to {options.plot}")

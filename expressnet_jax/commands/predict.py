@@ -3,7 +3,6 @@
 example: expressnet predict holiday/ --model artifacts/small --faces haar --csv faces.csv
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.files import check_file, check_folder
@@ -43,6 +42,6 @@ def run(options: Namespace) -> common.Result:
         mirrored=options.mirrored,
     )  # fmt: skip
     return output.run(
-        model, options.paths, json=sys.stdout if options.json else None, csv_file=options.csv, draw=options.draw,
+        model, options.paths, json=options.output, csv_file=options.csv, draw=options.draw,
         every=options.every,
     )  # fmt: skip

@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 
 from data_pipelines.builders import BUILDERS
 from data_pipelines.common.errors import UsageError
-from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
 
@@ -46,5 +45,5 @@ def run(options: Namespace) -> common.Result:
         options.name, options.source, data_dir=options.data_dir, strict=options.strict, overwrite=options.overwrite,
         side=options.size, faces=faces, codes=codes, own_name=options.own_name or "",
     )  # fmt: skip
-    say(prepare.describe(report))
+    common.show(options, prepare.describe(report))
     return report

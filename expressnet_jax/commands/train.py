@@ -6,7 +6,6 @@ example: expressnet train --config=fer2013_small --workdir runs/small --config.b
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.files import check_folder
-from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
 
@@ -36,5 +35,5 @@ def run(options: Namespace) -> common.Result:
     if not distributed.is_first():
         return 0
     of_run.curves(options.workdir)
-    say((options.workdir / "summary.txt").read_text())
+    common.show(options, (options.workdir / "summary.txt").read_text())
     return summary

@@ -14,12 +14,11 @@ import numpy as np
 import optax
 from flax import nnx
 from scipy import special
-from tqdm import tqdm
 
 from data_pipelines import loader
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import replacing
-from data_pipelines.common.text import reason
+from data_pipelines.common.text import counting, reason
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import metrics
@@ -135,18 +134,22 @@ def tally(confusion: np.ndarray, split: Split) -> dict[str, Any]:
     return metrics.summarize(confusion[np.ix_(shared, shared)], [split.classes[i] for i in shared])
 
 
-def batches(config: Config, split: Split, mesh: jax.sharding.Mesh, how: str = "") -> Iterator[Batch]:
-    """Every example of a split once, on the devices, with a progress bar that names the split and `how`.
+def batches(config: Config, split: Split, mesh: jax.sharding.Mesh, *, shown: bool = True) -> Iterator[Batch]:
+    """Every example of a split once, on the devices; the progress is `shown` under the split's name.
 
     Each process brings its part, and the last batch is padded.
     """
     ours = loader.evaluation_batches(
         split, config.batch_size, host=jax.process_index(), hosts=jax.process_count(), workers=config.data.workers
     )
-    hidden = None if distributed.is_first() else True  # None: where standard error is no terminal
-    total = -(-len(split) // config.batch_size)
-    for batch in tqdm(ours, f"{split.name}{how}", total, leave=False, disable=hidden):
+    hidden = not (shown and distributed.is_first())
+    for batch in counting(ours, split.name, number_of(config, split), unit="batches", hidden=hidden):
         yield meshes.to_device(mesh, batch)
+
+
+def number_of(config: Config, split: Split) -> int:
+    """How many batches a split has."""
+    return -(-len(split) // config.batch_size)
 
 
 def program(config: Config, mesh: jax.sharding.Mesh) -> Any:

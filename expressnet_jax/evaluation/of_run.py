@@ -50,7 +50,8 @@ def evaluate_run(
 
     `split` may be "held_out" or "validation" for the examples that the run itself held out. `robust` adds accuracy
     under corruptions, `salient` what each branch looks at. Returns the summary and its text, and writes both, every
-    answer (answers.npz) and pictures to `workdir`/evaluation/<data>_<split>/.
+    answer (answers.npz) and pictures to `workdir`/evaluation/<data>_<split>/: before the parts that were asked for, and
+    again after each of them.
     """
     config = run_folder.read_config(workdir)
     if data and not split:
@@ -74,27 +75,28 @@ def evaluate_run(
     own = own if distributed.all_agree(own is not None) else None
     restored, at = restore.restore_best(config, workdir, mesh)
     with jax.set_mesh(mesh):  # which tells the large kernels how many devices share a batch
-        found = _evaluate(config, restored, examples, own, mesh, robust=robust, salient=salient)
+        found = _evaluate(config, restored, examples, own, mesh)
     # A study finds its runs' evaluations by what was asked for, of the runs' own data set.
     asked_of_own = asked if name == config.data.name else None
     summary = {"workdir": str(workdir), "step": at, "asked": asked_of_own, **found.summary}
-    summary |= _kept(folder, summary)
-    lacking = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
-    shown = [part for part in ("depth", "experts", *_OPTIONAL) if summary[part]]
-    parts = [text_of("heading", summary, lacking), text_of("metrics", summary)]
-    parts += [text_of(part, summary[part], summary["classes"]) for part in shown]
-    text = "\n\n".join(parts)
+    found = found._replace(summary=summary | _kept(folder, summary))
     distributed.barrier("read what is kept")
-    if distributed.is_first():
-        _write(folder, found._replace(summary=summary), text)
+    text = _written(folder, found)
+    for part in [part for part, asked_for in (("robustness", robust), ("saliency", salient)) if asked_for]:
+        try:
+            with jax.set_mesh(mesh):
+                found = _further(part, config, restored, found, mesh)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; all but what was to come of {part} is in {folder}") from None
+        text = _written(folder, found)
     more = "; accuracy by what the faces were drawn with is in summary.txt there" if summary["factors"] else ""
-    return summary, f"{text}\n\nwritten to {folder}{more}"
+    distributed.say(f"written to {folder}{more}")
+    return found.summary, text
 
 
 def _evaluate(
-    config: Config, restored: state.State, examples: Split, own: datas.TrainingData | None, mesh: jax.sharding.Mesh,
-    *, robust: bool, salient: bool,
-) -> _Found:  # fmt: skip
+    config: Config, restored: state.State, examples: Split, own: datas.TrainingData | None, mesh: jax.sharding.Mesh
+) -> _Found:
     step = answering.program(config, mesh)
     found = answering.collect(config, step, restored, examples, mesh)
     other, chosen_on = (None, None) if own is None else _validated(own.validation, examples)
@@ -106,14 +108,22 @@ def _evaluate(
         "depth": depth.of(found, fitted=fitted, leaked=_leaked(examples, own)),
         "experts": experts.of(found),
         "factors": factors.by_factor(examples, found.index, found.right),
-        "robustness": robustness.measure(config, restored, examples, mesh) if robust else None,
+        **dict.fromkeys(_OPTIONAL),
     }
-    maps, shown = None, examples.spread(_SALIENT)
-    if salient:
-        images = examples.load(shown)["image"]
-        maps = saliency.maps(config, restored, images, found.predicted[shown], found.index[shown])
-    summary["saliency"] = maps and {"shares": saliency.shares(maps), "examples": len(shown)}
-    return _Found(summary, found, examples, maps)
+    return _Found(summary, found, examples, None)
+
+
+def _further(part: str, config: Config, restored: state.State, found: _Found, mesh: jax.sharding.Mesh) -> _Found:
+    """What was found, with one of the parts that take long."""
+    examples, answers = found.split, found.answers
+    if part == "robustness":
+        measured = robustness.measure(config, restored, examples, mesh)
+        return found._replace(summary=found.summary | {part: measured})
+    shown = examples.spread(_SALIENT)
+    images = examples.load(shown)["image"]
+    maps = saliency.maps(config, restored, images, answers.predicted[shown], answers.index[shown])
+    shares = {"shares": saliency.shares(maps), "examples": len(shown)}
+    return found._replace(summary=found.summary | {part: shares}, maps=maps)
 
 
 def _validated(validation: Split, examples: Split) -> tuple[Split | None, bool]:
@@ -152,6 +162,19 @@ def text_of(part: str, found: Any, classes: Sequence[str] = ()) -> str:
         __file__, f"{part}.txt.j2", found=found, classes=classes, bounds=(depth.LOWEST, depth.HIGHEST),
         log=math.log, tables=tables,
     )  # fmt: skip
+
+
+def _written(folder: Path, found: _Found) -> str:
+    """The text of what was found, once the first process has written it all."""
+    summary, examples = found.summary, found.split
+    lacking = [name for name, known in zip(examples.classes, examples.known, strict=True) if not known]
+    shown = [part for part in ("depth", "experts", *_OPTIONAL) if summary[part]]
+    parts = [text_of("heading", summary, lacking), text_of("metrics", summary)]
+    parts += [text_of(part, summary[part], summary["classes"]) for part in shown]
+    text = "\n\n".join(parts)
+    if distributed.is_first():
+        _write(folder, found, text)
+    return text
 
 
 def _write(folder: Path, found: _Found, text: str) -> None:

@@ -20,9 +20,11 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 from scipy import ndimage
 
+from data_pipelines.common.text import Progress
 from data_pipelines.splits import Split
 from expressnet_jax.config import Config
 from expressnet_jax.evaluation import answers
+from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs.state import State
 
@@ -74,10 +76,13 @@ def measure(config: Config, state: State, split: Split, mesh: jax.sharding.Mesh)
     corrupt = jax.jit(stored, static_argnums=0, out_shardings=meshes.batch_sharding(mesh))
     kinds = [("", 0), *((name, strength) for name in CORRUPTIONS for strength in STRENGTHS[1:])]
     counts = {kind: np.zeros((len(split.classes), len(split.classes)), np.int64) for kind in kinds}
-    for batch in answers.batches(config, split, mesh, ", corrupted"):  # each is read once, for all kinds
-        for name, strength in kinds:
-            images = corrupt(name, batch["image"], batch["index"], strength) if name else batch["image"]
-            counts[name, strength] += np.asarray(count(state, batch | {"image": images}, split.known)[0])
+    total = answers.number_of(config, split) * len(kinds)
+    with Progress(f"{split.name}, corrupted", total, unit="batches", hidden=not distributed.is_first()) as bar:
+        for batch in answers.batches(config, split, mesh, shown=False):  # each is read once, for all kinds
+            for name, strength in kinds:
+                images = corrupt(name, batch["image"], batch["index"], strength) if name else batch["image"]
+                counts[name, strength] += np.asarray(count(state, batch | {"image": images}, split.known)[0])
+                bar.update()
     found = {kind: answers.tally(confusion, split) for kind, confusion in counts.items()}
     table = {
         name: {key: [found[name if s else "", s][key] for s in STRENGTHS] for key in ("accuracy", "macro_f1")}

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data_pipelines.common.text import counting
 from expressnet_jax.config import Config
 from expressnet_jax.models import preprocess
+from expressnet_jax.parallel import distributed
 from expressnet_jax.runs import state as states
 
 #: Noisy copies of each picture, and their noise's standard deviation as a fraction of the picture's range of values:
@@ -50,7 +52,8 @@ def maps(config: Config, state: states.State, images: np.ndarray, predicted: np.
     run = jax.jit(_mean_gradients(config, states.graph(config)), out_shardings=everywhere)
     b = -(-min(n, _AT_ONCE) // devices) * devices  # what is computed on all devices takes a share on each
     parts = []
-    for start in range(0, n, b):
+    starts = range(0, n, b)
+    for start in counting(starts, "saliency", len(starts), unit="batches", hidden=not distributed.is_first()):
         rows = np.arange(start, start + b).clip(max=n - 1)  # the last picture fills up
         found = run(states.weights(state), images[rows], predicted[rows].astype(np.int32), index[rows].astype(np.int32))
         parts.append(jax.tree.map(np.asarray, found))

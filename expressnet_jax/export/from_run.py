@@ -127,9 +127,9 @@ def _check_target(out: Path, overwrite: bool) -> None:
     try:
         artifact.read_meta(out)
     except ArtifactError as error:
-        raise ConfigError(f"{out} is there already and is no artifact ({error}); choose another --out") from None
+        raise DataError(f"{out} is there already and is no artifact ({error}); choose another --out") from None
     if not overwrite:
-        raise ConfigError(f"{out} holds an artifact already; add --overwrite to replace it, or choose another --out")
+        raise DataError(f"{out} holds an artifact already; add --overwrite to replace it, or choose another --out")
 
 
 def _read(workdir: Path, step: int | None, ema: bool) -> inspection.Trained:
@@ -152,7 +152,7 @@ def _open_data(
         return open_data(config, data_dir), data_dir
     except DataError as error:
         if quantize == "int8":
-            raise ConfigError(f"--quantize int8 takes its ranges from the training pictures: {error}") from None
+            raise DataError(f"--quantize int8 takes its ranges from the training pictures: {error}") from None
         say(f"only random pictures are compared: {error}")
         return None, data_dir
 
@@ -321,7 +321,7 @@ def _staged(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place at the end, and is gone after a failure."""
     part = out.absolute().with_name(f".{out.absolute().name}.part")
     part.mkdir(parents=True, exist_ok=True)
-    busy = ConfigError(f"another process is exporting to {out}; wait for it, or choose another --out")
+    busy = DataError(f"another process is exporting to {out}; wait for it, or choose another --out")
     with locked(part / ".lock", busy):
         folder = part / "artifact"
         shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from data_pipelines.common import prose
+from data_pipelines.common import prose, tables
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.files import read_object
+from data_pipelines.common.text import counted, shorten
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
@@ -19,6 +20,9 @@ from expressnet_jax.moe import selfcheck as checks
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore, state
+from expressnet_jax.train.times import DOING
+
+_WIDEST = 40  # letters of a setting in a table
 
 
 class SelfcheckError(Failure):
@@ -46,7 +50,7 @@ class Trained(NamedTuple):
 def read_run(workdir: Path, step: int | None = None, *, ema: bool = True) -> Trained:
     """The best checkpoint of the run in `workdir`, or the one of `step`; averaged weights where it has them, if `ema`.
 
-    Raises ConfigError where there is no run, CheckpointError where there is no such checkpoint.
+    Raises DataError where there is no run, CheckpointError where there is no such checkpoint.
     """
     config = run_folder.read_config(workdir)
     restored, step = restore.restore_best(config, workdir, meshes.for_evaluation(config), step=step)
@@ -62,7 +66,8 @@ def read_run(workdir: Path, step: int | None = None, *, ema: bool = True) -> Tra
 def of_path(path: Path) -> Model:
     """`models.cost.of_config` of an artifact, a run (its best checkpoint) or one checkpoint (RUN/checkpoints/STEP).
 
-    Also `kind`, `path`, `step`, `classes`, `preprocessing`, `trained` (how), `validation` and the weight `digest`.
+    Also `kind`, `path`, `step`, `classes`, `preprocessing`, `trained` (how), `training_seconds` (of a run that is
+    done), `validation` and the weight `digest`.
     """
     facts: dict[str, Any]
     if "format" in read_object(path / artifact.CONFIG):
@@ -78,12 +83,20 @@ def of_path(path: Path) -> Model:
     optimizer, ema = config.optimizer, f", EMA {config.ema.decay:g}" if config.ema.decay else ""
     facts |= {
         "path": str(path),
+        "training_seconds": _seconds(path) if facts["kind"] == "run" else None,
         "preprocessing": artifact.preprocessing(config),
         "trained": f"{config.data.name}, at most {config.total} in batches of {config.batch_size}, {optimizer.name} at "
         f"{optimizer.learning_rate:g} ({config.schedule.name}){ema}, seed {config.seed}",
         "digest": canonical.digest(weights),
     }
     return Model(cost.of_config(config) | facts, config, weights)
+
+
+def _seconds(workdir: Path) -> float | None:
+    """What the training of a run has taken, restarts not counted; None where it is not done."""
+    times = read_object(workdir / "summary.json").get("times")
+    spent = [times.get(name) for name in DOING] if isinstance(times, dict) else []
+    return float(sum(spent)) if spent and all(isinstance(one, (int, float)) for one in spent) else None
 
 
 def compare(a: Model, b: Model) -> dict[str, Any]:
@@ -128,6 +141,35 @@ def describe(found: dict[str, Any]) -> str:
     return prose.filled(__file__, "inspection.txt.j2", found=found)
 
 
-def describe_difference(found: dict[str, Any]) -> str:
-    """What `compare` found, for a person."""
-    return prose.filled(__file__, "difference.txt.j2", found=found)
+def describe_both(first: dict[str, Any], second: dict[str, Any], found: dict[str, Any]) -> str:
+    """The facts of two networks side by side, the settings that differ, and what `compare` found of their weights."""
+    about = [_about(first), _about(second)]
+    rows = [[name, *(one.get(name, "-") for one in about)] for name in dict.fromkeys([*about[0], *about[1]])]
+    settings = [line.partition(": ") for line in found["settings"]]
+    rows += [[key, *(_setting(key, value) for value in values.split(" -> ", 1))] for key, _, values in settings]
+    same = counted(len(settings), "setting differs", "settings differ")
+    both = "\n".join(tables.aligned([["", "first", "second"], *rows]))
+    return f"{both}\n{same}\n{prose.filled(__file__, 'difference.txt.j2', found=found)}"
+
+
+def _about(facts: dict[str, Any]) -> dict[str, str]:
+    """The facts of a network in words, by name."""
+    trained, figures = facts["training_seconds"], facts["validation"] or {}
+    return {
+        "path": facts["path"], "kind": facts["kind"], "step": str(facts["step"]),
+        **{f"validation {name.replace('_', ' ').replace('f1', 'F1')}": f"{value:.4f}" if name == "loss" else prose.percent(value)
+           for name, value in figures.items()},
+        **({} if trained is None else {"training time": f"{trained:,.0f} s"}),
+        "parameters": f"{facts['parameters']:,}", **{f"  {part}": f"{size:,}" for part, size in facts["parts"].items()},
+        "forward pass": f"{facts['flops_per_image'] / 1e9:.3f} GFLOP an image", "classes": str(len(facts["classes"])),
+        "weights": facts["digest"][:12],
+    }  # fmt: skip
+
+
+def _setting(key: str, value: str) -> str:
+    """A setting's value, which was written for Python, in short."""
+    try:
+        number = float(value)
+    except ValueError:
+        return shorten(value.strip("'"), _WIDEST)
+    return f"{number:g}{' s' if key.endswith('seconds') else ''}"

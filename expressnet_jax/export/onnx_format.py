@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from expressnet_jax.config import Config, ConfigError, Preprocess
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import install
+from expressnet_jax.config import Config, Preprocess
 from expressnet_jax.export import artifact, network
 from expressnet_jax.models import large_conv, target
 
@@ -68,12 +70,12 @@ def load(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 
 
 def require() -> Any:
-    """The package onnx. Raises ConfigError where it or onnxruntime is missing."""
+    """The package onnx. Raises DataError where it or onnxruntime is missing."""
     try:
         import onnx
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"ONNX needs the package {error.name}: pip install 'expressnet_jax[onnx]'") from None
+        raise DataError(f"ONNX needs the package {error.name}; run: {install('onnx')}") from None
     return onnx
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from expressnet_jax.config import Config, ConfigError, Preprocess
+from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import install
+from expressnet_jax.config import Config, Preprocess
 from expressnet_jax.export import network
 
 
@@ -43,11 +45,11 @@ def load(folder: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 
 
 def require() -> Any:
-    """TensorFlow, on the CPU alone. Raises ConfigError where it is missing."""
+    """TensorFlow, on the CPU alone. Raises DataError where it is missing."""
     try:
         import tensorflow as tf
     except ImportError:
-        raise ConfigError("SavedModel needs TensorFlow: pip install 'expressnet_jax[savedmodel]'") from None
+        raise DataError(f"SavedModel needs TensorFlow; run: {install('savedmodel')}") from None
     with contextlib.suppress(RuntimeError):  # raised where our caller uses TensorFlow already
         tf.config.set_visible_devices([], "GPU")  # it would take all of the memory that JAX computes in
     return tf

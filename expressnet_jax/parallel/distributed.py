@@ -47,7 +47,7 @@ def join() -> None:
     if found and missing:
         raise ConfigError(f"--distributed: {', '.join(found)} set, but not {', '.join(missing)}")
     # Gloo, in C++, writes about its connections to standard output, which is for results: only Python keeps it.
-    sys.stdout = os.fdopen(os.dup(1), "w")
+    sys.stdout = os.fdopen(os.dup(1), "w", errors="backslashreplace")
     os.dup2(2, 1)
     try:
         if found:
@@ -173,7 +173,7 @@ def lost(error: Exception) -> bool:
     """Whether an error says that another process no longer answers."""
     reasons = ("Gloo", "NCCL", "UNAVAILABLE", "Connection", "barrier")
     kinds = (jax.errors.JaxRuntimeError, TimeoutError)
-    return several() and isinstance(error, kinds) and any(text in str(error) for text in reasons)
+    return isinstance(error, kinds) and any(text in str(error) for text in reasons) and several()
 
 
 def barrier(name: str) -> None:

@@ -139,7 +139,10 @@ def _why(rows: list[dict[str, Any]], best: dict[str, Any]) -> str:
 
 
 def sweep(config: Config, shapes: Sequence[str], slices: int, say: Callable[[str], None]) -> tuple[list[Any], int]:
-    """One row for each topology, all compiled with the batch a chip that the first one has; and that batch."""
+    """One row for each topology, all compiled with the batch a chip that the first one has; and that batch.
+
+    Fewer rows where Ctrl-C comes after the first one.
+    """
     chosen = [machines.topology(shape, slices) for shape in shapes]
     data, expert = meshes.sizes(config, chosen[0].chips)
     b, asked = config.batch_size // (data * expert), []
@@ -147,10 +150,15 @@ def sweep(config: Config, shapes: Sequence[str], slices: int, say: Callable[[str
         changed = with_batch(config, b * machine.chips if config.mesh.data == -1 else config.batch_size)
         meshes.sizes(changed, machine.chips)
         asked.append((machine, changed, plan.devices(machine)))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for machine, changed, devices in asked:
         say(f"compiling for {machine.name}")
-        made = plan.make(changed, machine, devices)
+        try:
+            made = plan.make(changed, machine, devices)
+        except KeyboardInterrupt:
+            if rows:
+                break
+            raise
         sums: dict[str, int] = {}  # bytes of all collectives by kind
         for one in made["collectives"]:
             sums[one["kind"]] = sums.get(one["kind"], 0) + one["bytes"]

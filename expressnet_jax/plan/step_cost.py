@@ -13,7 +13,7 @@ import jax
 from jax.experimental import topologies
 
 from data_pipelines.common.errors import Failure
-from data_pipelines.common.text import counted, one_line
+from data_pipelines.common.text import INSTALL, Progress, counted, one_line
 from expressnet_jax.config import Config
 from expressnet_jax.models import target
 from expressnet_jax.moe import dispatch
@@ -56,7 +56,8 @@ def make(config: Config, machine: machines.Machine, devices: Sequence[jax.Device
     data, expert = meshes.sizes(config, machine.chips)
     chips, chip = data * expert, machine.chip
     found = compiled(config, machine, devices) if devices is not None else None
-    expected = predicted(config, machine, data, expert)
+    with Progress(f"tracing the step for {machine.name}", unit=""):
+        expected = predicted(config, machine, data, expert)
     plan: dict[str, Any] = {
         "kind": "compiled, not run" if found is not None else "predicted, neither compiled nor run",
         "machine": {"name": machine.name, "chips": machine.chips, "slices": machine.slices,
@@ -91,7 +92,7 @@ def devices(machine: machines.Machine) -> Sequence[jax.Device]:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=machine.shape, **options).devices
     except Exception as error:  # whatever libtpu raises, for a shape that it does not know or where it is missing
-        why = f"{one_line(error)[:300]} (pip install libtpu where it is missing)"
+        why = f"{one_line(error)[:300]} (where libtpu is missing: {INSTALL} libtpu)"
         raise PlanError(f"--topology {machine.name}: {why}") from None
 
 
@@ -110,7 +111,8 @@ def compiled(config: Config, machine: machines.Machine, at: Sequence[jax.Device]
         sums = placed(jax.eval_shape(made.zero_sums), meshes.replicated(mesh))
         batch = placed(trace.batch(config), meshes.batch_sharding(mesh))
         try:
-            executable = made.step.lower(state, sums, batch).compile()
+            with Progress(f"compiling for {machine.name}", unit=""):
+                executable = made.step.lower(state, sums, batch).compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise PlanError(f"{machine.name}: {one_line(error)[:300]}") from None

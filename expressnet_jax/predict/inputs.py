@@ -23,7 +23,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from data_pipelines import pictures
-from data_pipelines.common.text import one_line, reason
+from data_pipelines.common.text import install, one_line, reason
 from data_pipelines.faces import detectors
 from data_pipelines.pictures import BadPicture
 from data_pipelines.sources import MAX_MEMBER_BYTES
@@ -312,7 +312,7 @@ def _frames(one: Found, every: int) -> Iterator[Input]:
     try:
         cv2 = importlib.import_module("cv2")
     except (ImportError, OSError):
-        raise BadPicture("videos and cameras need OpenCV: pip install 'expressnet_jax[faces]'") from None
+        raise BadPicture(f"videos and cameras need OpenCV; run: {install('faces')}") from None
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     # An absolute path is never taken for an address or for a list of numbered files.
     capture = cv2.VideoCapture(int(camera[1]) if camera else str(Path(one.path).expanduser().absolute()))

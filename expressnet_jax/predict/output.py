@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import csv
+import io
 import itertools
 import math
 import os
@@ -10,14 +11,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
-from tqdm import tqdm
 
+from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import replacing
 from data_pipelines.common.tables import CsvWriter
-from data_pipelines.common.text import LONG, counted, json_line, say, shown
+from data_pipelines.common.text import LONG, Progress, counted, json_line, say, show, shown
 from data_pipelines.common.threads import ordered
 from data_pipelines.pictures import BadPicture
 from expressnet_jax.predict import inputs as predict_inputs
@@ -39,10 +40,10 @@ _Sink = Callable[[Pictured], Any]  # takes each result as it comes
 
 
 def run(
-    model: Model, paths: Sequence[str], *, json: TextIO | None = None, csv_file: Path | None = None,
+    model: Model, paths: Sequence[str], *, json: io.TextIOBase | None = None, csv_file: Path | None = None,
     draw: Path | None = None, every: int = 1,
 ) -> int:  # fmt: skip
-    """Answers all pictures of `paths`; lines for people go to standard error.
+    """Answers all pictures of `paths`; lines for people go to standard output, where they are not left out for files.
 
     Args:
         model: made by `recognizer.load`.
@@ -56,7 +57,7 @@ def run(
         The exit code: 0 where anything was answered, 1 where nothing was.
 
     Raises:
-        PredictError: something that cannot be, before anything is read.
+        PredictError, DataError: something that cannot be, before anything is read.
     """
     if every < 1:
         raise PredictError(f"--every {every}: give 1 or more")
@@ -68,8 +69,7 @@ def run(
     summary = _Summary()
     ends = [KeyboardInterrupt] if any(one.camera for one in found) else []  # a camera has no other end
     with contextlib.ExitStack() as stack:
-        total = None if any(one.frames for one in found) else len(found)
-        bar = stack.enter_context(tqdm(total=total, unit=" pictures", leave=False, disable=None))
+        bar = stack.enter_context(Progress("answering", None if any(one.frames for one in found) else len(found)))
         sinks: list[_Sink] = [summary.add]
         if json is not None:
             sinks.append(stack.enter_context(_growing(json)))
@@ -122,7 +122,7 @@ def as_json(result: Pictured) -> dict[str, Any]:
 def _check_csv(csv_file: Path, found: Iterable[Found]) -> None:
     for one in found:
         if not one.error and not one.camera and os.path.exists(one.path) and os.path.samefile(one.path, csv_file):
-            raise PredictError(f"--csv {csv_file} is one of the pictures; choose another file")
+            raise DataError(f"--csv {csv_file} is one of the pictures; choose another file")
 
 
 def _check_draw(draw: Path, paths: Iterable[str]) -> None:
@@ -131,7 +131,7 @@ def _check_draw(draw: Path, paths: Iterable[str]) -> None:
         path = Path(text).expanduser()
         root = predict_inputs.root_of(path).resolve()
         if target == root or (path.is_dir() and root in target.parents):
-            raise PredictError(f"--draw {draw} is among the pictures of {text}; choose a folder of its own")
+            raise DataError(f"--draw {draw} is among the pictures of {text}; choose a folder of its own")
 
 
 class _Summary:
@@ -160,16 +160,16 @@ def _show(result: Pictured, width: int) -> None:
     path = path if len(path) <= width else "\N{HORIZONTAL ELLIPSIS}" + path[len(path) - width + 1 :]
     start = path.ljust(width) + ("" if result.time is None else f" {result.time:9.2f} s")
     if result.error:
-        say(f"{start}  no answer: {shown(result.error)}")
+        show(f"{start}  no answer: {shown(result.error)}")
     note = f"  ({result.note})" if result.note else ""
     for face in result.faces:
         box = "{},{} {}x{}".format(*face.box).ljust(20) if face.box else ""
         best = sorted(face.probabilities.items(), key=lambda item: -item[1])[:3]
-        say(f"{start}  {box}{'   '.join(f'{shown(label)} {p:.2f}' for label, p in best)}{note}")
+        show(f"{start}  {box}{'   '.join(f'{shown(label)} {p:.2f}' for label, p in best)}{note}")
 
 
 @contextlib.contextmanager
-def _growing(stream: TextIO) -> Iterator[_Sink]:
+def _growing(stream: io.TextIOBase) -> Iterator[_Sink]:
     """A JSON list that grows; closed even where the run ends early, so that what there is can be read."""
     separator = "[\n"
 

@@ -27,7 +27,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from data_pipelines.common.errors import Failure, UsageError
+from data_pipelines.common.errors import DataError, Failure, UsageError
 from data_pipelines.common.text import SHORT, one_line
 from data_pipelines.common.threads import ordered
 from data_pipelines.faces import crop, detectors
@@ -96,7 +96,7 @@ def load(
 
     Raises:
         ArtifactError: no artifact, or a damaged one.
-        UsageError: the detector cannot be had.
+        DataError: the detector cannot be had.
         PredictError: a batch of no size.
     """
     if batch_size is not None and batch_size < 1:
@@ -109,7 +109,7 @@ def load(
 
 
 def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: str | None) -> Preparation:
-    """Raises UsageError where a detector that was asked for cannot be had; warns where it was not."""
+    """Raises DataError where a detector that was asked for cannot be had; warns where it was not."""
     config, described = artifact.config, str(artifact.meta.get("faces") or "")
     trained = _CROPPED.fullmatch(described)
     stored = _stored(artifact.meta)
@@ -123,7 +123,7 @@ def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: s
         return made
     try:
         detector = detectors.create(name, faces_model)
-    except UsageError as error:
+    except DataError as error:
         if faces is not None or faces_model:
             raise
         warnings.warn(

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import json_line, reason, say
 from expressnet_jax.ablation import shapes, summary
 from expressnet_jax.ablation import study as studies
 from expressnet_jax.ablation.study import Outcome, Study
-from expressnet_jax.config import PRESETS, Config, ConfigError
+from expressnet_jax.config import PRESETS, Config
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.report import paper
@@ -39,12 +40,12 @@ def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = T
     """The document of some runs, or of one study.
 
     `against` adds the published figures, `pictures` photographs from the evaluations. What cannot be read of a run is
-    left out, and named in `notes`. Raises ConfigError where a folder holds neither a run nor a study, or a study comes
+    left out, and named in `notes`. Raises DataError where a folder holds neither a run nor a study, or a study comes
     with something else.
     """
     in_study = [path for path in paths if (path / "study.json").exists()]
     if in_study and len(paths) > 1:
-        raise ConfigError(f"{in_study[0]} is a study; it goes on a page of its own, without other folders")
+        raise DataError(f"{in_study[0]} is a study; it goes on a page of its own, without other folders")
     if in_study:
         study = studies.read(paths[0])
         return of_study(study, study.outcomes(), against=against, pictures=pictures)
@@ -83,7 +84,7 @@ def _document(
 ) -> dict[str, Any]:
     compared = paper.against(runs) if against else None
     if against and compared is None:
-        raise ConfigError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
+        raise DataError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
     if not pictures:
         notes = [*notes, "Photographs were left out of this page on request."]
     report = {"title": title, "runs": runs, "study": study, "against": compared, "notes": notes}
@@ -97,7 +98,7 @@ def _of_folders(paths: Sequence[Path], pictures: bool, notes: list[str]) -> list
     runs = []
     for number, (path, name) in enumerate(zip(folders, _names(folders), strict=True)):
         one = studies.outcome_of(path)
-        if isinstance(one.config, ConfigError):
+        if isinstance(one.config, DataError):
             raise one.config
         runs.append(_run(path, name, one, pictures and number < _PICTURED, notes))
         runs[-1] |= {"seed": one.config.seed, "settings": _settings(one.config)}
@@ -134,7 +135,7 @@ def _run(path: Path, name: str, found: Outcome, pictures: bool, notes: list[str]
         "settings": {}, "parameters": None, "flops_per_image": None, "training": None, "evaluations": [],
         "pictures": [],
     }  # fmt: skip
-    if isinstance(found.config, ConfigError):
+    if isinstance(found.config, DataError):
         return run
     notes += [f"{name}: {why}" for why in found.unreadable]
     shown = found.evaluations.items() if pictures else ()

@@ -30,17 +30,17 @@ _FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep", "wa
 
 
 def open_folder(workdir: Path, config: Config) -> None:
-    """Makes the folder, or checks that the run in it is one of this config. Raises ConfigError naming what differs."""
+    """Makes the folder, or checks that the run in it is one of this config. Raises DataError naming what differs."""
     path = workdir / "config.json"
     if path.is_file() or (workdir / CHECKPOINTS).is_dir():
         if changed := changes(workdir, config):
             what = "; ".join(changed)
-            raise ConfigError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
+            raise DataError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
         if isinstance(_read_config(path), str):
             write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
         return
     if workdir.exists() and (not workdir.is_dir() or any(p.name != "config.json.part" for p in workdir.iterdir())):
-        raise ConfigError(f"{workdir} is not empty and holds no run; choose another --workdir")
+        raise DataError(f"{workdir} is not empty and holds no run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
 
@@ -78,20 +78,20 @@ def data_dir(workdir: Path, given: str | None) -> str | None:
 
 
 def read_config(workdir: Path) -> Config:
-    """The resolved config of the run in a folder. Raises ConfigError where there is none, or it cannot be read."""
+    """The resolved config of the run in a folder. Raises DataError where there is none, or it cannot be read."""
     path = workdir / "config.json"
     found = _read_config(path)
     if isinstance(found, Config):
         return found
-    unusable = contextlib.suppress(CheckpointError, ConfigError, KeyError, ValueError)
+    unusable = contextlib.suppress(CheckpointError, DataError, ConfigError, KeyError, ValueError)
     with unusable, Manager(workdir / CHECKPOINTS, read_only=True) as manager:
         if (step := manager.best_step()) is not None:
             config = config_files.from_dict(manager.record(step)["config"])
             say(f"{path} {found or 'is missing'}: taken from checkpoint {step}, which has it too")
             return config
     if not found:
-        raise ConfigError(f"no run in {workdir} (it has no config.json); give the --workdir of a training")
-    raise ConfigError(f"{path} {found}")
+        raise DataError(f"no run in {workdir} (it has no config.json); give the --workdir of a training")
+    raise DataError(f"{path} {found}")
 
 
 def _read_config(path: Path) -> Config | str:
@@ -116,19 +116,19 @@ def check_there(workdir: Path) -> None:
 def held(workdir: Path, config: Config) -> Iterator[None]:
     """`open_folder` and a lock on it by the first process, for all processes of a job, which call this together.
 
-    Raises ConfigError where the folder is not there for every process.
+    Raises DataError where the folder is not there for every process.
     """
     with contextlib.ExitStack() as stack:
         with distributed.together():
             if distributed.is_first():
                 open_folder(workdir, config)
                 # Against a second process, such as a job that was requeued too early.
-                busy = ConfigError(f"another process is training in {workdir}; wait for it, or stop it")
+                busy = DataError(f"another process is training in {workdir}; wait for it, or stop it")
                 stack.enter_context(files.locked(workdir / ".lock", busy))
         with distributed.together():
             if not (workdir / "config.json").is_file():
                 where = "--workdir must be on a file system that all share"
-                raise ConfigError(f"{workdir} is not the first process's; {where}")
+                raise DataError(f"{workdir} is not the first process's; {where}")
         yield
 
 

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data_pipelines.common.errors import DataError
 from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
 from expressnet_jax.checkpoint.weight_files import Imported
-from expressnet_jax.config import Clock, Config, ConfigError
+from expressnet_jax.config import Clock, Config
 from expressnet_jax.models import canonical, expressnet
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import folder as run_folder
@@ -57,7 +58,7 @@ def expected_config(config: Config, workdir: Path) -> Config:
 def initial_model(config: Config) -> tuple[nnx.Module | None, list[str]]:
     """The network that a new run starts from where `config.init` names one, with lines for the user; else (None, []).
 
-    Raises ConfigError or WeightsError where the weights do not fit.
+    Raises DataError or WeightsError where the weights do not fit.
     """
     if config.init.run:
         return model_from_run(config), []
@@ -88,18 +89,18 @@ def from_model(model: nnx.Module, state: states.State) -> states.State:
 def model_from_run(config: Config) -> nnx.Module:
     """The network of `config` with the weights of the best checkpoint in the folder `config.init.run`.
 
-    Raises ConfigError where the two networks differ in more than the number of experts, which may only grow.
+    Raises DataError where the two networks differ in more than the number of experts, which may only grow.
     """
     folder = Path(config.init.run).expanduser()
     source = run_folder.read_config(folder)
     if source.model.parts != config.model.parts:
-        raise ConfigError(
+        raise DataError(
             f"init.run={folder} has the parts {', '.join(source.model.parts)}, and this network "
             f"{', '.join(config.model.parts)}; a run starts from one with the same parts (model.network, model.without)"
         )
     before, after = source.moe.num_experts, config.moe.num_experts
     if before > after:
-        raise ConfigError(f"init.run={folder} has {before} experts, more than moe.num_experts={after}; none is removed")
+        raise DataError(f"init.run={folder} has {before} experts, more than moe.num_experts={after}; none is removed")
     restored, _ = restore_best(source, folder, meshes.for_evaluation(source))
     named = canonical.to_canonical(nnx.merge(states.graph(source), *states.weights(restored)))
     rng = np.random.default_rng(config.seed)
@@ -109,7 +110,7 @@ def model_from_run(config: Config) -> nnx.Module:
     try:
         canonical.from_canonical(model, named)
     except canonical.NamesError as error:
-        raise ConfigError(f"init.run={folder} does not fit this network: {error}") from None
+        raise DataError(f"init.run={folder} does not fit this network: {error}") from None
     return model
 
 

@@ -16,10 +16,11 @@ import jax
 import numpy as np
 
 from data_pipelines import prepare
+from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import read_object
 from data_pipelines.common.text import counted, span
 from expressnet_jax.checkpoint.manager import Manager
-from expressnet_jax.config import Clock, Config, ConfigError, to_dict
+from expressnet_jax.config import Clock, Config, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import answers
 from expressnet_jax.models import choice, expressnet
@@ -139,7 +140,7 @@ class Run:
             return 0
         record = self.manager.record(step)
         if record["examples"] != self.clock.examples:
-            raise ConfigError(
+            raise DataError(
                 f"this run began with {record['examples']} training examples of {self.config.data.name} and now there "
                 f"are {self.clock.examples}; prepare the same data again, or choose another --workdir"
             )
