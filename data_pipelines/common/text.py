@@ -37,15 +37,16 @@ class Progress:
 
     On a terminal one line is rewritten, and is gone at the end. Elsewhere a line comes every `EVERY` seconds, so that
     what is short says nothing. A thread keeps the time: a single long step, such as a compilation, which has no `unit`
-    to count, shows too.
+    to count, shows too. Where the caller has lines of its `own`, which it gives to `at`, those are shown instead.
     """
 
     def __init__(
-        self, what: str, total: int | None = None, done: int = 0, *, unit: str = "pictures", hidden: bool = False
-    ) -> None:
+        self, what: str, total: int | None = None, done: int = 0, *, unit: str = "pictures", hidden: bool = False,
+        own: bool = False,
+    ) -> None:  # fmt: skip
         self._what, self._total, self._first, self._done, self._unit = what, total, done, done, unit
         self._bar: tqdm[Any] | None = None
-        self._hidden, self._over = hidden, threading.Event()
+        self._hidden, self._own, self._over = hidden, own, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -53,11 +54,15 @@ class Progress:
         self._live = sys.stderr.isatty()
         if not self._hidden:
             if self._live:
+                form = (
+                    "{percentage:3.0f} %|{bar:10}| {desc}" if self._own else None if self._unit else "{desc}: {elapsed}"
+                )
                 self._bar = tqdm(
                     desc=self._what, total=self._total, initial=self._first, unit=f" {self._unit}", file=sys.stderr,
-                    leave=False, bar_format=None if self._unit else "{desc}: {elapsed}",
+                    leave=False, dynamic_ncols=True, bar_format=form,
                 )  # fmt: skip
-            self._thread.start()
+            if self._live or not self._own:
+                self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,6 +77,15 @@ class Progress:
         self._done += more
         if self._bar is not None:
             self._bar.update(more)
+
+    def at(self, done: int, line: str) -> None:
+        """So much is done; the line says more about it: beside the bar on a terminal, elsewhere as a line that stays."""
+        self._done = done
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.set_description_str(line)
+        elif not self._hidden:
+            say(line)
 
     def _watch(self) -> None:
         while not self._over.wait(1.0 if self._live else EVERY):

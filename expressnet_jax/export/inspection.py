@@ -96,7 +96,8 @@ def _seconds(workdir: Path) -> float | None:
     """What the training of a run has taken, restarts not counted; None where it is not done."""
     times = read_object(workdir / "summary.json").get("times")
     spent = [times.get(name) for name in DOING] if isinstance(times, dict) else []
-    return float(sum(spent)) if spent and all(isinstance(one, (int, float)) for one in spent) else None
+    known = [float(seconds) for seconds in spent if isinstance(seconds, (int, float))]
+    return sum(known) if len(known) == len(DOING) else None
 
 
 def compare(a: Model, b: Model) -> dict[str, Any]:
@@ -157,8 +158,8 @@ def _about(facts: dict[str, Any]) -> dict[str, str]:
     trained, figures = facts["training_seconds"], facts["validation"] or {}
     return {
         "path": facts["path"], "kind": facts["kind"], "step": str(facts["step"]),
-        **{f"validation {name.replace('_', ' ').replace('f1', 'F1')}": f"{value:.4f}" if name == "loss" else prose.percent(value)
-           for name, value in figures.items()},
+        **{f"validation {name}": f"{value:.4f}" if name == "loss" else prose.percent(value)
+           for name, value in ((name.replace("_", " "), value) for name, value in figures.items())},
         **({} if trained is None else {"training time": f"{trained:,.0f} s"}),
         "parameters": f"{facts['parameters']:,}", **{f"  {part}": f"{size:,}" for part, size in facts["parts"].items()},
         "forward pass": f"{facts['flops_per_image'] / 1e9:.3f} GFLOP an image", "classes": str(len(facts["classes"])),

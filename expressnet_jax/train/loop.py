@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from data_pipelines import prepare
+from data_pipelines.common import text as texts
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import read_object
 from data_pipelines.common.text import counted, span
@@ -81,7 +82,7 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
                     run_folder.check_space(workdir, size * (config.keep + 2))
         reason = ""
         while not reason:
-            with run_folder.metrics(workdir, start, run.early.evaluated_step) as write:
+            with run_folder.metrics(workdir, start, run.early.evaluated_step) as write, run.shown(start):
                 try:
                     reason = run.loop(start, write, signals)
                 except Diverged as lost:
@@ -189,6 +190,12 @@ class Run:
                 pending, self.sums = self.progress.watch(step + 1, self.sums), self.programs.zero_sums()
         raise AssertionError("the last step ends the loop")
 
+    def shown(self, start: int) -> texts.Progress:
+        """What the first process shows while `loop` runs from step `start`."""
+        hidden = not distributed.is_first()
+        self.bar = texts.Progress("training", self.clock.total_steps, start, unit="steps", hidden=hidden, own=True)
+        return self.bar
+
     def roll_back(self, lost: Diverged) -> int:
         """Goes back to the newest checkpoint from before the run was lost; returns its step.
 
@@ -277,7 +284,8 @@ class Run:
     def _compiled(self, batch: steps.Batch) -> Any:
         began = time.monotonic()
         say("compiling the training step")
-        with self.times.during("compilation"):
+        hidden = not distributed.is_first()
+        with self.times.during("compilation"), texts.Progress("compiling", unit="", hidden=hidden):
             compiled = self.programs.step.lower(self.state, self.sums, batch).compile()
         say(f"compiled in {span(time.monotonic() - began)}")
         self.progress.restart()
@@ -327,8 +335,10 @@ class Run:
             return
         record = self.progress.record(pending)
         self.write("train", record)
-        for line in self.progress.lines(record):
-            say(line)
+        line, *warnings = self.progress.lines(record)
+        self.bar.at(record["step"], line)
+        for warning in warnings:
+            say(warning)
         self.divergence.interval(record, self.config)
 
 
