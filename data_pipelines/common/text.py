@@ -79,11 +79,15 @@ class Progress:
             self._bar.update(more)
 
     def at(self, done: int, line: str) -> None:
-        """So much is done; the line says more about it: beside the bar on a terminal, elsewhere as a line that stays."""
+        """So much is done, and a line says more: beside the bar on a terminal, elsewhere as a line that stays.
+
+        Its parts have two blanks between them. A narrow terminal cuts its end, so the last part is the first there.
+        """
         self._done = done
         if self._bar is not None:
+            *parts, last = line.split("  ")
             self._bar.n = done
-            self._bar.set_description_str(line)
+            self._bar.set_description_str("  ".join([last, *parts]))
         elif not self._hidden:
             say(line)
 

@@ -12,16 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_pipelines.common import files
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.prose import percent
-from data_pipelines.common.text import json_line, say, span
+from data_pipelines.common.text import Progress, json_line, say, span
 from expressnet_jax.ablation.study import Outcome, Run, Study
 from expressnet_jax.ablation.sweep import Arm
+from expressnet_jax.bench import timer
 from expressnet_jax.config import files as config_files
 from expressnet_jax.models import cost
 from expressnet_jax.runs import data as datas
@@ -31,21 +32,39 @@ from expressnet_jax.train.signals import Interrupted
 _STOPPED = (75, 130)  # exit codes of a training that was told to stop
 
 
-def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
-    """What a run of each arm asks for: forward FLOPs of all its training pictures. Touches no device.
+class Pace(NamedTuple):
+    """How fast runs are here: a run takes `each` seconds for its start-up and compilation, and its work by `rate`."""
 
-    Raises DataError where the data or the split are not there, or arms would be evaluated on
-    different examples: before anything has run.
+    rate: float  # of the work of `work`, a second
+    each: float
+
+    def seconds(self, work: float) -> float:
+        """How long a run takes that has so much work."""
+        return self.each + work / self.rate
+
+
+def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
+    """What a run of each arm asks for: forward FLOPs of all its training pictures, and of those that it is validated
+    and evaluated on as a third, since they have no gradient. Touches no device.
+
+    Raises DataError where the data or the split are not there, or arms would be evaluated on different examples: before
+    anything has run.
     """
-    examples: dict[Any, int] = {}
+    sizes: dict[Any, tuple[int, int, int]] = {}  # examples to train on, to validate on, to evaluate on
     found, judged = {}, {}
     for arm in arms:
         data = arm.config.data
-        if data not in examples:
-            examples[data] = datas.open_data(arm.config, data_dir).examples
+        if data not in sizes:
+            own = datas.open_data(arm.config, data_dir)
             judged[arm.name] = datas.open_for_evaluation(arm.config, data.name, split, data_dir)
-        steps = loop.clock_of(arm.config, examples[arm.config.data]).total_steps
-        found[arm.name] = float(steps) * arm.config.batch_size * cost.flops_per_image(arm.config)
+            sizes[data] = own.examples, len(own.validation), len(judged[arm.name])
+        examples, validation, evaluated = sizes[data]
+        clock = loop.clock_of(arm.config, examples)
+        validations = clock.total_steps / clock.steps(arm.config.eval_every, "eval_every")
+        # An evaluation answers mirror images too, also of the validation examples, to which it fits a temperature.
+        answered = validations * validation + 2 * (evaluated + validation)
+        pictures = clock.total_steps * arm.config.batch_size + answered / 3
+        found[arm.name] = float(pictures) * cost.flops_per_image(arm.config)
     (first, its), *others = judged.items()
     for name, one in others:
         if one.name != its.name or not np.array_equal(one.numbers, its.numbers):
@@ -56,26 +75,36 @@ def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
     return found
 
 
-def speed(study: Study) -> float | None:
-    """FLOPs a second, by a few timed steps of the baseline; None where they cannot be timed."""
+def speed(study: Study) -> Pace | None:
+    """The pace by a few timed steps of the baseline; None where they cannot be timed.
+
+    Two processes start for each run, one to train and one to evaluate, and both compile; the evaluation is counted as
+    if it compiled as long as the training step. Later runs of an arm find compiled programs in JAX's cache.
+    """
     pairs = [*study.common, *study.arms[study.baseline].items()]
     command = ["bench", "step", f"--config={study.config}", "--repeats=3", "--json", *_words(pairs)]
-    done = subprocess.run(_command(command), capture_output=True, text=True, check=False)
+    began = time.monotonic()
+    with Progress("timing a step of the baseline", unit=""):
+        done = subprocess.run(_command(command), capture_output=True, text=True, check=False)
+    spent = time.monotonic() - began
     try:
-        images_per_second = float(json.loads(done.stdout)["images_per_second"])
+        found = json.loads(done.stdout)
+        images_per_second, compiling = float(found["images_per_second"]), float(found["compile_seconds"])
+        start = max(spent - compiling - (timer.WARM_UP + 3) * found["step_ms"]["median"] / 1e3, 0.0)
     except (ValueError, KeyError, TypeError):
         return None
-    return images_per_second * cost.flops_per_image(config_files.load(study.config, pairs))
+    flops = cost.flops_per_image(config_files.load(study.config, pairs))
+    return Pace(images_per_second * flops, 2 * (start + compiling))
 
 
 def run(
-    study: Study, flops: dict[str, float], rate: float | None, data_dir: str | None, *, training: bool = True
+    study: Study, flops: dict[str, float], pace: Pace | None, data_dir: str | None, *, training: bool = True
 ) -> list[Outcome]:
     """Runs whatever is missing, and returns what has become of all runs. Without `training`, evaluates alone.
 
     Raises Interrupted after SIGTERM or SIGINT, once the training that was under way has saved its state.
     """
-    finished, spent = 0.0, 0.0  # FLOPs and seconds of the runs that were trained here as a whole: a measure of others
+    finished, stepping, other, count = 0.0, 0.0, 0.0, 0  # of the runs that were trained here as a whole
     with _signals() as told:
         for one in study.runs:
             before = study.outcome(one).state
@@ -85,25 +114,34 @@ def run(
                 say(f"run {one.number} ({one.arm}, seed {one.seed}) is being trained by another process; left to it")
                 continue
             began = time.monotonic()
-            _one(study, one, data_dir, told)
+            with Progress(f"[{one.number + 1}/{len(study.runs)}] {one.arm}, seed {one.seed}", unit=""):
+                _one(study, one, data_dir, told)
             if told["signal"]:
                 raise Interrupted(told["signal"], f"everything saved at run {one.number}")
             found = study.outcome(one)
             if before == "missing" and found.state == "done":
-                finished, spent = finished + flops[one.arm], spent + time.monotonic() - began
-                rate = finished / spent
+                spent, count = time.monotonic() - began, count + 1
+                steps = min(_stepping(found.summary), spent)
+                finished, stepping, other = finished + flops[one.arm], stepping + steps, other + spent - steps
+                pace = Pace(finished / max(stepping, 1e-9), other / count)
             said = f"accuracy {percent(found.evaluations[found.judged]['accuracy'])}" if found.judged else found.state
             said += f": {found.why}" if found.why else ""
             about = f"[{one.number + 1}/{len(study.runs)}] {one.arm}, seed {one.seed}"
-            say(f"{about}: {said}; {left(study, flops, rate)}")
+            say(f"{about}: {said}; {left(study, flops, pace)}")
     return study.outcomes()
 
 
-def left(study: Study, flops: dict[str, float], rate: float | None) -> str:
-    """How many runs are still to be trained, and how long that will take."""
+def left(study: Study, flops: dict[str, float], pace: Pace | None) -> str:
+    """How many runs are still to be trained, and how long that and evaluating them will take."""
     waiting = [run for run in study.runs if not _trained(study, run)]
     text = f"{len(waiting)} of {len(study.runs)} to train"
-    return f"{text}, about {span(sum(flops[run.arm] for run in waiting) / rate)}" if rate and waiting else text
+    return f"{text}, about {span(sum(pace.seconds(flops[run.arm]) for run in waiting))}" if pace and waiting else text
+
+
+def _stepping(summary: dict[str, Any]) -> float:
+    """Seconds that a training has spent on its steps and its validations."""
+    times = summary.get("times") or {}
+    return sum(float(times.get(name, 0.0)) for name in ("steps", "data", "evaluation"))
 
 
 def _trained(study: Study, run: Run) -> bool:

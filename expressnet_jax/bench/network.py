@@ -158,9 +158,8 @@ def experts(config: Config, *, repeats: int) -> dict[str, Any]:
         for name in names
         if e % across == 0 and b % mesh.size == 0 and (across > 1 or name not in ("all_gather", "all_to_all"))
     ]  # fmt: skip
-    rows = _until_interrupted(
-        "experts", cases, lambda one: _case(*one, d=config.model.fuse_width, mesh=mesh, repeats=repeats)
-    )
+    d = config.model.fuse_width
+    rows = _until_interrupted("experts", cases, lambda one: _case(one[0], one[1], d, mesh, repeats))
     chosen, why = dispatch.choose(config.moe, across)
     return {
         "jax": jax.__version__, "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",

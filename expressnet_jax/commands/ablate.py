@@ -3,6 +3,7 @@
 example: expressnet ablate --config=fer2013_small --sweep 'moe.num_experts=1,2,4;moe.top_k=1,2' --out studies/e
 """
 
+import functools
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -44,13 +45,14 @@ def run(options: Namespace) -> common.Result:
         planned = study.planned(options.out, facts, found.arms, found.left_out, seeds)
         study.check(planned, found.arms)
         study.write(planned)
-        say(summary.describe_plan(planned, flops))
+        tell = functools.partial(common.show, options) if options.plan else say
+        tell(summary.describe_plan(planned, flops))
         counts = study.counts(planned.outcomes())
-        rate = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
-        say(runner.left(planned, flops, rate))
+        pace = None if options.evaluate_only or counts["done"] == counts["planned"] else runner.speed(planned)
+        tell(runner.left(planned, flops, pace))
         if options.plan:
             return {"study": planned.plain(), "counts": counts}
-        outcomes = runner.run(planned, flops, rate, options.data_dir, training=not options.evaluate_only)
+        outcomes = runner.run(planned, flops, pace, options.data_dir, training=not options.evaluate_only)
     report = collect.of_study(planned, outcomes)
     page.write(report, options.out / "report.html")
     common.show(options, summary.describe(report["study"]))

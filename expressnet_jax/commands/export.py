@@ -27,13 +27,16 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> common.Result:
-    """Exports a run; the exporter says what it does."""
+    """Exports a run, and shows what has been made; the exporter says what it does."""
     from expressnet_jax.export import from_run
 
     check_folder("--out", options.out.absolute().parent)  # what is at --out itself, the exporter looks at
     common.start_jax()
-    return from_run.export(
+    found = from_run.export(
         options.workdir, options.formats.split(","), options.out, ema=not options.raw, dtype=options.dtype,
         step=options.step, quantize=options.quantize, data_dir=options.data_dir, overwrite=options.overwrite,
         calibrated=options.calibrated, onnxruntime_web=options.onnxruntime_web,
     )  # fmt: skip
+    files = [f"  {name}  {size / 1e6:.2f} MB" for name, size in found["files"].items()]
+    common.show(options, "\n".join([f"exported to {found['artifact']}", *files]))
+    return found

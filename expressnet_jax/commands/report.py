@@ -6,7 +6,6 @@ example: expressnet report runs/small runs/eight --out report.html --tables tabl
 from argparse import ArgumentParser, Namespace
 
 from data_pipelines.common.files import check_file, check_folder
-from data_pipelines.common.text import say
 from expressnet_jax.commands import common
 
 
@@ -29,9 +28,9 @@ def run(options: Namespace) -> common.Result:
         check_folder("--tables", options.tables)
     found = collect.document(options.path, against=options.against is not None, pictures=not options.no_pictures)
     page.write(found, options.out)
-    say(f"written to {options.out}")
+    common.show(options, f"written to {options.out}")
     if options.tables:
         tables.write_csv(found, options.tables)
         tables.write_latex(found, options.tables)
-        say(f"tables in {options.tables}")
+        common.show(options, f"tables in {options.tables}")
     return found

@@ -99,7 +99,7 @@ def export(
         if "web" in formats:
             web.write(folder / "web", meta, runtime, _NETWORKS[found.config.model.network])
         _finish(folder, meta)
-    say(f"exported to {out} in {span(time.monotonic() - began)}")
+    say(f"exported in {span(time.monotonic() - began)}")
     sizes = {name: (out / name).stat().st_size for name in meta["files"]}
     return {"artifact": str(out), "workdir": str(workdir), "files": sizes, **{key: meta[key] for key in _KEYS}}
 

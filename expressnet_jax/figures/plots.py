@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ _LINES = (
     (BLUE, "o"), (VERMILLION, "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), (INK, "X"),
 )  # fmt: skip
 
+_NAMED = 16  # experts of a column beside the axes
+_MARKED = 40  # markers of a line at most
 _NAME = 12  # characters of a class name that fit beside a matrix
 _MAX_NUMBERED = 16  # classes up to which the cells of a confusion matrix carry their numbers
 
@@ -53,29 +56,46 @@ def training_figure(records: _Records, path: Path) -> None:
 def experts_figure(records: _Records, path: Path) -> None:
     """Each expert's share of the selections over the steps of a run, layer by layer, from its metrics.jsonl.
 
-    The busiest and the idlest at the end are named, the others faint; a dotted line is the even share.
+    Every expert has a colour of its own, the same in all layers, and its share at the end beside its name, the busiest
+    first; a dotted line is the even share.
     """
     train = [record for record in _of_kind(records, "train") if any(key.endswith("/load") for key in record)]
     layers = [key.removesuffix("/load") for key in train[0] if key.endswith("/load")] if train else []
     if not layers:
         return
-    figure, panels = plots(5 * len(layers), 3.8, len(layers))
+    experts = max(len(train[0][f"{layer}/load"]) for layer in layers)
+    columns = -(-experts // _NAMED)
+    figure, panels = plots((4.2 + 1.4 * columns) * len(layers), 3.8, len(layers))
     steps = [record["step"] for record in train]
     highest = max(max(record[f"{layer}/load"]) for record in train for layer in layers)
+    looks, rare = _looks(experts), -(-len(steps) // _MARKED)
     for axes, layer in zip(panels, layers, strict=True):
         loads = np.array([record[f"{layer}/load"] for record in train])  # (records, experts)
-        looks = dict.fromkeys(range(loads.shape[1]), (GREY, "", 0.8))
-        looks |= {int(loads[-1].argmax()): (VERMILLION, "o", 1.4), int(loads[-1].argmin()): (BLUE, "s", 1.4)}
-        for e, (color, marker, width) in looks.items():
-            label = f"expert {e}: {loads[-1, e]:.1%} at the end" if marker else None
-            axes.plot(steps, loads[:, e], color=color, marker=marker, markersize=3, linewidth=width, label=label)
+        for e in np.argsort(-loads[-1], kind="stable"):
+            axes.plot(
+                steps, loads[:, e], label=f"expert {e}: {loads[-1, e]:.1%}", linewidth=1.4, markevery=rare, **looks[e]
+            )
         axes.axhline(1 / loads.shape[1], color=INK, linestyle=":", linewidth=1.2, label="an even share")
         entitle(axes, layer)
         axes.set(xlabel="step", ylim=(0, 1.05 * highest))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)
+        beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": columns}
+        axes.legend(frameon=False, fontsize=7.5, title="at the end", title_fontsize=7.5, **beside)
     figure.suptitle("share of the selections", fontsize=10)
     save(figure, path)
+
+
+def _looks(count: int) -> list[dict[str, Any]]:
+    """Colour and marker of so many lines: `_LINES`, or where these do not suffice, hues around the circle."""
+    if count <= len(_LINES):
+        return [{"color": color, "marker": marker, "markersize": 3} for color, marker in _LINES[:count]]
+    # Neighbours in number are far apart in hue, and every second one is darker.
+    hues = [(e * 0.618034) % 1 for e in range(count)]
+    markers = [marker for _, marker in _LINES]
+    return [
+        {"color": hsv_to_rgb((hue, 0.85, 0.85 if e % 2 else 0.6)), "marker": markers[e % len(markers)], "markersize": 3}
+        for e, hue in enumerate(hues)
+    ]
 
 
 def _of_kind(records: _Records, kind: str) -> list[dict[str, Any]]:

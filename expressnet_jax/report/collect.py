@@ -40,8 +40,8 @@ def document(paths: Sequence[Path], *, against: bool = False, pictures: bool = T
     """The document of some runs, or of one study.
 
     `against` adds the published figures, `pictures` photographs from the evaluations. What cannot be read of a run is
-    left out, and named in `notes`. Raises DataError where a folder holds neither a run nor a study, or a study comes
-    with something else.
+    left out, and named in `notes`, and so is a folder without a run. Raises DataError where no folder holds a run or a
+    study, or a study comes with something else.
     """
     in_study = [path for path in paths if (path / "study.json").exists()]
     if in_study and len(paths) > 1:
@@ -84,7 +84,8 @@ def _document(
 ) -> dict[str, Any]:
     compared = paper.against(runs) if against else None
     if against and compared is None:
-        raise DataError("--against paper: none of these runs is evaluated on a data set that the paper reports on")
+        why = "none of these runs is evaluated on a data set that the paper reports on"
+        notes = [*notes, f"Not beside the published figures: {why}."]
     if not pictures:
         notes = [*notes, "Photographs were left out of this page on request."]
     report = {"title": title, "runs": runs, "study": study, "against": compared, "notes": notes}
@@ -95,14 +96,20 @@ def _document(
 def _of_folders(paths: Sequence[Path], pictures: bool, notes: list[str]) -> list[dict[str, Any]]:
     """Runs that stand alone, each once."""
     folders = list({os.path.realpath(path): path for path in paths}.values())
-    runs = []
+    runs, refused = [], []
     for number, (path, name) in enumerate(zip(folders, _names(folders), strict=True)):
         one = studies.outcome_of(path)
         if isinstance(one.config, DataError):
-            raise one.config
+            refused.append(one.config)
+            continue
         runs.append(_run(path, name, one, pictures and number < _PICTURED, notes))
         runs[-1] |= {"seed": one.config.seed, "settings": _settings(one.config)}
         notes += [f"{name}: {one.state}"] if one.state != "done" else []
+    if refused and not runs:
+        raise refused[0]
+    for why in refused:
+        say(f"left out: {why}")
+        notes.append(f"Left out: {why}")
     if pictures and len(runs) > _PICTURED:
         notes.append(f"Pictures of the first {_PICTURED} runs only.")
     return runs

@@ -25,7 +25,7 @@ _HEADS = {"p": "$p$", "GFLOP an image": "GFLOP", "seeds done": "seeds"}
 
 
 def write_csv(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes each table of the report as <folder>/<table>.csv, one without rows too; what is missing is an empty cell.
+    """Writes each table of the report that has rows as <folder>/<table>.csv; what is missing is an empty cell.
 
     Texts stand in quotes, and what a spreadsheet would take for a formula gets an apostrophe in front. Raises
     DataError where a file cannot be written.
@@ -33,17 +33,16 @@ def write_csv(report: dict[str, Any], folder: Path) -> list[Path]:
     files = {}
     for name, table in FILES.items():
         stream = io.StringIO(newline="")
-        writer = CsvWriter(stream)
+        writer, rows = CsvWriter(stream), list(table.rows(report))
         writer.rows([[csv for column in table.columns for csv in column.csv.split()]])
-        writer.rows([x for column in table.columns for x in column.plain(row)] for row in table.rows(report))
-        files[f"{name}.csv"] = stream.getvalue()
+        writer.rows([x for column in table.columns for x in column.plain(row)] for row in rows)
+        files[f"{name}.csv"] = stream.getvalue() if rows else ""
     return write(folder, files)
 
 
 def write_latex(report: dict[str, Any], folder: Path) -> list[Path]:
     """Writes arms.tex and comparisons.tex (both for a study), evaluations.tex, per_class.tex (one table for each
-    evaluation) and published.tex. They need the LaTeX package booktabs. A file is empty if the report has no rows for
-    its table.
+    evaluation) and published.tex. They need the LaTeX package booktabs. A table without rows has no file.
 
     Raises DataError where a file cannot be written.
     """
@@ -66,12 +65,16 @@ def write_latex(report: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
-    """Writes texts to files of a folder, each whole or not at all. Raises DataError where one cannot be written."""
+    """Writes texts to files of a folder, each whole or not at all; one without a text is not written, and what an
+    earlier report left in its place is removed. Raises DataError where one cannot be written."""
     folder = folder.expanduser()
-    made = [folder / name for name in files]
+    made = [folder / name for name, content in files.items() if content]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, content in zip(made, files.values(), strict=True):
+        for path, content in ((folder / name, content) for name, content in files.items()):
+            if not content:
+                path.unlink(missing_ok=True)
+                continue
             # A name of a file that is no text holds half characters, which no file can.
             write_text(path, content.encode("utf-8", "backslashreplace").decode())
     except OSError as error:
