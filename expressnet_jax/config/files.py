@@ -2,7 +2,9 @@
 
 import ast
 import dataclasses
+import re
 import runpy
+import traceback
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from expressnet_jax.config.checks import check
 from expressnet_jax.config.settings import Config, ConfigError, Extractor, Model, ResNet
 from expressnet_jax.moe.settings import MoE
 
+_KEYS = re.compile(r"\b([a-z]\w*(?:\.\w+)+)|\b([a-z]\w*)=")  # what in a message about settings is one's name
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: Packaged configs: inside the wheel, or beside the package in a checkout.
 CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
@@ -33,6 +36,8 @@ PRESETS: dict[str, tuple[Model, MoE]] = {"paper": (Model(), MoE()), "small": (_S
 
 def default_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """The published recipe (arXiv 2510.13493) with the sizes of a preset, as an editable ConfigDict."""
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
     model, moe = PRESETS[preset]
     return ml_collections.ConfigDict(dataclasses.asdict(dataclasses.replace(Config(), model=model, moe=moe)))
 
@@ -86,13 +91,33 @@ def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     Raises ConfigError for an unknown name, key or value, and for settings that do not fit together.
     """
     name, _, recipe = name.partition(":")
-    raw = call(find(name), "get_config", recipe or None)
+    path = find(name)
+    raw = call(path, "get_config", recipe or None)
     if not isinstance(raw, ml_collections.ConfigDict):
         raise ConfigError(f"{name}: get_config returned a {type(raw).__name__}, not a ConfigDict")
     tree = raw.to_dict()
-    for key, text in sorted(overrides, key=lambda pair: pair[0] != "model.preset"):
-        _override(tree, key, text)
-    return from_dict(tree)
+    try:
+        for key, text in sorted(overrides, key=lambda pair: pair[0] != "model.preset"):
+            _override(tree, key, text)
+        return from_dict(tree)
+    except ConfigError as error:
+        _blame(path, raw.to_dict(), str(error))
+        raise
+
+
+def _blame(path: Path, tree: dict[str, Any], message: str) -> None:
+    """Raises ConfigError that names the file and the line where the file alone, without overrides, is as wrong."""
+    try:
+        from_dict(tree)
+    except ConfigError as error:
+        if str(error) != message:
+            return
+        lines = [line.partition("#")[0] for line in path.read_text(errors="replace").splitlines()]
+        keys = [dotted or single for dotted, single in _KEYS.findall(message)]
+        for leaf in (key.rpartition(".")[2] for key in keys):
+            if found := [number for number, line in enumerate(lines, 1) if re.search(rf"\b{leaf}\b", line)]:
+                raise ConfigError(f"{path}, line {found[-1]}: {message}") from None
+        raise ConfigError(f"{path}: {message}") from None
 
 
 def available(below: str = "") -> list[str]:
@@ -102,22 +127,33 @@ def available(below: str = "") -> list[str]:
 
 def find(name: str, what: str = "config", below: str = "") -> Path:
     """The file of a packaged config or study, or of a path that ends in .py. Raises ConfigError where there is none."""
-    for path in [Path(name)] if name.endswith(".py") else [folder / below / f"{name}.py" for folder in CONFIG_FOLDERS]:
+    own = Path(name) if name.endswith(".py") else None
+    for path in [own] if own else [folder / below / f"{name}.py" for folder in CONFIG_FOLDERS]:
         if path.is_file():
             return path
     known = available(below)
-    raise ConfigError(f"no {what} {name!r}{nearest(name, known)}; packaged: {', '.join(known)}")
+    near = nearest(own.name, [path.name for path in own.parent.glob("*.py")]) if own else nearest(name, known)
+    raise ConfigError(f"no {what} {name!r}{near}; packaged: {', '.join(known)}")
 
 
 def call(path: Path, function: str, *arguments: Any, what: str = "config") -> Any:
-    """What a function of a config's or study's file returns. Raises ConfigError, in one line, for any mistake in it."""
+    """What a function of a config's or study's file returns. Raises ConfigError, in one line that names the line of the
+    file, for any mistake in it."""
     try:
-        return runpy.run_path(str(path))[function](*arguments)
-    except ConfigError:
-        raise
+        module = runpy.run_path(str(path))
+        if function not in module:
+            raise ConfigError(f"it has no function {function}")
+        return module[function](*arguments)
     except Exception as error:  # the user's own file: any mistake in it is theirs to see
-        why = f"{type(error).__name__}: {reason(error, LONG, named=path)}"
-        raise ConfigError(f"{what} {path} cannot be used: {why}") from error
+        if isinstance(error, ConfigError) and not {*CONFIG_FOLDERS}.isdisjoint(path.parents):
+            raise  # such as a recipe that a packaged config has not
+        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == str(path)]
+        why, line = reason(error, LONG, named=path), lines[-1] if lines else None
+        if isinstance(error, SyntaxError):
+            why, line = error.msg, error.lineno
+        why = why if isinstance(error, ConfigError) else f"{type(error).__name__}: {why}"
+        where = f"{path}, line {line}" if line else str(path)
+        raise ConfigError(f"{what} {where} cannot be used: {why}") from error
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
