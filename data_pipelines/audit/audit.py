@@ -111,17 +111,23 @@ def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:
 
     Raises DataError that says for each builder why it is not its own.
     """
-    if not source.names():  # what cannot be read at all is an error of its own
+    if not (names := source.names()):  # what cannot be read at all is an error of its own
         raise DataError(f"{source.path}: there is no file in it; {_LAYOUTS}")
     refused = []
     for name in _MOST_SPECIFIC_FIRST:
         with tempfile.TemporaryDirectory() as empty:  # TFDS looks there for a data set that is prepared
             builder = builder_class(name)(data_dir=empty)
         try:
-            return name, builder, builder.plan(source)
+            plan = builder.plan(source)
         except DataError as error:
             why = str(error).removeprefix(f"{source.path}: ").partition("; expected")[0]  # all of them fill a screen
             refused.append(f"{name}: {why}")
+            continue
+        # Anybody's folders of pictures may have such names; only one with its classes is taken for a known data set.
+        there = {file.split("/")[-2] for file in names if "/" in file}
+        if not plan.layout.startswith("folders") or name == "folder" or 2 * len(there) >= len(builder.CLASSES):
+            return name, builder, plan
+        refused.append(f"{name}: {counted(len(there), 'class folder')} of {len(builder.CLASSES)}")
     raise DataError(f"{source.path}: no builder recognises this: {'; '.join(refused)}; {_LAYOUTS}")
 
 

@@ -1,6 +1,7 @@
 """A run's folder: config.json, data_dir.json, parameters.txt, checkpoints/, metrics.jsonl, events/, evaluation/ ..."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
@@ -16,11 +17,12 @@ from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import read_json, read_object, write_text
 from data_pipelines.common.text import json_line
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
-from expressnet_jax.config import Config, ConfigError, to_dict
+from expressnet_jax.config import Clock, Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.settings import AUTO
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel.distributed import say
+from expressnet_jax.runs import optimizer as optimizers
 
 #: Where the checkpoints of a run lie in its folder.
 CHECKPOINTS = "checkpoints"
@@ -29,20 +31,46 @@ _DATA_DIR = "data_dir.json"
 _FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep", "watchdog.", "recovery.")
 
 
-def open_folder(workdir: Path, config: Config) -> None:
-    """Makes the folder, or checks that the run in it is one of this config. Raises DataError naming what differs."""
+def open_folder(workdir: Path, config: Config, clock: Clock) -> None:
+    """Makes the folder, or checks that the run in it is one of this config; a finished one may get a larger `total`.
+
+    Raises DataError naming what differs.
+    """
     path = workdir / "config.json"
     if path.is_file() or (workdir / CHECKPOINTS).is_dir():
+        longer = ""
         if changed := changes(workdir, config):
-            what = "; ".join(changed)
-            raise DataError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
-        if isinstance(_read_config(path), str):
+            longer = _longer(workdir, config, clock, changed)
+        if changed and not longer:
+            what, init = "; ".join(changed), f"--config.init.run={workdir}"
+            way_out = f"choose another --workdir, where {init} starts from the best weights of this run"
+            raise DataError(f"{workdir} holds a run of another config ({what}); {way_out}")
+        if longer or isinstance(_read_config(path), str):
             write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
+        if longer:
+            say(longer)
+            for name in ("summary.json", "summary.txt"):  # it is no longer done
+                (workdir / name).unlink(missing_ok=True)
         return
     if workdir.exists() and (not workdir.is_dir() or any(p.name != "config.json.part" for p in workdir.iterdir())):
         raise DataError(f"{workdir} is not empty and holds no run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def _longer(workdir: Path, config: Config, clock: Clock, changed: list[str]) -> str:
+    """What a larger `total` means for the finished run in a folder; "" where that is not all that `changed`."""
+    summary = read_object(workdir / "summary.json")
+    done, before = summary.get("steps"), read_config(workdir)
+    if not (isinstance(done, int) and str(summary.get("result")).startswith("finished") and done < clock.total_steps):
+        return ""
+    if len(changed) > 1 or not changed[0].startswith("total: "):
+        return ""
+    last = float(optimizers.schedule(before, dataclasses.replace(clock, total_steps=done))(done - 1))
+    rate = float(optimizers.schedule(config, clock)(done))
+    place = f"which schedule.name={config.schedule.name} has at step {done} of {clock.total_steps}"
+    rates = f"the learning rate, {last:.2e} at its end, goes on at {rate:.2e}, {place}"
+    return f"this run was done after {before.total} and goes on to {config.total}: {rates}"
 
 
 def changes(workdir: Path, config: Config) -> list[str]:
@@ -113,7 +141,7 @@ def check_there(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(workdir: Path, config: Config) -> Iterator[None]:
+def held(workdir: Path, config: Config, clock: Clock) -> Iterator[None]:
     """`open_folder` and a lock on it by the first process, for all processes of a job, which call this together.
 
     Raises DataError where the folder is not there for every process.
@@ -121,7 +149,7 @@ def held(workdir: Path, config: Config) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with distributed.together():
             if distributed.is_first():
-                open_folder(workdir, config)
+                open_folder(workdir, config, clock)
                 # Against a second process, such as a job that was requeued too early.
                 busy = DataError(f"another process is training in {workdir}; wait for it, or stop it")
                 stack.enter_context(files.locked(workdir / ".lock", busy))

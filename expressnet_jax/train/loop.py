@@ -65,7 +65,7 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
         _announce(config, data, clock, mesh)
         if chosen != config.data.validation_split == "validation":
             say(f"validating on {data.validation.name}; --config.data.validation_split= holds out a part of train")
-        held.enter_context(run_folder.held(workdir, config))
+        held.enter_context(run_folder.held(workdir, config, clock))
         if distributed.is_first():
             run_folder.remember_data_dir(workdir, prepare.root_of(data_dir))
         manager = held.enter_context(Manager(workdir / run_folder.CHECKPOINTS, keep=config.keep))
