@@ -125,7 +125,7 @@ def recognise(source: Source) -> tuple[str, FaceBuilder, Plan]:
             continue
         # Anybody's folders of pictures may have such names; only one with its classes is taken for a known data set.
         there = {file.split("/")[-2] for file in names if "/" in file}
-        if not plan.layout.startswith("folders") or name == "folder" or 2 * len(there) >= len(builder.CLASSES):
+        if "folders" not in plan.layout or name == "folder" or 2 * len(there) >= len(builder.CLASSES):
             return name, builder, plan
         refused.append(f"{name}: {counted(len(there), 'class folder')} of {len(builder.CLASSES)}")
     raise DataError(f"{source.path}: no builder recognises this: {'; '.join(refused)}; {_LAYOUTS}")

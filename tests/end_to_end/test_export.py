@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from data_pipelines import splits
+from data_pipelines.common.errors import DataError
 from expressnet_jax.checkpoint.manager import CheckpointError
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
@@ -335,12 +336,12 @@ def test_only_an_artifact_is_replaced_and_only_when_asked(run, tmp_path):
     out = tmp_path / "a"
     out.mkdir()  # empty: nothing is lost
     first = export(run, ["safetensors"], out, step=2)
-    with pytest.raises(ConfigError, match="add --overwrite"):
+    with pytest.raises(DataError, match="add --overwrite"):
         export(run, ["safetensors"], out)
     second = export(run, ["safetensors"], out, step=4, overwrite=True)
     assert first["digest"] != second["digest"] == artifact.read(out).meta["digest"]
     for folder in (run, ROOT):
-        with pytest.raises(ConfigError, match="is there already and is no artifact"):
+        with pytest.raises(DataError, match="is there already and is no artifact"):
             export(run, ["safetensors"], folder, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -357,7 +358,7 @@ def test_only_an_artifact_is_replaced_and_only_when_asked(run, tmp_path):
     ],
 )
 def test_a_request_that_cannot_be_met(run, tmp_path, arguments, words):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, DataError), match=words):
         export(run, **{"formats": ["safetensors"], "out": tmp_path / "a", "data_dir": str(tmp_path), **arguments})
     with pytest.raises(CheckpointError, match="no checkpoint of step 3; it has 2, 4"):
         export(run, ["safetensors"], tmp_path / "a", step=3)

@@ -3,15 +3,16 @@
 import dataclasses
 import fcntl
 import json
+import math
 import random
 import shutil
 
 import numpy as np
 import pytest
 
+from data_pipelines.common.errors import DataError
 from expressnet_jax.checkpoint import digests
 from expressnet_jax.checkpoint.manager import CheckpointError, Manager
-from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.settings import Recovery
 from expressnet_jax.runs.folder import read_config, read_records
@@ -179,7 +180,7 @@ def test_a_second_training_in_the_same_folder_is_refused(whole, data_dir):
     before = (whole / "metrics.jsonl").read_bytes()
     with (whole / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another process is training in"):
+        with pytest.raises(DataError, match="another process is training in"):
             loop.train(CONFIG, whole, data_dir=str(data_dir))
     assert (whole / "metrics.jsonl").read_bytes() == before
 
@@ -203,9 +204,33 @@ def test_a_lost_or_damaged_config_comes_back_from_the_checkpoint(whole, tmp_path
         assert (workdir / "config.json").read_bytes() == before
         capsys.readouterr()
     (workdir / "config.json").unlink()
-    other = config_files.load(TINY, [("total", "9steps")])
-    with pytest.raises(ConfigError, match=r"holds a run of another config .total: '8steps' -> '9steps'"):
+    other = config_files.load(TINY, [("total", "7steps")])
+    with pytest.raises(DataError, match=r"another config .total: '8steps' -> '7steps'.; .*init.run=.*/run starts from"):
         loop.train(other, workdir, data_dir=str(data_dir))
+
+
+def test_a_finished_run_goes_on_with_a_larger_total(tmp_path, data_dir, capsys):
+    settings = [("total", "2steps"), ("schedule.name", "cosine"), ("log_every", "1steps")]
+    loop.train(config_files.load(TINY, settings), tmp_path / "run", data_dir=str(data_dir))
+    capsys.readouterr()
+    longer = config_files.load(TINY, [("total", "4steps"), *settings[1:]])
+    summary = loop.train(longer, tmp_path / "run", data_dir=str(data_dir))
+    assert summary["result"] == "finished after 4 steps" and read_config(tmp_path / "run") == longer
+    said = capsys.readouterr().err
+    # Half of a cosine from 1e-3: of 2 steps at step 1, and of 4 at step 2.
+    assert (
+        "done after 2steps and goes on to 4steps: the learning rate, 5.00e-04 at its end, goes on at 5.00e-04" in said
+    )
+    records = [one for one in read_records(tmp_path / "run") if one["kind"] == "train"]
+    assert [one["step"] for one in records] == [1, 2, 3, 4]
+    rates = [one["learning_rate"] for one in records[2:]]
+    assert rates == pytest.approx([5e-4, 0.5e-3 * (1 + math.cos(0.75 * math.pi))], rel=1e-5)
+    early = {"result": "stopped early: no lower validation loss in 1 evaluation", "steps": 4}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(early))
+    with pytest.raises(DataError, match="another config"):
+        loop.train(
+            config_files.load(TINY, [("total", "5steps"), *settings[1:]]), tmp_path / "run", data_dir=str(data_dir)
+        )
 
 
 def test_a_folder_that_vanishes_ends_the_run_and_is_not_made_again(tmp_path, data_dir, monkeypatch):

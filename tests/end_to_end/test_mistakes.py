@@ -33,7 +33,7 @@ def test_no_data_names_the_command_and_where_to_ask(tmp_path):
         (["--config=fer2013_small", "--config.moe.num_expert=8"], ["moe.num_expert", "did you mean moe.num_experts"]),
         (["--config=fer2013_small", "--config.batch_size=many"], ["batch_size", "many"]),
         (["--config=fer2013_small", "--config.seed"], ["--config.seed=VALUE"]),
-        (["--config=fer2013_small", "--workdr=x"], ["--workdr=x"]),
+        (["--config=fer2013_small", "--workdr=x"], ["--workdr=x", "did you mean --workdir"]),
         ([], ["--config"]),
     ],
 )
@@ -43,7 +43,7 @@ def test_a_wrong_command_line(tmp_path, arguments, words):
 
 
 def test_wrong_uses_of_the_other_commands(tmp_path, data_dir):
-    one_line(expressnet("evaluate", "--workdir", tmp_path / "nothing"), 2, "no run in", "config.json")
+    one_line(expressnet("evaluate", "--workdir", tmp_path / "nothing"), 1, "no run in", "config.json")
     one_line(expressnet("inspect"), 2, "--config")
     one_line(expressnet("inspect", tmp_path, "--config.seed=1"), 2, "--config.KEY=VALUE")
     one_line(expressnet("evaluate", "--workdir", tmp_path, "--config.seed=1"), 2, "--config.seed")
@@ -54,8 +54,8 @@ def test_wrong_uses_of_the_other_commands(tmp_path, data_dir):
         expressnet("data", "prepare", "fer2013", "--data_dir", "gs://bucket/x"), 2, "--data_dir", "mount the bucket"
     )
     one_line(expressnet("data", "audit", "fer2013", "--data_dir", ""), 2, "--data_dir", "it is empty")
-    one_line(expressnet("report", tmp_path, "--out", tmp_path), 2, "is a folder; name a file")
-    one_line(expressnet("report", tmp_path / "x", "--out", tmp_path / "a.html"), 2, "no run in")
+    one_line(expressnet("report", tmp_path, "--out", tmp_path), 1, "is a folder; name a file")
+    one_line(expressnet("report", tmp_path / "x", "--out", tmp_path / "a.html"), 1, "no run in")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,7 +78,7 @@ def test_a_folder_that_belongs_to_something_else_is_left_alone(tmp_path, data_di
     folder.mkdir()
     (folder / "chapter1.txt").write_text("do not touch")
     done = expressnet("train", f"--config={TINY}", "--workdir", folder, "--data_dir", data_dir)
-    one_line(done, 2, "thesis", "--workdir")
+    one_line(done, 1, "thesis", "--workdir")
     assert [p.name for p in folder.iterdir()] == ["chapter1.txt"]
 
 
@@ -87,7 +87,7 @@ def test_a_run_folder_of_another_config_is_refused_with_the_difference(tmp_path,
     assert expressnet(*command, "--config.total=2steps").returncode == 0
     before = (tmp_path / "run" / "config.json").read_text()
     done = expressnet(*command, "--config.total=2steps", "--config.moe.top_k=1")
-    one_line(done, 2, "another config", "moe.top_k: 2 -> 1", "--workdir")
+    one_line(done, 1, "another config", "moe.top_k: 2 -> 1", "--workdir")
     assert (tmp_path / "run" / "config.json").read_text() == before
     same = expressnet(*command, "--config.total=2steps", "--config.log_every=1steps", "--json")
     assert same.returncode == 0 and json.loads(same.stdout)["result"].startswith("finished")
@@ -111,7 +111,7 @@ def test_what_is_in_the_way_of_an_evaluation_or_damaged_is_one_line(tmp_path, da
     assert trained.returncode == 0, trained.stderr
     (run / "evaluation").write_text("in the way")
     command = ["evaluate", "--workdir", run, "--data_dir", data]
-    one_line(expressnet(*command), 2, "--workdir", "evaluation is no folder")
+    one_line(expressnet(*command), 1, "--workdir", "evaluation is no folder")
     assert (run / "evaluation").read_text() == "in the way"
     (run / "evaluation").unlink()
     train, test = (next(data.rglob(f"*-{split}.array_record*")) for split in ("train", "test"))

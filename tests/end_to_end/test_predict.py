@@ -110,7 +110,7 @@ def test_where_nothing_can_be_answered_the_code_is_1(model, tmp_path, capsys):
             {"path": "no*thing", "error": "no file matches this pattern"}],
     )  # fmt: skip
     assert predict_output.run(model, ["missing.jpg"]) == 1
-    assert "missing.jpg  no answer: there is no such file" in capsys.readouterr().err
+    assert "missing.jpg  no answer: there is no such file" in capsys.readouterr().out
 
 
 def test_the_command_answers_faces_frames_and_draws_them(artifact, tmp_path):
@@ -151,15 +151,16 @@ def test_mistakes_of_a_command_are_one_line(artifact, tmp_path):
         ([tmp_path / "b.png", "--model", artifact], 1, "no such file"),
     ):
         done = expressnet("predict", *arguments)
-        assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code and said in done.stderr + done.stdout, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_what_training_cut_out_and_prediction_cannot_is_said_in_one_line(tmp_path):
     artifact = write_artifact(tmp_path / "a", config_files.load(TINY, []), faces="yunet, published margins, 40 px")
     face().save(tmp_path / "a.png")
     done = expressnet("predict", tmp_path / "a.png", "--model", artifact)
-    assert done.returncode == 0 and done.stdout == ""
-    warning, answer, summary = done.stderr.splitlines()
+    assert done.returncode == 0
+    (answer,), (warning, summary) = done.stdout.splitlines(), done.stderr.splitlines()
     assert warning.startswith("expressnet: the network was trained on faces cut out by yunet") and "--faces" in warning
     assert "/a.png  " in answer
     assert summary.startswith("1 picture; 1 face: ")

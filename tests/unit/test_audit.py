@@ -169,8 +169,9 @@ def test_leaks_are_counted_for_each_pair_of_splits(tmp_path: Path) -> None:
     a, b, c, d = (encode(noise(seed)) for seed in range(4))
     pictures = {"Training": [a, b, b], "PublicTest": [a, a, b, d], "PrivateTest": [a, b, b, b, c, c]}
     pictures["PrivateTest"].append(encode(noise(3), "JPEG", quality=60))
+    folders = ("sad", "happy", "fear", "angry")
     files = {
-        f"{'train' if usage == 'Training' else 'test'}/sad/{usage}_{number}.png": data
+        f"{'train' if usage == 'Training' else 'test'}/{folders[number % 4]}/{usage}_{number}.png": data
         for usage, group in pictures.items()
         for number, data in enumerate(group)
     }
@@ -292,3 +293,11 @@ def test_the_most_specific_builder_comes_first(tmp_path: Path, monkeypatch: pyte
         audit.recognise(open_source(root))
     assert sorted(tried) == sorted(cls.__name__ for cls in expected.values())
     assert tried.index("FerPlus") < tried.index("Fer2013") and tried[-1] == "Folder"
+
+
+def test_folders_with_few_of_its_classes_are_no_data_set_of_fixed_classes(tmp_path: Path) -> None:
+    for name in ("train/happy/a.png", "test/happy/b.png"):
+        write(tmp_path, {name: encode(noise(1))})
+        assert audit.recognise(open_source(str(tmp_path)))[0] == "folder"
+    write(tmp_path, {f"train/{name}/c.png": encode(noise(2)) for name in ("angry", "fear", "sad")})
+    assert audit.recognise(open_source(str(tmp_path)))[0] == "fer2013"

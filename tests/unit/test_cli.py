@@ -1,6 +1,7 @@
 """The entry: what each command says of itself, and the exit code and the line of each failure."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -61,10 +62,79 @@ def test_a_failure_is_one_line_and_its_exit_code(error, code, words, monkeypatch
     assert "Errno" not in said.err
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch, capsys):
-    monkeypatch.setattr("expressnet_jax.commands.report.run", lambda _: {}["missing"])
-    assert cli.main(["report", "x", "--out", "y"]) == 1
-    assert "Traceback" in capsys.readouterr().err
+@pytest.mark.parametrize(("error", "code"), [(DataError("no data"), 1), (KeyboardInterrupt(), 130), (KeyError(3), 1)])
+def test_with_json_a_failure_is_one_document_too(error, code, monkeypatch, capsys):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("expressnet_jax.commands.report.run", fail)
+    assert cli.main(["report", "x", "--out", "y", "--json"]) == code
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["exit_code"] == code and f"expressnet: {found['error']}\n" in said.err
+    assert ("Traceback" in said.err) == isinstance(error, KeyError)  # a fault of the program
+
+
+def test_a_document_that_has_begun_is_the_only_one(monkeypatch, capsys):
+    def fail(options):
+        options.output.write("[]\n")
+        raise DataError("no more")
+
+    monkeypatch.setattr("expressnet_jax.commands.report.run", fail)
+    assert cli.main(["report", "x", "--out", "y", "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "[]\n" and said.err == "expressnet: no more\n"
+
+
+def test_results_for_people_are_on_standard_output_and_beside_a_document_they_are_not(monkeypatch, capsys):
+    monkeypatch.setattr("expressnet_jax.commands.report.run", lambda o: cli.common.show(o, "a table\n\n") or ({}, 130))
+    assert cli.main(["report", "x", "--out", "y"]) == 130
+    assert capsys.readouterr() == ("a table\n\n", "")
+    assert cli.main(["report", "x", "--out", "y", "--json"]) == 130
+    assert capsys.readouterr() == ("{}\n", "a table\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("trian", "did you mean train?"), ("help trian", "mean train?"), ("data prepar x", "did you mean prepare?"),
+        ("train --config=x --workdri=y", "unknown option --workdri=y; did you mean --workdir?"),
+        ("train --config x --batch_size 4 --workdir y", "did you mean --config.batch_size?"),
+        ("evaluate --wrkdir y", "did you mean --workdir?"), ("--versio", "did you mean"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_offers_the_nearest(words, near, capsys):
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr()
+    assert near in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_version_and_help_are_results(capsys):
+    for words, start in (["--version"], "expressnet 0."), (["help"], "usage: expressnet "), (
+        ["help", "data", "prepare"], "usage: expressnet data prepare "
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        said = capsys.readouterr()
+        assert ended.value.code == 0 and said.out.startswith(start) and not said.err
+
+
+def test_a_reader_that_is_gone_is_one_line():
+    code = "import sys; from expressnet_jax import cli; from expressnet_jax.commands import report; "
+    code += "report.run = lambda o: cli.common.show(o, 'x' * 1000000) or 0; sys.exit(cli.main(sys.argv[1:]))"
+    command = f'({sys.executable} -c "{code}" report x --out y; echo $? >&2) | head -c 1'
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    line, status = done.stderr.splitlines()
+    assert "what was to read the result is gone" in line and status == "1" and done.stdout == "x"
+
+
+def test_a_device_that_is_not_here_is_one_line():
+    command = [sys.executable, "-m", "expressnet_jax.cli", "inspect", "--config=fer2013_small"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "rocm"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
+    assert done.stderr.startswith("expressnet: JAX_PLATFORMS=rocm: JAX finds no such device here")
 
 
 def test_results_are_json_on_standard_output_only_where_it_is_asked_for(monkeypatch, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.common import files, tables, text, threads
-from data_pipelines.common.errors import DataError, UsageError
+from data_pipelines.common.errors import DataError
 
 
 def test_counts_and_times_read_as_a_person_would_write_them():
@@ -166,10 +166,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path
         tmp_path / ("x" * 256): "256 bytes",
     }  # fmt: skip
     for path, words in refused.items():
-        with pytest.raises(UsageError, match=f"--csv {path}.*{words}"):
+        with pytest.raises(DataError, match=f"--csv {path}.*{words}"):
             files.check_file("--csv", path)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the superuser may write nearly everywhere
-    with pytest.raises(UsageError, match=f"nothing can be written in {tmp_path}; allow it"):
+    with pytest.raises(DataError, match=f"nothing can be written in {tmp_path}; allow it"):
         files.check_file("--csv", old)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "old", "pipe"]
 
@@ -180,12 +180,12 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path,
     for good in (tmp_path, tmp_path / "new" / "newer", Path("new"), Path(".")):
         files.check_folder("--out", good)
     for bad in ("file", "file/new/newer"):
-        with pytest.raises(UsageError, match=f"^--out {bad}: {tmp_path}/file is no folder"):
+        with pytest.raises(DataError, match=f"^--out {bad}: {tmp_path}/file is no folder"):
             files.check_folder("--out", Path(bad))
-    with pytest.raises(UsageError, match="256 bytes are too long for a name"):
+    with pytest.raises(DataError, match="256 bytes are too long for a name"):
         files.check_folder("--out", Path("x" * 256, "run"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UsageError, match=f"^--out new: nothing can be written in {tmp_path};"):
+    with pytest.raises(DataError, match=f"^--out new: nothing can be written in {tmp_path};"):
         files.check_folder("--out", Path("new"))
     assert os.listdir() == ["file"]
 

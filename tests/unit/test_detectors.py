@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.common.errors import UsageError
+from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.faces import detectors
 from data_pipelines.faces.detectors import Face, create
 from data_pipelines.synthetic import draw, sample_factors
@@ -319,7 +319,7 @@ def assert_one_line(error: pytest.ExceptionInfo[UsageError]) -> None:
     ],
 )
 def test_wrong_request(name: str, model: str | None, why: str) -> None:
-    with pytest.raises(UsageError, match=why) as error:
+    with pytest.raises(DataError, match=why) as error:
         create(name, model)
     assert_one_line(error)
 
@@ -344,7 +344,7 @@ NAMES = b" ".join(f"{kind}_{cell}".encode() for kind in NUMBERS for cell in CELL
 def test_wrong_model(name: str, data: bytes, why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "model"
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=why) as error:
+    with pytest.raises(DataError, match=why) as error:
         create(name, str(path))
     assert str(error.value).startswith(f"{path}: ")
     assert_one_line(error)
@@ -353,17 +353,17 @@ def test_wrong_model(name: str, data: bytes, why: str, tmp_path: Path, capfd: py
 
 @pytest.mark.parametrize("name", ["yunet", "blazeface"])
 def test_model_file_that_cannot_be_read(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there/model: cannot be read \(No such file or directory\)") as error:
+    with pytest.raises(DataError, match=r"there/model: cannot be read \(No such file or directory\)") as error:
         create(name, str(tmp_path / "there" / "model"))
     assert_one_line(error)
-    with pytest.raises(UsageError, match="neither a file nor a link to one; give the model file"):
+    with pytest.raises(DataError, match="neither a file nor a link to one; give the model file"):
         create(name, str(tmp_path))
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
-    with pytest.raises(UsageError, match="pipe: neither a file"):
+    with pytest.raises(DataError, match="pipe: neither a file"):
         create(name, str(tmp_path / "pipe"))
     with (tmp_path / "large").open("wb") as stream:
         stream.truncate(detectors.MAX_MODEL_BYTES + 1)
-    with pytest.raises(UsageError, match="large: larger than 16 MiB"):
+    with pytest.raises(DataError, match="large: larger than 16 MiB"):
         create(name, str(tmp_path / "large"))
 
 
@@ -374,16 +374,16 @@ def test_library_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     path.write_bytes(toy_yunet())
     extras = {"haar": "faces", "yunet": "faces", "blazeface": "blazeface"}
     for name, model in (("haar", None), ("yunet", str(path)), ("blazeface", model_file)):
-        with pytest.raises(UsageError, match="is not installed; run: pip install") as error:
+        with pytest.raises(DataError, match="is not installed; run: pip install -c") as error:
             create(name, model)
-        assert str(error.value).endswith(f"'expressnet_jax[{extras[name]}]'")
+        assert str(error.value).endswith(f"'.[{extras[name]}]'")
         assert_one_line(error)
 
 
 def test_opencv_without_cascades(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenCV 5 has neither the class nor the files."""
     monkeypatch.delattr(cv2, "CascadeClassifier")
-    with pytest.raises(UsageError, match="has no Haar cascades, OpenCV 4 has: pip install"):
+    with pytest.raises(DataError, match="has no Haar cascades, OpenCV 4 has; run: pip install"):
         create("haar")
 
 
@@ -394,6 +394,6 @@ def test_blazeface_that_mediapipe_refuses(monkeypatch: pytest.MonkeyPatch, model
     library = FakeMediaPipe({})
     library.tasks.vision.FaceDetector.create_from_options = refuse
     monkeypatch.setitem(sys.modules, "mediapipe", library)
-    with pytest.raises(UsageError, match=r"face\.tflite: no model for MediaPipe's FaceDetector \(INVALID") as error:
+    with pytest.raises(DataError, match=r"face\.tflite: no model for MediaPipe's FaceDetector \(INVALID") as error:
         create("blazeface", model_file)
     assert_one_line(error)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from flax import nnx
 
-from expressnet_jax.config import ConfigError
+from data_pipelines.common.errors import DataError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.export import artifact, compare, onnx_format, savedmodel, stablehlo
 from expressnet_jax.models import canonical, expressnet
@@ -100,7 +100,7 @@ def test_savedmodel(variant, tmp_path):
 @pytest.mark.parametrize(("module", "package"), [(onnx_format, "onnxruntime"), (savedmodel, "tensorflow")])
 def test_a_missing_package_is_named_with_its_extra(module, package, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(ConfigError, match=r"pip install 'expressnet_jax\[(onnx|savedmodel)\]'"):
+    with pytest.raises(DataError, match=r"-e '\.\[(onnx|savedmodel)\]'"):
         module.require()
 
 

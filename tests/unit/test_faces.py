@@ -10,7 +10,7 @@ from PIL import Image
 from data_pipelines import prepare as prepare_module
 from data_pipelines import splits
 from data_pipelines.builders.folder import Folder
-from data_pipelines.common.errors import UsageError
+from data_pipelines.common.errors import DataError
 from data_pipelines.faces.crop import Faces
 from data_pipelines.labels import EMOTIONS
 from data_pipelines.prepare import describe, prepare
@@ -85,6 +85,6 @@ def test_crops_are_not_cropped_again_unless_asked(source: str, tmp_path: Path, m
     ],
 )
 def test_mistakes(faces: Faces | None, side: int, why: str, source: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=why):
+    with pytest.raises(DataError, match=why):
         prepare("folder", source, data_dir=str(tmp_path / "data"), side=side, faces=faces)
     assert not (tmp_path / "data").exists()

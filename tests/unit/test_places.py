@@ -77,10 +77,9 @@ def test_an_address_is_refused_by_every_command(argument, address, tmp_path, mon
 @pytest.mark.parametrize(("value", "why"), [("", "it is empty"), ("a\udcff/b", "is not UTF-8")])
 def test_a_path_that_no_library_takes_is_refused(argument, value, why, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(one(argument, value))
+    assert cli.main(one(argument, value)) == 2
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and why in said and said.count("\n") == 1 and not os.listdir()
+    assert why in said and said.count("\n") == 1 and not os.listdir()
 
 
 @pytest.mark.parametrize("key", ["init.run", "init.weights", "init.backbone"])
@@ -124,7 +123,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(command, option, kind
     Path("file").write_text("kept")
     Path("folder").mkdir()
     for bad in ("file", "file/below") if kind == "folder" else ("folder", "file/below", "missing/below"):
-        assert cli.main(command.format(bad, tiny=TINY).split()) == 2
+        assert cli.main(command.format(bad, tiny=TINY).split()) == 1
         said = capsys.readouterr().err
         assert said.startswith(f"expressnet: {option} ") and said.count("\n") == 1 and "folder" in said, said
     assert sorted(os.listdir()) == ["file", "folder"] and Path("file").read_text() == "kept"

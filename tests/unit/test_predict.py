@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from data_pipelines.common.errors import UsageError
+from data_pipelines.common.errors import DataError
 from data_pipelines.faces import crop, detectors
 from data_pipelines.synthetic import draw, sample_factors
 from expressnet_jax.checkpoint import digests
@@ -250,7 +250,7 @@ def test_a_detector_that_was_asked_for_must_be_there(artifact):
         {"faces_model": "x.onnx"},
         {"faces": "none", "faces_model": "x"},
     ):
-        with pytest.raises(UsageError):
+        with pytest.raises(DataError):
             predict.load(artifact, **wrong)
 
 

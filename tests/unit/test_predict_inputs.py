@@ -221,5 +221,5 @@ def test_a_video_that_is_none_is_one_line(tmp_path, monkeypatch):
         camera.read(0)
     monkeypatch.setitem(sys.modules, "cv2", None)
     (only,) = open_found(find(tmp_path / "whole.avi"))
-    with pytest.raises(BadPicture, match=r"pip install 'expressnet_jax\[faces\]'"):
+    with pytest.raises(BadPicture, match=r"-e '\.\[faces\]'"):
         only.read(0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.common.errors import DataError
 from expressnet_jax.predict import output as predict_output
 from expressnet_jax.predict import recognizer as predict
 from expressnet_jax.predict.recognizer import Pictured, Prediction
@@ -79,14 +80,14 @@ def test_a_table_is_whole_or_not_there(tmp_path):
         predict_output.run(Failing(), [str(tmp_path)], csv_file=tmp_path / "t.csv")
     assert list(tmp_path.iterdir()) == []
     picture().save(tmp_path / "a.png")
-    with pytest.raises(predict.PredictError, match="one of the pictures"):
+    with pytest.raises(DataError, match="one of the pictures"):
         predict_output.run(Told(), [str(tmp_path)], csv_file=tmp_path / "a.png")
 
 
 def test_names_that_are_no_text_and_escapes_on_the_screen(tmp_path, capsys):
     name = "a\x1b[31m\udcff\nb.jpg"
     predict_output.run(Told(answered(name)), [str(tmp_path / name)])
-    shown = capsys.readouterr().err
+    shown = capsys.readouterr().out
     assert "a\\x1b[31m\\udcff\\nb.jpg" in shown and "\x1b" not in shown
     assert table(tmp_path, answered(name))[1][0] == name
 

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import prepare as prepare_module
 from data_pipelines.builders import BUILDERS, builder_class, synthetic_faces
-from data_pipelines.common.errors import DataError, UsageError
+from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, SEVEN
 from data_pipelines.prepare import describe, prepare, read_info
 from data_pipelines.synthetic import draw, sample_factors
@@ -184,7 +184,7 @@ def test_after_a_failure_the_same_command_goes_on(
 
 def test_data_dir_below_a_file(source: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UsageError, match=r"--data_dir .*file/data: .*file is no folder; choose another place"):
+    with pytest.raises(DataError, match=r"--data_dir .*file/data: .*file is no folder; choose another place"):
         prepare("fer2013", source, data_dir=str(tmp_path / "file" / "data"))
 
 

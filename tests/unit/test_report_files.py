@@ -232,7 +232,7 @@ def test_a_config_that_is_no_config_is_one_line(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     for text in ["[" * 100_000, changed(config, ("optimizer", "learning_rate"), 10**400), "[]"]:
         (run / "config.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
+        with pytest.raises(DataError, match=r"config\.json cannot be read"):
             report(run)
 
 
@@ -286,7 +286,7 @@ def test_runs_of_a_study_are_numbered(tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "study" / "study.json").read_text())
     for number, words in [(10**400, "whole number from 0"), (-1, "whole number from 0"), (0, "not numbered")]:
         (tmp_path / "study" / "study.json").write_text(changed(plan, ("runs", 1, "number"), number))
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(DataError, match=words):
             report(tmp_path / "study")
 
 

@@ -196,10 +196,14 @@ def test_odd_text(tmp_path: Path) -> None:
 
 
 def test_empty(tmp_path: Path) -> None:
+    """A table without rows has no file, and none of an earlier report."""
+    for name in ("mcnemar.csv", "published.tex", "other.csv"):
+        (tmp_path / name).write_text("earlier")
     for report in ({}, documents.empty()):
-        for path in tables.write_csv(report, tmp_path):
-            assert len(path.read_text().splitlines()) == 1
-        assert [path.read_text() for path in tables.write_latex(report, tmp_path)] == [""] * 5
+        assert tables.write_latex(report, tmp_path) == []
+        made = tables.write_csv(report, tmp_path)
+        assert all(len(path.read_text().splitlines()) > 1 for path in made)
+        assert {path.name for path in tmp_path.iterdir()} == {"other.csv", *(path.name for path in made)}
 
 
 def test_cannot_be_written(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import subprocess
 
 import pytest
 
+from data_pipelines.common.errors import DataError
 from expressnet_jax.ablation import runner, study, sweep
-from expressnet_jax.config import ConfigError, to_dict
 from expressnet_jax.config import files as config_files
+from expressnet_jax.config import to_dict
 from tests import report_folder as folders
 from tests.conftest import ROOT, TINY
 
@@ -72,14 +73,14 @@ def test_another_study_in_the_folder_is_refused_with_what_differs(tmp_path):
         ("common", {"common": []}), ("seed 1", {"seeds": 1}),
         ("no num_experts=2", {"text": "moe.num_experts=4,8"}),
     ]:  # fmt: skip
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(DataError, match=words):
             planned(tmp_path / "s", **changes)
     assert planned(tmp_path / "s", split="test").split == "test"  # training does not depend on it
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
-    with pytest.raises(ConfigError, match="holds no study"):
+    with pytest.raises(DataError, match="holds no study"):
         planned(tmp_path / "full")
-    with pytest.raises(ConfigError, match="holds no study"), study.locked(tmp_path / "full"):
+    with pytest.raises(DataError, match="holds no study"), study.locked(tmp_path / "full"):
         pass
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
@@ -88,7 +89,7 @@ def test_a_plan_that_was_stopped_while_it_was_written_is_written_again(tmp_path)
     with study.locked(tmp_path / "s"):
         (tmp_path / "s" / "study.json.part").write_text("{")
         assert len(planned(tmp_path / "s").runs) == 4
-        with pytest.raises(ConfigError, match="another ablate"), study.locked(tmp_path / "s"):
+        with pytest.raises(DataError, match="another ablate"), study.locked(tmp_path / "s"):
             pass
 
 
@@ -98,9 +99,9 @@ def test_a_plan_that_was_stopped_while_it_was_written_is_written_again(tmp_path)
 )
 def test_a_damaged_plan_is_one_line(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"study\.json cannot be read"):
+    with pytest.raises(DataError, match=r"study\.json cannot be read"):
         study.read(tmp_path)
-    with pytest.raises(ConfigError, match="no study in"):
+    with pytest.raises(DataError, match="no study in"):
         study.read(tmp_path / "elsewhere")
 
 

@@ -11,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
+from data_pipelines.common.errors import DataError
 from expressnet_jax.checkpoint import weight_import
 from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import Clock, ConfigError, to_dict
@@ -255,5 +256,5 @@ def test_a_run_from_before_the_setting_has_all_parts_and_starts_none_with_others
     assert run_folder.read_config(tmp_path) == config()
     c = config("cnnfe1")
     c = dataclasses.replace(c, init=dataclasses.replace(c.init, run=str(tmp_path)))
-    with pytest.raises(ConfigError, match=r"has the parts cnnfe1, .* and this network cnnfe2, .* same parts"):
+    with pytest.raises(DataError, match=r"has the parts cnnfe1, .* and this network cnnfe2, .* same parts"):
         restore.model_from_run(c)
