@@ -60,7 +60,7 @@ def work(arms: list[Arm], split: str, data_dir: str | None) -> dict[str, float]:
             sizes[data] = own.examples, len(own.validation), len(judged[arm.name])
         examples, validation, evaluated = sizes[data]
         clock = loop.clock_of(arm.config, examples)
-        validations = clock.total_steps / clock.steps(arm.config.eval_every, "eval_every")
+        validations = -(-clock.total_steps // clock.steps(arm.config.eval_every, "eval_every"))
         # An evaluation answers mirror images too, also of the validation examples, to which it fits a temperature.
         answered = validations * validation + 2 * (evaluated + validation)
         pictures = clock.total_steps * arm.config.batch_size + answered / 3

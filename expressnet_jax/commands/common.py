@@ -31,8 +31,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Looks for unknown options first: argparse would rather complain that what they were meant for is missing."""
-        for word in () if self._subparsers else args:
-            if word == "--":
+        for word in args:
+            if word == "--" or (self._subparsers and not word.startswith("--")):
                 break
             name = word.partition("=")[0]
             if word.startswith("--") and " " not in name and name not in self._option_string_actions:

@@ -89,7 +89,7 @@ def test_a_document_that_has_begun_is_the_only_one(monkeypatch, capsys):
 def test_results_for_people_are_on_standard_output_and_beside_a_document_they_are_not(monkeypatch, capsys):
     monkeypatch.setattr("expressnet_jax.commands.report.run", lambda o: cli.common.show(o, "a table\n\n") or ({}, 130))
     assert cli.main(["report", "x", "--out", "y"]) == 130
-    assert capsys.readouterr() == ("a table\n\n", "")
+    assert capsys.readouterr() == ("a table\n", "")
     assert cli.main(["report", "x", "--out", "y", "--json"]) == 130
     assert capsys.readouterr() == ("{}\n", "a table\n")
 
@@ -100,7 +100,7 @@ def test_results_for_people_are_on_standard_output_and_beside_a_document_they_ar
         ("trian", "did you mean train?"), ("help trian", "mean train?"), ("data prepar x", "did you mean prepare?"),
         ("train --config=x --workdri=y", "unknown option --workdri=y; did you mean --workdir?"),
         ("train --config x --batch_size 4 --workdir y", "did you mean --config.batch_size?"),
-        ("evaluate --wrkdir y", "did you mean --workdir?"), ("--versio", "did you mean"),
+        ("evaluate --wrkdir y", "did you mean --workdir?"), ("--versio", "did you mean --version?"),
     ],
 )  # fmt: skip
 def test_a_misspelt_name_offers_the_nearest(words, near, capsys):

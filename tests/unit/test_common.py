@@ -1,11 +1,14 @@
 """The ground floor: text, tables, files and threads that both packages use."""
 
 import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -210,3 +213,46 @@ def test_an_error_of_the_system_is_told_in_words():
 def test_the_first_few_of_some_things():
     assert text.some([]) == "" and text.some(["a"]) == "a" and text.some("abc", 3) == "a, b, c"
     assert text.some(list("abcd")) == "a and 3 more" and text.some(range(2000), 2, "; ") == "0; 1 and 1,998 more"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_rewrites_one_line_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with text.Progress("training", 30, 10, unit="steps", own=True) as bar:
+        bar.at(20, "step 20/30  loss 2.1  0:10 left")
+        text.say("validation")
+        text.show("a result")
+    said = screen.getvalue()
+    assert capsys.readouterr().out == "a result\n" and said.count("\n") == 1 and "\rvalidation\n" in said
+    assert " 67 %|" in said and "| 0:10 left  step 20/30  loss 2.1" in said
+    assert said.endswith("\r") and not said.split("\r")[-2].strip()  # nothing is left of it
+
+
+def test_progress_is_a_line_now_and_then_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with text.Progress("training", 30, unit="steps", own=True) as bar:
+        bar.at(20, "step 20/30  loss 2.1  0:10 left")
+    assert capsys.readouterr().err == "step 20/30  loss 2.1  0:10 left\n"
+    assert list(text.counting("abc", "short", 3, unit="cases")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""  # what is short says nothing
+    monkeypatch.setattr(text, "EVERY", 0.05)
+    with text.Progress("pictures of train", 2000, 500) as bar:
+        bar.update(750)
+        time.sleep(0.3)
+    assert re.match(
+        r"(pictures of train: 0:00 so far, 1,250 of 2,000 pictures, about 0:0\d left\n)+", capsys.readouterr().err
+    )
+    with text.Progress("compiling", unit=""):  # with nothing to count, the time goes on all the same
+        time.sleep(0.3)
+    assert re.fullmatch(r"(compiling: 0:00 so far\n)+", capsys.readouterr().err)
+    with text.Progress("compiling", unit="", hidden=True):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""

@@ -187,3 +187,39 @@ def test_settings_of_the_router_that_could_do_nothing_are_refused(changes, words
     with pytest.raises(ConfigError) as caught:
         config_files.load("fer2013", changes)
     assert all(word in str(caught.value) for word in words)
+
+
+START = """from expressnet_jax.config import default_config
+def get_config(recipe=None):
+    c = default_config("small")
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("c.moe.num_expert = 3", "line 4: unknown config key moe.num_expert; did you mean num_experts?"),
+        ("c.moe.update(top_k=9)", "line 4: moe.top_k=9 is more than moe.num_experts=4"),
+        ("c.total = '9epocs'", "line 4: total='9epocs' is not a duration"),
+        ("c.model.preset = 'smal'", "line 4: model.preset='smal'; did you mean small?"),
+        ("default_config('smal')", "line 4 cannot be used: no preset 'smal'; did you mean small?"),
+        ("c.batch_size = 1 / 0", "line 4 cannot be used: ZeroDivisionError"),
+        ("c.batch_size = 1 +", "line 4 cannot be used: SyntaxError"),
+    ],
+)
+def test_a_mistake_in_a_file_names_its_line_and_the_nearest_name(line, said, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{START}    {line}\n    c.data.classes = ('a', 'b')  # not total, top_k\n    return c\n")
+    with pytest.raises(ConfigError) as error:
+        config_files.load(str(path))
+    assert f"{path}, {said}" in str(error.value)
+    with pytest.raises(ConfigError, match=r"no config '.*/mine_.py'; did you mean mine.py\?"):
+        config_files.load(str(tmp_path / "mine_.py"))
+
+
+def test_a_mistake_of_the_command_line_blames_no_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{START}    c.data.classes, c.moe.top_k = ('a', 'b'), 9\n    return c\n")
+    assert config_files.load(str(path), [("moe.num_experts", "12")]).moe.top_k == 9
+    with pytest.raises(ConfigError, match=r"^moe.top_k=9 is more than moe.num_experts=2$"):
+        config_files.load(str(path), [("moe.num_experts", "2")])

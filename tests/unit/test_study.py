@@ -8,9 +8,11 @@ import subprocess
 import pytest
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.text import span
 from expressnet_jax.ablation import runner, study, sweep
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
+from expressnet_jax.models import cost
 from tests import report_folder as folders
 from tests.conftest import ROOT, TINY
 
@@ -155,3 +157,20 @@ def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys, monkeypatc
     assert [command[0] for command in tried] == ["train"] and str(made.workdir(made.runs[1])) in tried[0]
     assert "run 0 (num_experts=2, seed 0) is being trained by another process" in capsys.readouterr().err
     assert [one.state for one in runner.run(made, flops, None, None)] == ["failed", "failed"] and len(tried) == 3
+
+
+def test_the_estimate_counts_start_up_compilation_and_evaluation(tmp_path, data_dir, monkeypatch):
+    made = planned(tmp_path / "s", seeds=3)
+    found = {"images_per_second": 100.0, "compile_seconds": 40.0, "step_ms": {"median": 160.0}}
+    clock = iter([0.0, 50.8])  # of the whole process: 50.8 s less 40 s less 5 steps of .16 s is 10 s of start-up
+    monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock, 50.8))
+    done = subprocess.CompletedProcess([], 0, json.dumps(found), "")
+    monkeypatch.setattr(runner.subprocess, "run", lambda *_, **__: done)
+    pace = runner.speed(made)
+    assert pace.each == pytest.approx(2 * (10 + 40))
+    flops = runner.work(arms(), "held_out", str(data_dir))
+    # 2 steps of 16; one validation of 64, and an evaluation of the same 64 twice, with their mirror images.
+    base = cost.flops_per_image(arms()[0].config)
+    assert flops["num_experts=2"] == pytest.approx(base * (2 * 16 + (64 + 2 * (64 + 64)) / 3))
+    seconds = 3 * sum(100 + flops[arm.name] / (100 * base) for arm in arms())
+    assert runner.left(made, flops, pace) == f"6 of 6 to train, about {span(seconds)}"
