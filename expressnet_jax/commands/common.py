@@ -154,7 +154,8 @@ def _check_devices() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         why = texts.one_line(error)[:200]
-        install = f", or install what it needs: {texts.install(asked)}" if asked in ("cuda", "tpu") else ""
+        kind = str(asked).partition(",")[0]
+        install = f", or install what it needs: {texts.install(kind)}" if kind in ("cuda", "tpu") else ""
         where = f"JAX_PLATFORMS={asked}: JAX finds no such device here{f' ({why})' if why else ''}"
         raise DataError(f"{where}; unset it, or set it to cpu{install}") from None
 
