@@ -151,6 +151,29 @@ def test_what_took_long_is_kept_for_the_same_checkpoint_alone(finished, evaluate
     assert {path.stem for path in folder.glob("*.png")} & {"robustness", "corruptions", "saliency"} == set()
 
 
+def test_an_evaluation_that_is_interrupted_keeps_all_that_was_found_before(finished, data_dir, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("expressnet_jax.evaluation.robustness.measure", interrupted)
+    command = [
+        "evaluate",
+        "--workdir",
+        finished[0],
+        "--data_dir",
+        data_dir,
+        "--split",
+        "train",
+        "--robustness",
+        "--json",
+    ]
+    done = expressnet(*command)
+    (folder,) = (finished[0] / "evaluation").glob("*train")
+    found = json.loads((folder / "summary.json").read_text())
+    assert done.returncode == 130 and "all but what was to come of robustness is in" in json.loads(done.stdout)["error"]
+    assert found["examples"] == 160 and found["robustness"] is None and (folder / "confusion.png").exists()
+
+
 def test_evaluating_the_held_out_part_repeats_the_run_s_own_figure(finished, data_dir):
     workdir, _ = finished
     done = expressnet("evaluate", "--workdir", workdir, "--data_dir", data_dir, "--split", "validation", "--json")

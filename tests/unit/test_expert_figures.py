@@ -1,10 +1,12 @@
-"""The picture of what each expert is surest of."""
+"""The pictures of experts: what each is surest of, and how much each is chosen."""
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from data_pipelines.labels import EMOTIONS
+from expressnet_jax.figures import plots
 from expressnet_jax.figures.pictures import surest_figure
 
 
@@ -44,3 +46,20 @@ def test_an_expert_that_nobody_chose_first_has_a_row_of_its_own(tmp_path):
 def test_no_expert_with_a_picture_is_still_a_figure(tmp_path):
     surest_figure([None, None], {"load": [0.0, 0.0], "surest": [[], []]}, EMOTIONS, tmp_path / "a.png", "moe_cnn")
     assert (tmp_path / "a.png").stat().st_size
+
+
+@pytest.mark.parametrize("experts", [4, 7, 8, 40])
+def test_every_expert_is_named_with_its_share_in_a_colour_of_its_own(experts, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, _: figures.append(figure))
+    last = np.arange(1, experts + 1) / np.arange(1, experts + 1).sum()
+    loads = {"moe_cnn/load": last.tolist(), "moe_expression/load": last[::-1].tolist()}
+    plots.experts_figure([{"kind": "train", "step": step, **loads} for step in (2, 4)], tmp_path / "experts.png")
+    looks = []
+    for axes, busiest in zip(figures[0].axes, (experts - 1, 0), strict=True):
+        lines = {line.get_label(): to_hex(line.get_color()) for line in axes.lines[:-1]}
+        shown = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert shown == [*lines, "an even share"] and len({*lines.values()}) == experts
+        assert shown[0] == f"expert {busiest}: {last[-1]:.1%}"
+        looks.append({label.partition(":")[0]: color for label, color in lines.items()})
+    assert looks[0] == looks[1] and looks[0].keys() == {f"expert {e}" for e in range(experts)}
