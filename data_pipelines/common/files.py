@@ -38,6 +38,14 @@ def undecodable(text: str) -> str:
     return ""
 
 
+def local(what: str, path: str | os.PathLike[str]) -> Path:
+    """A path that libraries read or write, `~` put in. Raises UsageError where it is empty, an address or no text."""
+    text = os.fspath(path)
+    if why := elsewhere(text) or undecodable(text) or ("" if text else "it is empty; give a path"):
+        raise UsageError(f"{what}: {why}")
+    return Path(text).expanduser()
+
+
 def check_file(what: str, path: Path) -> None:
     """Raises DataError, before any work, where no file can be written to `path`; `what` is the option that gave it.
 

@@ -5,7 +5,6 @@ example: expressnet export --workdir runs/small --formats stablehlo,onnx --out a
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
-from data_pipelines.common.files import check_folder
 from expressnet_jax.commands import common
 
 
@@ -28,12 +27,11 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> common.Result:
     """Exports a run, and shows what has been made; the exporter says what it does."""
-    from expressnet_jax.export import from_run
+    import expressnet_jax
 
-    check_folder("--out", options.out.absolute().parent)  # what is at --out itself, the exporter looks at
     common.start_jax()
-    found = from_run.export(
-        options.workdir, options.formats.split(","), options.out, ema=not options.raw, dtype=options.dtype,
+    found = expressnet_jax.export(
+        options.workdir, options.out, options.formats, raw=options.raw, dtype=options.dtype,
         step=options.step, quantize=options.quantize, data_dir=options.data_dir, overwrite=options.overwrite,
         calibrated=options.calibrated, onnxruntime_web=options.onnxruntime_web,
     )  # fmt: skip

@@ -27,7 +27,8 @@ def run(options: Namespace) -> common.Result:
     """Predicts, writing each answer as soon as it is there; returns the exit code."""
     import warnings
 
-    from expressnet_jax.predict import inputs, output, recognizer
+    import expressnet_jax
+    from expressnet_jax.predict import inputs, output
 
     if options.csv:
         check_file("--csv", options.csv)
@@ -37,7 +38,7 @@ def run(options: Namespace) -> common.Result:
     warnings.showwarning = lambda message, *_, **__: say(f"expressnet: {message}")
     if options.batch is None and any(map(inputs.is_camera, options.paths)):
         options.batch = 4  # a face should not wait until many others have come
-    model = recognizer.load(
+    model = expressnet_jax.load(
         options.model, faces=options.faces, faces_model=options.faces_model, batch_size=options.batch,
         mirrored=options.mirrored,
     )  # fmt: skip

@@ -5,7 +5,6 @@ example: expressnet train --config=fer2013_small --workdir runs/small --config.b
 
 from argparse import ArgumentParser, Namespace
 
-from data_pipelines.common.files import check_folder
 from expressnet_jax.commands import common
 
 
@@ -14,26 +13,22 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help=common.CONFIG)
     parser.add_argument("--workdir", required=True, type=common.path, help="the folder of this run")
     parser.add_argument("--data_dir", type=common.local, help=common.DATA_DIR)
+    parser.add_argument("--track", choices=("wandb", "mlflow"), help="where metrics go besides the folder of the run")
     parser.add_argument("--distributed", action="store_true", help=common.DISTRIBUTED)
 
 
 def run(options: Namespace) -> common.Result:
     """Trains, and shows the summary of the run; of several processes only the first does."""
+    import expressnet_jax
     from expressnet_jax.checkpoint import manager
     from expressnet_jax.config import files as config_files
-    from expressnet_jax.evaluation import of_run
     from expressnet_jax.parallel import distributed
-    from expressnet_jax.train import loop
 
     config = config_files.load(options.config, options.overrides)
     common.start_jax(distributed=options.distributed)
     manager.quiet()
-    with distributed.together():
-        if distributed.is_first():
-            check_folder("--workdir", options.workdir)
-    summary = loop.train(config, options.workdir, data_dir=options.data_dir)
+    summary = expressnet_jax.train(config, options.workdir, data_dir=options.data_dir, track=options.track)
     if not distributed.is_first():
         return 0
-    of_run.curves(options.workdir)
     common.show(options, (options.workdir / "summary.txt").read_text())
     return summary

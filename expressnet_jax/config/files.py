@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import os
 import re
 import runpy
 import traceback
@@ -84,24 +85,24 @@ def for_48_pixels(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return c
 
 
-def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """Reads a config by path or packaged name ("fer2013", "fer2013:paper", "my/config.py:recipe").
+def load(
+    config: str | os.PathLike[str] | Mapping[str, Any] | ml_collections.ConfigDict | Config,
+    overrides: Sequence[tuple[str, Any]] = (),
+) -> Config:
+    """Reads a config by path or packaged name ("fer2013", "fer2013:paper", "my/config.py:recipe"), or one made in
+    Python, whole or in part: what is missing has the published value.
 
-    `overrides` are (dotted key, text) pairs; `model.preset` is applied first, since it sets many sizes.
+    `overrides` are pairs of a dotted key and a text or value; `model.preset` comes first, since it sets many sizes.
     Raises ConfigError for an unknown name, key or value, and for settings that do not fit together.
     """
-    name, _, recipe = name.partition(":")
-    path = find(name)
-    raw = call(path, "get_config", recipe or None)
-    if not isinstance(raw, ml_collections.ConfigDict):
-        raise ConfigError(f"{name}: get_config returned a {type(raw).__name__}, not a ConfigDict")
-    tree = raw.to_dict()
+    tree = _tree(config)
     try:
-        for key, text in sorted(overrides, key=lambda pair: pair[0] != "model.preset"):
-            _override(tree, key, text)
+        for key, value in sorted(overrides, key=lambda pair: pair[0] != "model.preset"):
+            _override(tree, key, value)
         return from_dict(tree)
     except ConfigError as error:
-        _blame(path, raw.to_dict(), str(error))
+        if isinstance(config, (str, os.PathLike)):
+            _blame(find(os.fspath(config).partition(":")[0]), _tree(config), str(error))
         raise
 
 
@@ -118,6 +119,34 @@ def _blame(path: Path, tree: dict[str, Any], message: str) -> None:
             if found := [number for number, line in enumerate(lines, 1) if re.search(rf"\b{leaf}\b", line)]:
                 raise ConfigError(f"{path}, line {found[-1]}: {message}") from None
         raise ConfigError(f"{path}: {message}") from None
+
+
+def _tree(config: Any) -> dict[str, Any]:
+    """Any form of a config as nested dicts with every key, their values not yet checked."""
+    if isinstance(config, Config):
+        return to_dict(config)
+    if isinstance(config, (str, os.PathLike)):
+        name, _, recipe = os.fspath(config).partition(":")
+        config = call(find(name), "get_config", recipe or None)
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise ConfigError(f"{name}: get_config returned a {type(config).__name__}, not a ConfigDict")
+        return _plain(config)
+    if not isinstance(config, (Mapping, ml_collections.ConfigDict)):
+        raise ConfigError(f"a {type(config).__name__} is no config; give a name, a path, a dict or a ConfigDict")
+    return dataclasses.asdict(_build(Config, _plain(config), ""))
+
+
+def _plain(tree: Any, where: str = "") -> Any:
+    """Nested ConfigDicts and other mappings as dicts. Raises ConfigError for a placeholder without a value."""
+    if not isinstance(tree, (Mapping, ml_collections.ConfigDict)):
+        return tree
+    found = {}
+    for key in tree:
+        try:
+            found[key] = _plain(tree[key], f"{where}{key}.")
+        except ml_collections.config_dict.RequiredValueError:
+            raise ConfigError(f"config key {where}{key} has no value: it is a required placeholder; set it") from None
+    return found
 
 
 def available(below: str = "") -> list[str]:
@@ -174,7 +203,7 @@ def _build(kind: type, tree: Any, where: str) -> Any:
     fields = typing.get_type_hints(kind)
     for key in tree:
         if key not in fields:
-            raise ConfigError(f"unknown config key {where}{key}{nearest(key, fields)}")
+            raise ConfigError(f"unknown config key {where}{key}{nearest(str(key), fields)}")
     return kind(**{key: _convert(value, fields[key], f"{where}{key}") for key, value in tree.items()})
 
 
@@ -199,7 +228,7 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
 _ARTICLES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
-def _override(tree: dict[str, Any], key: str, text: str) -> None:
+def _override(tree: dict[str, Any], key: str, text: Any) -> None:
     if key == "model.preset":
         if text not in PRESETS:
             raise ConfigError(f"model.preset={text!r}{nearest(text, PRESETS)}; presets: {', '.join(PRESETS)}")
@@ -216,7 +245,7 @@ def _override(tree: dict[str, Any], key: str, text: str) -> None:
         parent, node = node, node[name]
     if isinstance(node, dict):
         raise ConfigError(f"config key {key} is a section with {', '.join(node)}; set one of these")
-    parent[name] = _value(text, node)
+    parent[name] = _value(text, node) if isinstance(text, str) else text
 
 
 def _value(text: str, old: Any) -> Any:

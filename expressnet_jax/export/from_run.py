@@ -8,7 +8,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,21 +16,29 @@ import flax
 import jax
 import numpy as np
 
-import expressnet_jax
 from data_pipelines import prepare
-from data_pipelines.common import prose
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import locked, read_object, replace_folder
+from data_pipelines.common.files import check_folder, locked, read_object, replace_folder
 from data_pipelines.common.text import counted, json_line, say, some, span
 from data_pipelines.splits import Split
 from expressnet_jax.checkpoint import digests
 from expressnet_jax.config import Config, ConfigError, to_dict
 from expressnet_jax.evaluation import depth
-from expressnet_jax.export import artifact, compare, inspection, onnx_format, savedmodel, stablehlo, web
+from expressnet_jax.export import (
+    artifact,
+    compare,
+    inspection,
+    model_card,
+    onnx_format,
+    savedmodel,
+    stablehlo,
+    web,
+)
 from expressnet_jax.export.artifact import CARD, CONFIG, WEIGHTS, ArtifactError
 from expressnet_jax.models import canonical
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs.data import TrainingData, open_data
+from expressnet_jax.version import __version__
 
 FORMATS = ("safetensors", "stablehlo", "onnx", "savedmodel", "web")
 QUANTIZED = ("float16", "int8")
@@ -46,7 +54,6 @@ _KEYS = (
 
 _FIGURES = ("split", "accuracy", "accuracy_interval", "mean_class_accuracy", "macro_f1", "examples", "per_class")
 _SUMMARY = ("result", "steps", "best_step", "best_epoch", "training_time", "devices", "jax")
-_NETWORKS = {"expressnet": "ExpressNet-MoE", "backbone": "its ResNet alone, with a linear head"}
 
 
 class _Network(NamedTuple):
@@ -97,7 +104,7 @@ def export(
         meta["compared"] = {name: _graph(name, folder, network) for name in formats if name in _GRAPHS}
         meta["quantized"] = _quantized(quantize, folder, network, data) if quantize else {}
         if "web" in formats:
-            web.write(folder / "web", meta, runtime, _NETWORKS[found.config.model.network])
+            web.write(folder / "web", meta, runtime, model_card.NETWORKS[found.config.model.network])
         _finish(folder, meta)
     say(f"exported in {span(time.monotonic() - began)}")
     sizes = {name: (out / name).stat().st_size for name in meta["files"]}
@@ -122,6 +129,7 @@ def _checked(formats: Sequence[str], dtype: str, quantize: str | None) -> list[s
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
+    check_folder("--out", out.absolute().parent)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
@@ -206,7 +214,7 @@ def _described(found: inspection.Trained, network: _Network, dtype: str, data: T
         "input": "images: uint8 (batch, height, width, 3), RGB, any batch size, height and width, in every graph",
         "outputs": list(artifact.outputs(config)),
         "step": found.step, "weights": found.kind, "dtype": dtype, "digest": canonical.digest(network.weights),
-        "made_with": {"expressnet_jax": expressnet_jax.__version__, "jax": jax.__version__, "flax": flax.__version__},
+        "made_with": {"expressnet_jax": __version__, "jax": jax.__version__, "flax": flax.__version__},
         "rounding": _rounding(network, found.weights) if dtype != "float32" else 0.0,
         "real_pictures": 0 if data is None else len(network.batches[-1].images),
         # (H, W, C) of what the network was trained on
@@ -265,19 +273,9 @@ def _finish(folder: Path, meta: dict[str, Any]) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     meta["files"] = {path.relative_to(folder).as_posix(): digests.sha256(path) for path in files}
     sizes = {name: (folder / name).stat().st_size for name in meta["files"]}
-    (folder / CARD).write_text(card(meta, sizes, tuple(meta["outputs"])))
+    (folder / CARD).write_text(model_card.card(meta, sizes, tuple(meta["outputs"])))
     (folder / CONFIG).write_text(json.dumps(artifact.signed(meta), indent=2, allow_nan=False) + "\n")
     artifact.read(folder)
-
-
-def card(meta: Mapping[str, Any], sizes: Mapping[str, int], outputs: tuple[str, ...]) -> str:
-    """README.md: what the model is, from facts of its run; what is not known is said to be unknown.
-
-    meta: config.json; sizes: bytes of each file; outputs: names of what the graphs return.
-    """
-    network = _NETWORKS[meta["config"]["model"]["network"]]
-    values = {**meta, "sizes": sizes, "outputs": outputs, "network": network}
-    return prose.filled(__file__, "model_card.md.j2", **values) + "\n"
 
 
 def facts(found: inspection.Trained, workdir: Path, data_dir: str | None) -> dict[str, Any]:

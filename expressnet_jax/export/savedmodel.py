@@ -21,7 +21,8 @@ from expressnet_jax.export import network
 
 
 def write(folder: Path, config: Config, weights: Mapping[str, np.ndarray]) -> None:
-    """Writes the SavedModel, with the one signature `serving_default`: images -> outputs by name."""
+    """Writes the SavedModel, which can be called, and has the one signature `serving_default`: images -> outputs by
+    name."""
     tf = require()
     module = tf.Module()
     ops = _TensorFlow(tf)
@@ -31,8 +32,8 @@ def write(folder: Path, config: Config, weights: Mapping[str, np.ndarray]) -> No
         ops.images = images
         return {name: tf.identity(value, name) for name, value in network.build(ops, config, weights).items()}
 
-    module.call = tf.function(call, input_signature=[images], autograph=False)
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.call})
+    module.__call__ = tf.function(call, input_signature=[images], autograph=False)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.__call__})
 
 
 def load(folder: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

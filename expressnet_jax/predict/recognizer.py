@@ -34,6 +34,7 @@ from data_pipelines.faces import crop, detectors
 from data_pipelines.faces.detectors import Face
 from data_pipelines.pictures import BadPicture
 from expressnet_jax.export import artifact as artifacts
+from expressnet_jax.export import packed
 from expressnet_jax.models import expressnet, inference
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.predict import inputs as predict_inputs
@@ -81,27 +82,10 @@ def load(
     path: str | os.PathLike[str], *, faces: str | None = None, faces_model: str | None = None,
     batch_size: int | None = None, mirrored: bool = False,
 ) -> Model:  # fmt: skip
-    """An artifact of `expressnet export`, ready to predict.
-
-    Args:
-        path: its folder.
-        faces: a detector, of data_pipelines.faces.detectors.NAMES: each face that it finds is cut out and answered.
-            "none": pictures are taken whole. None: as the training pictures were prepared, with a warning where that
-            cannot be.
-        faces_model: the model file that some detectors need.
-        batch_size: pictures that the device is given at once; fewer are padded and cost as much, so to answer single
-            pictures one by one, give 1. None: what keeps this kind of device busy.
-        mirrored: answers the mean of the probabilities for a picture and its mirror image, which `evaluate` measures
-            too ("flip"): a little more accurate, at twice the work. The experts named are those of the picture.
-
-    Raises:
-        ArtifactError: no artifact, or a damaged one.
-        DataError: the detector cannot be had.
-        PredictError: a batch of no size.
-    """
+    """`expressnet_jax.load`, whose description holds here too."""
     if batch_size is not None and batch_size < 1:
         raise PredictError(f"a batch of {batch_size} pictures; give 1 or more")
-    artifact = artifacts.read(Path(path).expanduser())
+    artifact = packed.read(Path(path))
     side = artifact.config.model.image_size
     # On a CPU, a few large pictures keep it busy as well as 64 of 48 pixels.
     busy = 128 if jax.default_backend() != "cpu" else min(max(64 * 48**2 // side**2, 8), 64)
@@ -129,7 +113,7 @@ def _preparation(artifact: artifacts.Artifact, faces: str | None, faces_model: s
         warnings.warn(
             f"the network was trained on faces cut out by {described}, and here whole pictures are taken: {error} "
             '(or say faces="none", --faces none, if the pictures are cut out already)',
-            stacklevel=3,
+            stacklevel=4,
         )
         return made
     side = int(trained[3]) if trained else max(stored[:2]) if stored else made.size

@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import json
-import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from expressnet_jax.config.settings import AUTO
 from expressnet_jax.parallel import distributed
 from expressnet_jax.parallel.distributed import say
 from expressnet_jax.runs import optimizer as optimizers
+from expressnet_jax.runs import tracking
 
 #: Where the checkpoints of a run lie in its folder.
 CHECKPOINTS = "checkpoints"
@@ -191,8 +191,9 @@ def _shown(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def metrics(workdir: Path, step: int, evaluated: int) -> Iterator[Callable[[str, dict[str, Any]], None]]:
-    """Gives `write(kind, record)`, which appends to metrics.jsonl and TensorBoard's events; only the first host writes.
+def metrics(workdir: Path, step: int, evaluated: int, track: tracking.Write) -> Iterator[tracking.Write]:
+    """Gives `write(kind, record)`, which appends to metrics.jsonl and TensorBoard's events, and then calls `track` with
+    the same; only the first host writes.
 
     `kind` is "train" or "validation", and `record` holds at least "step". `step` is where the run goes on, `evaluated`
     the step of the last validation that its checkpoint knows: records from beyond them are dropped.
@@ -210,9 +211,10 @@ def metrics(workdir: Path, step: int, evaluated: int) -> Iterator[Callable[[str,
             file.write(json_line({"kind": kind, **record}))
             file.flush()
             for name, value in record.items():
-                if isinstance(value, (int, float)) and math.isfinite(value) and name != "step":
+                if tracking.is_number(value) and name != "step":
                     events.add_scalar(f"{kind}/{name}", value, record["step"])
             events.flush()
+            track(kind, record)
 
         yield write
 

@@ -55,7 +55,7 @@ def expected_config(config: Config, workdir: Path) -> Config:
     return dataclasses.replace(config, preprocess=preprocess)
 
 
-def initial_model(config: Config) -> tuple[nnx.Module | None, list[str]]:
+def initial_model(config: Config) -> tuple[expressnet.ExpressNet | None, list[str]]:
     """The network that a new run starts from where `config.init` names one, with lines for the user; else (None, []).
 
     Raises DataError or WeightsError where the weights do not fit.
@@ -86,7 +86,7 @@ def from_model(model: nnx.Module, state: states.State) -> states.State:
     return state._replace(**placed, ema=jax.tree.map(jnp.copy, placed) if state.ema else {})
 
 
-def model_from_run(config: Config) -> nnx.Module:
+def model_from_run(config: Config) -> expressnet.ExpressNet:
     """The network of `config` with the weights of the best checkpoint in the folder `config.init.run`.
 
     Raises DataError where the two networks differ in more than the number of experts, which may only grow.

@@ -18,7 +18,7 @@ import numpy as np
 from data_pipelines import prepare
 from data_pipelines.common import text as texts
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import read_object
+from data_pipelines.common.files import check_folder, read_object
 from data_pipelines.common.text import counted, span
 from expressnet_jax.checkpoint.manager import Manager
 from expressnet_jax.config import Clock, Config, to_dict
@@ -31,7 +31,7 @@ from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.parallel.distributed import say
 from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
-from expressnet_jax.runs import restore
+from expressnet_jax.runs import restore, tracking
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 from expressnet_jax.train import times as timing
@@ -44,8 +44,10 @@ from expressnet_jax.train.watchdog import Watchdog
 _VALIDATION = ("accuracy", "mean_class_accuracy", "macro_f1", "loss")  # what is kept of a validation
 
 
-def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict[str, Any]:
+def train(config: Config, workdir: Path, *, data_dir: str | None = None, track: str | None = None) -> dict[str, Any]:
     """Trains until `config.total` or an early stop, from the newest checkpoint in `workdir` if there is one.
+
+    `track` is the name of a tracker that is told what metrics.jsonl is.
 
     Returns the summary that it also leaves in `workdir`. Raises Interrupted at the next step after SIGTERM or SIGINT,
     once the state is saved; Diverged where the loss is lost and `config.recovery` allows no more rolling back.
@@ -54,6 +56,9 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
     with Signals() as signals, contextlib.ExitStack() as held:
         distributed.agree("config or code", {**config_files.flat(to_dict(config)), "code": distributed.code_digest()})
         with distributed.together():
+            tracking.check(track)
+            if distributed.is_first():
+                check_folder("--workdir", workdir)
             mesh = meshes.create(config)
             chosen = config.data.validation_split
             config = datas.resolved(config, workdir, data_dir)
@@ -72,6 +77,7 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
         held.enter_context(jax.set_mesh(mesh))
         watchdog = held.enter_context(Watchdog(workdir, config.watchdog.seconds, times))
         run = Run(config, data, mesh, clock, manager, workdir, times, watchdog)
+        run.track = held.enter_context(tracking.tracked(track, workdir, config))
         start = run.start()
         distributed.agree("state of the run", {"data": data.fingerprint, "step": start})
         with distributed.together():
@@ -82,7 +88,7 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None) -> dict
                     run_folder.check_space(workdir, size * (config.keep + 2))
         reason = ""
         while not reason:
-            with run_folder.metrics(workdir, start, run.early.evaluated_step) as write, run.shown(start):
+            with run_folder.metrics(workdir, start, run.early.evaluated_step, run.track) as write, run.shown(start):
                 try:
                     reason = run.loop(start, write, signals)
                 except Diverged as lost:
@@ -121,6 +127,7 @@ class Run:
     early: EarlyStop
     divergence: Divergence
     rolled_back: "RolledBack"
+    track: tracking.Write
     independent: bool  # seeds of the data's order; runs of before 2026-12 go on as they began
 
     def __init__(
@@ -215,7 +222,7 @@ class Run:
             self._restore(back, self.manager.record(back))
         self.rolled_back = RolledBack(before.times + 1, before.left_out + here - back)
         self._slow_down()
-        with run_folder.metrics(self.workdir, back, self.early.evaluated_step) as write:
+        with run_folder.metrics(self.workdir, back, self.early.evaluated_step, self.track) as write:
             found = {"step": back, "from": here, "why": lost.why, **vars(self.rolled_back)}
             if {"kind": "rollback", **found} not in run_folder.read_records(self.workdir):  # by a process killed since
                 write("rollback", found)

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
+import yaml
 from flax import nnx
 from PIL import Image
 from safetensors.numpy import load_file
@@ -123,6 +125,43 @@ def test_a_graph_answers_as_the_checkpoint_in_any_batch_and_size(exported, check
         agree(graph(pictures(*shape)), checkpoint[1](pictures(*shape)))
     spread = np.asarray(checkpoint[1](pictures(*BATCHES[2]))["probabilities"]).std(0).max()
     assert spread > 1e-3  # or all of this would show nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("onnx", "onnxruntime"), ("savedmodel", "tensorflow"), ("stablehlo", "jax")]
+)
+def test_the_lines_on_the_card_run_without_this_package(
+    exported, checkpoint, name, package, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```", (exported[0] / "README.md").read_text())
+    assert len(blocks) == len(GRAPHS)
+    (block,) = (block for block in blocks if GRAPHS[name] in block)
+    for path in exported[0].iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (image,) = pictures(1, 45, 20)
+    Image.fromarray(image).save(tmp_path / "face.jpg", "png")
+    monkeypatch.chdir(tmp_path)
+    for module in ("expressnet_jax", "data_pipelines"):
+        monkeypatch.setitem(sys.modules, module, None)
+    names = {}
+    exec(compile(block, f"the card's lines for {name}", "exec"), names)
+    expected = checkpoint[1](image[None])["probabilities"]
+    np.testing.assert_allclose(names["probabilities"], expected, atol=1e-5)
+    assert names["classes"] == exported[1]["classes"] and f"'{names['classes'][0]}': " in capsys.readouterr().out
+
+
+def test_the_cards_metadata_have_the_figures_of_the_evaluation(exported, run):
+    (folder,) = (run / "evaluation").iterdir()
+    evaluation = json.loads((folder / "summary.json").read_text())
+    metadata = yaml.safe_load((exported[0] / "README.md").read_text().split("---\n")[1])
+    (result,) = metadata["model-index"][0]["results"]
+    assert result["dataset"] == {"type": "synthetic_faces/tiny", "name": "synthetic_faces/tiny", "split": "test"}
+    assert {one["type"]: one["value"] for one in result["metrics"]} == {
+        "accuracy": pytest.approx(evaluation["accuracy"], abs=1e-6),
+        "f1": pytest.approx(evaluation["macro_f1"], abs=1e-6),
+        "recall": pytest.approx(evaluation["mean_class_accuracy"], abs=1e-6),
+    }
 
 
 def test_a_grey_picture_three_times_is_what_training_made_of_it(exported, checkpoint):

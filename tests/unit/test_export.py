@@ -95,6 +95,8 @@ def test_savedmodel(variant, tmp_path):
     config, model, answers = made(variant)
     savedmodel.write(tmp_path / "saved_model", config, canonical.to_canonical(model))
     check(savedmodel.load(tmp_path / "saved_model"), config, answers)
+    loaded = savedmodel.require().saved_model.load(str(tmp_path / "saved_model"))
+    check(lambda images: {name: value.numpy() for name, value in loaded(images).items()}, config, answers)
 
 
 @pytest.mark.parametrize(("module", "package"), [(onnx_format, "onnxruntime"), (savedmodel, "tensorflow")])

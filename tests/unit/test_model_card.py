@@ -1,10 +1,11 @@
 """The model card: every part that a run may have or lack, and one line for each text of a stranger."""
 
 import pytest
+import yaml
 
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config import to_dict
-from expressnet_jax.export import from_run
+from expressnet_jax.export import model_card
 from tests.conftest import TINY
 
 FIGURES = {"precision": 0.5, "recall": 0.25, "f1": 0.3333, "examples": 1000}
@@ -34,7 +35,7 @@ def card(run, **more):
         "weights": "ema", "step": 8, "digest": "abc", "compared": {}, "quantized": {}, "real_pictures": 1, "faces": "",
         "calibration": None,
     }  # fmt: skip
-    return from_run.card({**meta, **more}, {"model.onnx": 1_234_567}, ("probabilities", "logits"))
+    return model_card.card({**meta, **more}, {"model.onnx": 1_234_567}, ("probabilities", "logits"))
 
 
 def test_all_that_is_known_is_on_the_card():
@@ -80,3 +81,39 @@ def test_what_is_not_known_is_said_to_be_unknown(faces):
     ):  # fmt: skip
         assert part in text, part
     assert "\n\n\n" not in text and "Rounding" not in text
+
+
+def metadata(text):
+    start, front, rest = text.split("---\n", 2)
+    assert start == "" and rest.startswith("\n# ")
+    return yaml.safe_load(front)
+
+
+def test_the_metadata_are_what_hugging_face_reads():
+    found = metadata(card(RUN, compared={"onnx": {"pictures": 1, "batches": [1], "largest_difference": {}}}))
+    assert found["license"] == "unknown" and found["library_name"] == "expressnet_jax" and "onnx" in found["tags"]
+    assert found["metrics"] == ["accuracy", "f1", "recall"]
+    (model,) = found["model-index"]
+    assert model["results"] == [{
+        "task": {"type": "image-classification", "name": "facial-expression recognition"},
+        "dataset": {"type": "faces", "name": "faces", "split": "test"},
+        "metrics": [
+            {"type": "accuracy", "name": "accuracy", "value": 0.5}, {"type": "f1", "name": "macro F1", "value": 0.2},
+            {"type": "recall", "name": "mean class accuracy (macro recall)", "value": 0.3},
+        ],
+    }]  # fmt: skip
+
+
+def test_the_metadata_have_no_figure_that_there_is_not():
+    found = metadata(card(LESS))
+    assert set(found) == {"license", "library_name", "pipeline_tag", "tags"} and "onnx" not in found["tags"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a: b", "---", "x\n---\ny", "'", "\x1b[31m\x85\ud800", "!!python/name:os", "é", "- [", "1"]
+)
+def test_a_name_cannot_break_the_metadata(name):
+    evaluation = {**RUN["evaluations"][0], "split": f"{name}/test"}
+    found = metadata(card({**RUN, "name": name, "evaluations": [evaluation]}))
+    assert found["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
+    assert isinstance(found["model-index"][0]["name"], str)

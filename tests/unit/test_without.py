@@ -17,7 +17,7 @@ from expressnet_jax.checkpoint.weight_files import WeightsError
 from expressnet_jax.config import Clock, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import answers as answering
-from expressnet_jax.export import artifact, compare, from_run, inspection, onnx_format
+from expressnet_jax.export import artifact, compare, from_run, inspection, model_card, onnx_format
 from expressnet_jax.models import canonical, choice, cost, expressnet, inference
 from expressnet_jax.plan import search, trace
 from expressnet_jax.runs import folder as run_folder
@@ -193,7 +193,7 @@ def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
         "step": 1, "digest": "0", "compared": {}, "quantized": {},
         "real_pictures": 1, "faces": None,
     }  # fmt: skip
-    assert f"ExpressNet-MoE without {without.replace(',', ', ')}\n" in from_run.card(meta, {}, artifact.outputs(c))
+    assert f"ExpressNet-MoE without {without.replace(',', ', ')}\n" in model_card.card(meta, {}, artifact.outputs(c))
     artifact.write_weights(tmp_path / "model.safetensors", weights, "float32", artifact.about_weights(c))
     other = networks.filled(c, {name: np.zeros_like(value) for name, value in weights.items()})
     report = weight_import.apply(other, weight_import.load(tmp_path / "model.safetensors", c))
