@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+import expressnet_jax
 from data_pipelines.common.errors import DataError
 from data_pipelines.faces import crop, detectors
 from data_pipelines.synthetic import draw, sample_factors
@@ -235,7 +236,7 @@ def test_faces_are_cut_out_as_for_training_unless_told_otherwise(tmp_path, confi
 def test_a_detector_of_the_training_that_cannot_be_had_is_a_warning(tmp_path, config, faces):
     trained = write_artifact(tmp_path, config, faces=faces)
     with pytest.warns(UserWarning, match="trained on faces cut out by") as said:
-        model = predict.load(trained)
+        model = expressnet_jax.load(trained)
     assert "\n" not in str(said[0].message) and said[0].filename == __file__
     assert len(model.predict(pictures(1))[0].faces) == 1
     with warnings.catch_warnings():

@@ -1,13 +1,14 @@
 """What a tracker is told of a run, by the tracker's own reader; and that nothing of it ends a run."""
 
 import json
+import sys
 
 import pytest
 
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.runs import tracking
-from tests.conftest import TINY
+from tests.conftest import TINY, expressnet
 
 RECORDS = [
     ("train", {"step": 2, "loss": 2.5, "accuracy": float("nan"), "moe_cnn/load": [0.25, 0.75], "classes": [[1, 2]]}),
@@ -18,12 +19,15 @@ RECORDS = [
 #: A library in the place of wandb, whose `LATE` is where it fails.
 FAKE = """
 import time
+LOGGED = []
 class Settings:
     def __init__(self, **_): pass
 class Run:
     id = "x1"
     def define_metric(self, *_, **__): pass
-    def log(self, values): ACTION("log")
+    def log(self, values):
+        LOGGED.append(values)
+        ACTION("log")
     def finish(self, exit_code): ACTION("finish")
 def ACTION(where):
     if where == WHERE: WHAT
@@ -109,14 +113,20 @@ def test_wandb_is_told_all_and_goes_on_with_its_run(workdir, config):
 
 
 def _read(path):
-    """The records of an offline run, by wandb's own reader."""
+    """The records of an offline run: 7 bytes, then LevelDB's log format, in blocks of 32 KiB; each is a protobuf."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal import datastore
 
-    store = datastore.DataStore()
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
-        yield wandb_internal_pb2.Record.FromString(data)
+    data, at, parts = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at < len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts, at = parts + data[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield wandb_internal_pb2.Record.FromString(parts)
+            parts = b""
 
 
 @pytest.fixture
@@ -128,10 +138,10 @@ def fake(tmp_path, monkeypatch):
         code = FAKE.replace("WHERE", repr(where)).replace("WHAT", what)
         (tmp_path / "fake" / "wandb.py").write_text(code)
         monkeypatch.syspath_prepend(tmp_path / "fake")
-        monkeypatch.delitem(__import__("sys").modules, "wandb", raising=False)
+        monkeypatch.delitem(sys.modules, "wandb", raising=False)
 
     yield make
-    __import__("sys").modules.pop("wandb", None)
+    sys.modules.pop("wandb", None)
 
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
@@ -146,6 +156,23 @@ def test_a_tracker_that_fails_is_one_warning(where, what, workdir, config, fake,
     assert (workdir / tracking.FILE).exists() == (where != "init")
 
 
+def test_a_training_goes_on_without_its_tracker(workdir, data_dir, fake):
+    fake("log", "if len(LOGGED) == 2: raise OSError('no network')")
+    settings = [
+        f"--config.{one}"
+        for one in ("total=6steps", "eval_every=6steps", "save_every=6steps", "model.network=backbone")
+    ]
+    done = expressnet(
+        "train", "--config", TINY, *settings, "--workdir", workdir, "--data_dir", data_dir, "--track=wandb"
+    )
+    assert done.returncode == 0 and done.stderr.count("warning: wandb tracks this run no further (no network)") == 1
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["train", "train", "train", "validation"]
+    for record, told in zip(records, sys.modules["wandb"].LOGGED, strict=False):
+        assert told["step"] == record["step"] and told["train/loss"] == record["loss"]
+    assert len(sys.modules["wandb"].LOGGED) == 2 and known(workdir) == {"wandb": "x1"}
+
+
 def test_an_error_of_the_run_is_its_own(workdir, config, fake, capsys):
     fake("finish", "raise OSError('no network')")
     with pytest.raises(KeyError, match="lost"):
@@ -158,7 +185,7 @@ def test_a_library_that_is_not_there_is_said_before_anything_is_done(tmp_path, m
     for name in ("wandb", "mlflow"):
         (tmp_path / name).mkdir()  # which their libraries leave where they work; it can be imported
         monkeypatch.setattr("sys.path", [str(tmp_path)])
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+        monkeypatch.delitem(sys.modules, name, raising=False)
         with pytest.raises(ConfigError, match=rf"pip install 'expressnet_jax\[{name}\]'"):
             tracking.check(name)
     with pytest.raises(ConfigError, match="did you mean wandb"):
