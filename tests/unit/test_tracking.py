@@ -30,7 +30,8 @@ class Run:
         ACTION("log")
     def finish(self, exit_code): ACTION("finish")
 def ACTION(where):
-    if where == WHERE: WHAT
+    if where == WHERE:
+        WHAT
 def init(**_):
     ACTION("init")
     return Run()
