@@ -128,6 +128,7 @@ class _Thread:
     def __init__(self, name: str, workdir: Path, config: Config) -> None:
         self._name, self._workdir, self._config = name, workdir, config
         self._records: queue.SimpleQueue[tuple[int, dict[str, float]] | bool] = queue.SimpleQueue()
+        self._given_up = False
         self._thread = threading.Thread(target=self._run, name=f"tracking by {name}", daemon=True)
         self._thread.start()
 
@@ -141,6 +142,7 @@ class _Thread:
         self._records.put(failed)
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
+            self._given_up = True
             say(f"warning: {self._name} has not taken all within {_PATIENCE:.0f} s; the rest is in metrics.jsonl alone")
 
     def _run(self) -> None:
@@ -153,7 +155,8 @@ class _Thread:
             session.end(failed=record)
         except (Exception, SystemExit) as error:
             why = one_line(error)[:300] or type(error).__name__
-            say(f"warning: {self._name} tracks this run no further ({why}); training goes on")
+            if not self._given_up:  # which was a warning already
+                say(f"warning: {self._name} tracks this run no further ({why}); training goes on")
 
 
 def _numbers(kind: str, record: dict[str, Any]) -> dict[str, float]:
