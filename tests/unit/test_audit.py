@@ -277,7 +277,8 @@ def test_a_name_beats_a_path_of_that_name(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_most_specific_builder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every builder that reads files is tried, those for one data set before the one for any."""
-    root = write(tmp_path / "fer", {"train/sad/Training_1.png": encode(noise(1))})
+    classes = ("angry", "fear", "happy", "sad")
+    root = write(tmp_path / "fer", {f"train/{name}/Training_1.png": encode(noise(1)) for name in classes})
     name, builder, plan = audit.recognise(open_source(root))
     assert (name, builder.name, plan.layout) == ("fer2013", "fer2013", "folders")
     tried: list[str] = []

@@ -130,10 +130,10 @@ def test_nothing_is_drawn_over_what_is_there(tmp_path, capsys):
     assert (out / "a.jpg").read_bytes() == there and "was not drawn by" in capsys.readouterr().err
     for among in (inputs, inputs / "drawn"):
         for paths in ([inputs], [inputs / "a.jpg", inputs]):
-            with pytest.raises(predict.PredictError, match="folder of its own"):
+            with pytest.raises(DataError, match="folder of its own"):
                 predict_output.run(Told(), list(map(str, paths)), draw=among)
     for path in (inputs / "a.jpg", inputs / "*.jpg"):
-        with pytest.raises(predict.PredictError, match="folder of its own"):
+        with pytest.raises(DataError, match="folder of its own"):
             predict_output.run(Told(), [str(path)], draw=inputs)
     with pytest.raises(predict.PredictError, match="every 0"):
         predict_output.run(Told(), [], every=0)
