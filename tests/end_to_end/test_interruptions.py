@@ -204,7 +204,7 @@ def test_a_lost_or_damaged_config_comes_back_from_the_checkpoint(whole, tmp_path
         assert (workdir / "config.json").read_bytes() == before
         capsys.readouterr()
     (workdir / "config.json").unlink()
-    other = config_files.load(TINY, [("total", "7steps")])
+    other = dataclasses.replace(CONFIG, total="7steps")
     with pytest.raises(DataError, match=r"another config .total: '8steps' -> '7steps'.; .*init.run=.*/run starts from"):
         loop.train(other, workdir, data_dir=str(data_dir))
 
