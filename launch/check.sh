@@ -7,7 +7,7 @@
 check_command() {
     local command=${1-} flags='json' values='workdir data_dir' needed='workdir' given=' ' name value
     case $command in
-    train) values+=' config' needed+=' config' ;;
+    train) values+=' config track' needed+=' config' ;;
     evaluate) flags+=' robustness saliency' values+=' data split' ;;
     *) fail "the command is train or evaluate, not '$command'" ;;
     esac

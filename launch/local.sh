@@ -84,6 +84,17 @@ end() { # end SECONDS: waits so long for all to end, then kills them, and whatev
     for pid in "${pids[@]}"; do kill -KILL -- "-$pid" || true; done 2>/dev/null
 }
 
+crashed() { # where a process has died too, for whose sake another one ended: that one is what happened
+    local i died
+    for i in "${!pids[@]}"; do
+        if [ "$i" != "$first" ] && ! kill -0 "${pids[i]}" 2>/dev/null; then
+            died=0
+            wait "${pids[i]}" 2>/dev/null || died=$?
+            if ((died > 128 || died == 76)); then code=$died first=$i && return; fi
+        fi
+    done
+}
+
 follow() { # until all have ended; sets `code` to 0 or the exit code of the first that failed, `first` to its number
     local ended left=("${pids[@]}")
     for ((code = 0; ${#left[@]} > 0; )); do
@@ -95,7 +106,7 @@ follow() { # until all have ended; sets `code` to 0 or the exit code of the firs
         for first in "${!pids[@]}"; do if [ "${pids[first]}" = "${ended-}" ]; then break; fi; done
         case $code in
         0) unset "left[$first]" ;;
-        75 | 130) end 60 && return ;; # the others are stopping too
+        75 | 130) crashed && end 60 && return ;; # the others are stopping too
         *) ask && end 10 && return ;;
         esac
     done

@@ -69,7 +69,9 @@ def test_an_empty_or_unknown_split(tmp_path, data_dir):
     command = ["train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir]
     one_line(expressnet(*command, "--config.data.train_split=trian"), 1, "trian", "train, validation, test")
     one_line(expressnet(*command, "--config.batch_size=5000"), 1, "fewer than batch_size=5000")
-    one_line(expressnet(*command, "--config.data.classes=cat,dog"), 1, "fewer than two of them in data.classes (cat, dog)")
+    one_line(
+        expressnet(*command, "--config.data.classes=cat,dog"), 1, "fewer than two of them in data.classes (cat, dog)"
+    )
     assert not (tmp_path / "run").exists()
 
 

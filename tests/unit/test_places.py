@@ -37,8 +37,8 @@ def arguments(*kinds):
 
 ALL, PATHS = arguments(), arguments(common.path, common.local)
 #: What takes a name or a pattern of ours beside a path, or only such a name, by its own rules; and commands.
-OTHERS = {"--config", "--study", "--against", "--sweep", "--baseline", "--split", "--data", "--formats", "--faces",
-          "--topology", "--gpus", "paths", "name", "what"}  # fmt: skip
+OTHERS = {"--config", "--codes", "--study", "--against", "--sweep", "--baseline", "--split", "--data", "--formats",
+          "--faces", "--topology", "--gpus", "paths", "name", "what"}  # fmt: skip
 
 
 def one(argument, value):
