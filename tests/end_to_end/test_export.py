@@ -305,8 +305,8 @@ def test_probabilities_are_calibrated_by_the_temperature_that_an_evaluation_find
     config = config_files.load(TINY, [  # one that learns its pictures by heart, and is far too sure
         ("total", "120steps"), ("eval_every", "120steps"), ("save_every", "120steps"), ("label_smoothing", "0"),
         ("augment.flip", "false"), ("augment.crop", "0"), ("augment.shift", "0"), ("augment.rotate", "0"),
-        ("augment.brightness", "0"), ("augment.erase", "0"), ("augment.mixup", "0"), ("optimizer.learning_rate", "3e-3"),
-        ("model.conv_dropout", "0"), ("model.dense_dropout", "0"), ("log_every", "40steps"),
+        ("augment.brightness", "0"), ("augment.erase", "0"), ("augment.mixup", "0"),
+        ("optimizer.learning_rate", "3e-3"), ("model.conv_dropout", "0"), ("model.dense_dropout", "0"),
     ])  # fmt: skip
     loop.train(config, tmp_path / "run", data_dir=str(data_dir))
     expected = report.evaluate_run(tmp_path / "run", data_dir=str(data_dir))[0]["depth"]["calibration"]
