@@ -210,6 +210,20 @@ def test_processes_are_told_even_if_the_script_is_killed(job, tmp_path):
     until(lambda: not left_over(tmp_path))
 
 
+def test_one_that_was_killed_counts_and_not_the_one_that_ended_for_its_sake(job, tmp_path):
+    """Both are gone before the script can look, as on a busy machine: it is told of process 0 first."""
+    do = 'if ((attempt)); then all_; exit 0; fi; echo ready >>"$LOG"; while [ ! -e "$LOG.go" ]; do sleep 0.05; done; '
+    process = job(do + "if ((i)); then kill -KILL $$; fi; exit 75", "2")
+    until(lambda: (tmp_path / "log").read_text().count("ready") == 2)
+    process.send_signal(signal.SIGSTOP)
+    (tmp_path / "log.go").touch()
+    pids = [row[4] for row in starts(tmp_path)]
+    until(lambda: all(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z" for pid in pids))
+    process.send_signal(signal.SIGCONT)
+    code, _, err = ended(process)
+    assert code == 0 and "process 1 ended with exit code 137" in err and len(starts(tmp_path)) == 4
+
+
 def test_a_dry_run_prints_the_commands_of_a_real_one(job, tmp_path):
     code, out, _ = ended(job("exit 0", "2", "--devices", "4", "--dry-run"))
     assert code == 0 and not starts(tmp_path) and not (tmp_path / "a run.logs").exists()
