@@ -8,6 +8,7 @@ validation result of just that state, and an interruption anywhere loses nothing
 import contextlib
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ from expressnet_jax.train.progress import Interval, Progress
 from expressnet_jax.train.signals import Interrupted, Signals, WaitCutShort
 from expressnet_jax.train.watchdog import Watchdog
 
+#: Steps that the devices have been given and not ended: one that runs, one that follows at once. JAX would take some 30,
+#: and then so many run between SIGTERM and the save, each with a batch in memory.
+_AHEAD = 2
 _VALIDATION = ("accuracy", "mean_class_accuracy", "macro_f1", "loss")  # what is kept of a validation
 
 
@@ -167,8 +171,10 @@ class Run:
         self.write, self.progress = write, Progress(self.clock, start, self.times)
         run_step, batches = self.programs.step, self._batches(start)
         pending: Interval | None = None  # the interval before: its sums are ready by now
+        sent: deque[steps.Metrics | None] = deque([None] * _AHEAD)  # the sums of the steps that may still run
         self.times.switch("steps")
         for step in range(start, total + 1):
+            jax.block_until_ready(sent.popleft())
             self.watchdog.beat(step)
             batch = _drawn(batches, signals) if step < total else None
             interrupted = signals.before(step)  # read once a step: what is skipped for it must also be made up for
@@ -192,6 +198,7 @@ class Run:
             if step == start:
                 run_step = self._compiled(batch)
             self.state, self.sums = run_step(self.state, self.sums, batch)
+            sent.append(self.sums)
             if _due(step + 1, log_every, total):
                 self._write(pending)
                 pending, self.sums = self.progress.watch(step + 1, self.sums), self.programs.zero_sums()

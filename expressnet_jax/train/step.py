@@ -29,7 +29,7 @@ class Programs(NamedTuple):
     """What runs on the devices; every part under `jax.set_mesh` of the mesh that it was made for."""
 
     optimizer: optax.GradientTransformation
-    step: Any  # jitted (state, sums, batch) -> (state, sums); state and sums are donated
+    step: Any  # jitted (state, sums, batch) -> (state, sums); the state is donated
     zero_sums: Any  # jitted () -> the sums before an interval
     count: Any  # of `answering.counter`, for the validation
 
@@ -43,7 +43,7 @@ def programs(config: Config, clock: Clock, mesh: jax.sharding.Mesh) -> Programs:
     step = train_step(config, states.graph(config), optimizer, rate)
     return Programs(
         optimizer,
-        jax.jit(step, donate_argnums=(0, 1), out_shardings=shardings),
+        jax.jit(step, donate_argnums=0, out_shardings=shardings),
         jax.jit(lambda: zero_sums(config), out_shardings=everywhere),
         answering.counter(config, mesh),
     )

@@ -7,6 +7,8 @@ import math
 import random
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,8 +40,6 @@ class SignalAt(Signals):
 
 def weights(workdir):
     """The state of the last step, as the bytes of its arrays."""
-    import jax
-
     from expressnet_jax.parallel import mesh
     from expressnet_jax.runs import optimizer, state
 
@@ -73,6 +73,31 @@ def test_nothing_is_lost_whatever_is_due(whole, tmp_path, data_dir, monkeypatch,
     assert mine == theirs and [r["step"] for r in mine] == [4, 8]
     assert summary["best_step"] == json.loads((whole / "summary.json").read_text())["best_step"]
     assert not (workdir / "checkpoints.replaced").exists()
+
+
+def test_the_device_has_two_steps_and_no_more(tmp_path, data_dir, monkeypatch):
+    """One runs and one follows at once: what JAX would take besides would run between SIGTERM and the save."""
+    ahead, compiled = [], loop.Run._compiled
+
+    @jax.jit
+    def slowly(sums):
+        busy = jax.lax.fori_loop(0, 300, lambda _, x: x @ x / 256, jnp.ones((256, 256)))
+        return sums | {"loss": sums["loss"] + 0 * busy[0, 0]}
+
+    def of_slow_steps(run, batch):
+        program, sent = compiled(run, batch), []
+
+        def step(state, sums, batch):
+            state, sums = program(state, sums, batch)
+            sent.append(slowly(sums))
+            ahead.append(sum(not one["loss"].is_ready() for one in sent))
+            return state, sent[-1]
+
+        return step
+
+    monkeypatch.setattr(loop.Run, "_compiled", of_slow_steps)
+    loop.train(CONFIG, tmp_path / "run", data_dir=str(data_dir))
+    assert len(ahead) == 8 and max(ahead) == 2, ahead
 
 
 def test_a_replacement_that_was_cut_off_is_undone(whole, tmp_path):
