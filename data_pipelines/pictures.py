@@ -90,9 +90,14 @@ def _is_deep(image: Image.Image) -> bool:
 def grey_or_rgb(image: Image.Image) -> Image.Image:
     """A picture that passed `check`, in mode L or RGB; 16 bits become 8 by their range, 65,535 is 255."""
     if image.mode in (*_DEEP, "I"):
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+        return Image.fromarray(eight_bits(np.asarray(image)))
     mode = "L" if image.mode in _GREY else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def eight_bits(sixteen: np.ndarray) -> np.ndarray:
+    """The nearest uint8 of numbers from 0 to 65,535, of which the largest is 255."""
+    return ((sixteen.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def encode(image: Image.Image, lossy: bool = False) -> bytes:

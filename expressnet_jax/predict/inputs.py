@@ -270,9 +270,10 @@ def _weights(length: int, size: int, antialias: bool) -> np.ndarray:
 
 
 def of_image(image: Any) -> Input:
-    """A NumPy array, uint8 (H, W), (H, W, 1), (H, W, 3) in RGB or (H, W, 4) in RGBA, or a PIL image, as it is now.
+    """A NumPy array (H, W), (H, W, 1), (H, W, 3) in RGB or (H, W, 4) in RGBA, or a PIL image, as it is now.
 
-    Of RGBA the alpha channel is dropped, as of files and PIL images with one. Raises TypeError for anything else.
+    An array is uint8, or uint16, of which 65,535 is white. Of RGBA the alpha channel is dropped, as of files and PIL
+    images with one. Raises TypeError for anything else.
     """
     if isinstance(image, Image.Image):
         try:
@@ -283,9 +284,11 @@ def of_image(image: Any) -> Input:
         except Exception as error:  # for damaged files Pillow raises nearly every type there is
             return _failed(Found("", "", f"cannot be decoded ({reason(error)})"))
     elif isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-            forms = "uint8 (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4)"
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or channels not in (1, 3, 4):
+            forms = "uint8 or uint16 (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4)"
             raise TypeError(f"an array of {image.dtype} {image.shape} is no picture; give {forms}")
+        image = pictures.eight_bits(image) if image.dtype == np.uint16 else image
         grey = image[..., None] if image.ndim == 2 else image[..., :3]
         rgb = np.array(np.broadcast_to(grey, (*grey.shape[:2], 3)))  # a copy: the caller may use the memory again
     else:

@@ -189,7 +189,7 @@ class Model:
 
         Args:
             images: one of these, or a list of any: a path (of a picture, a folder or a video, or a pattern; see
-                predict/inputs.py's find), a uint8 array (H, W), (H, W, 1) or (H, W, 3) in RGB, a PIL image.
+                predict/inputs.py's find), an array (predict/inputs.py's of_image), a PIL image.
 
         A picture that cannot be read, or has no face, has an `error`. Raises PredictError for other arrays and objects.
         """

@@ -151,7 +151,12 @@ def test_arrays_and_pil_images_are_the_same_picture_as_a_file(tmp_path):
     for image in (transparent, Image.fromarray(transparent)):
         assert np.array_equal(of_image(image).read(0).rgb, expected)
     grey = expected[..., 0]
-    for array in (grey, grey[..., None]):
+    for array in (
+        grey,
+        grey[..., None],
+        grey.astype(np.uint16) * 257,
+        np.maximum(grey.astype(np.uint16) * 257, 128) - 128,
+    ):
         assert np.array_equal(of_image(array).read(0).rgb, np.stack([grey] * 3, -1))
 
 
@@ -164,7 +169,7 @@ def test_an_array_may_change_once_it_was_handed_over():
 
 def test_objects_that_are_no_pictures():
     for array in (np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)):
-        with pytest.raises(TypeError, match=r"uint8 \(H, W\)"):
+        with pytest.raises(TypeError, match=r"uint8 or uint16 \(H, W\)"):
             of_image(array)
     with pytest.raises(TypeError, match="bytes is no picture"):
         of_image(b"x")
