@@ -43,7 +43,7 @@ from expressnet_jax.train.signals import Interrupted, Signals, WaitCutShort
 from expressnet_jax.train.watchdog import Watchdog
 
 #: Steps that the devices have been given and not ended: one that runs, one that follows at once. JAX would take 32 on a
-#: CPU, and so many run between SIGTERM and the save, each with a batch in memory (findings/jax_cpu_stops_32_steps_late.sh).
+#: CPU, and so many run between SIGTERM and the save, each with its batch (findings/jax_cpu_stops_32_steps_late.sh).
 _AHEAD = 2
 _VALIDATION = ("accuracy", "mean_class_accuracy", "macro_f1", "loss")  # what is kept of a validation
 
