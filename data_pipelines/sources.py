@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from data_pipelines.common.errors import DataError
+from data_pipelines.common.files import walk
 from data_pipelines.common.text import reason
 
 #: `read` cuts a member one byte beyond this length, so that the receiver can tell that it was too long.
@@ -121,14 +122,14 @@ def _one_line_errors(path: Path) -> Iterator[None]:
 
 
 class _Folder(Source):
-    """A folder on the user's own disk: links to files are followed, links to folders (loops) are not."""
+    """A folder on the user's own disk; links are followed."""
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         def fail(error: OSError) -> None:
             raise error
 
         root = os.path.join(self.path, "")
-        for folder, _, files in os.walk(self.path, onerror=fail):
+        for folder, _, files in walk(self.path, onerror=fail):
             for path in (os.path.join(folder, file) for file in files):
                 name = path.removeprefix(root)
                 if _clean(name) != name:  # nor has a name with a backslash, which becomes a slash

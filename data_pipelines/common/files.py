@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +171,25 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def walk(top: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` that follows links to folders, but for those that lead back to a folder that they are in."""
+    status = os.stat(top)
+    around = {
+        os.fspath(top): frozenset({(status.st_dev, status.st_ino)})
+    }  # a folder still to be read, and all above it
+    for folder, folders, files in os.walk(top, onerror=onerror, followlinks=True):
+        above = around.pop(folder)
+        for name in folders.copy():
+            path = os.path.join(folder, name)
+            try:
+                status = os.stat(path)
+            except OSError as error:  # it has just vanished
+                onerror(error)
+                folders.remove(name)
+                continue
+            if (identity := (status.st_dev, status.st_ino)) in above:
+                folders.remove(name)
+            around[path] = above | {identity}
+        yield folder, folders, files

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from data_pipelines import pictures
+from data_pipelines.common.files import walk
 from data_pipelines.common.text import install, one_line, reason
 from data_pipelines.faces import detectors
 from data_pipelines.pictures import BadPicture
@@ -113,7 +114,7 @@ def _in_folder(folder: Path, below: str = "") -> Iterator[Found]:
     """All files but hidden ones, folder by folder; a folder that cannot be listed is one Found with an `error`."""
     failed: list[OSError] = []
     empty = True
-    for where, subfolders, files in os.walk(folder, onerror=failed.append):
+    for where, subfolders, files in walk(folder, onerror=failed.append):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         inside = PurePosixPath(below, Path(where).relative_to(folder))
         for name in sorted(files):

@@ -44,13 +44,16 @@ def test_a_folder_means_all_files_in_it_but_hidden_ones(tmp_path):
     assert found(str(tmp_path / "b.jpg")) == [(str(tmp_path / "b.jpg"), "b.jpg", "")]
 
 
-def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path):
-    (tmp_path / "a.jpg").touch()
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
-    (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
-    assert [name for _, name, _ in found(tmp_path)] == ["a.jpg", "b.jpg"]
-    assert [name for _, name, _ in found(tmp_path / "**" / "*.jpg")] == ["a.jpg", "b.jpg"]
+def test_links_are_followed_but_not_in_circles_and_not_by_two_stars(tmp_path):
+    here, disk = tmp_path / "here", tmp_path / "disk"
+    for name in ("here/a.jpg", "here/sub/c.jpg", "disk/far.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (here / "sub" / "loop").symlink_to(here)
+    (here / "more").symlink_to(disk)
+    (here / "b.jpg").symlink_to(here / "a.jpg")
+    assert [name for _, name, _ in found(here)] == ["a.jpg", "b.jpg", "more/far.jpg", "sub/c.jpg"]
+    assert [name for _, name, _ in found(here / "**" / "*.jpg")] == ["a.jpg", "b.jpg", "sub/c.jpg"]
 
 
 def test_a_pattern_is_expanded_and_a_file_of_that_name_comes_first(tmp_path):

@@ -114,14 +114,22 @@ def test_zip_links_and_names_outside(tmp_path: Path) -> None:
     assert dict(source.read(source.names())) == {"absolute/file": b"2", "win/dows": b"3"}
 
 
-def test_folder_follows_links_to_files_only(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "folder", {"a/real": b"1"})
+def test_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder", {"a/real": b"1", "b/other": b"2"})
+    elsewhere = write_folder(tmp_path / "disk", {"deep/far": b"3"})
     (folder / "linked").symlink_to(folder / "a" / "real")
+    (folder / "test").symlink_to(elsewhere)
+    (folder / "same").symlink_to(elsewhere)
     (folder / "loop").symlink_to(folder)
+    (folder / "a" / "up").symlink_to(folder / "b")  # a/up/down would be a again
+    (folder / "b" / "down").symlink_to(folder / "a")
     (folder / "dangling").symlink_to(folder / "nowhere")
     os.mkfifo(folder / "pipe")
     source = sources.open_source(folder)
-    assert dict(source.read(source.names())) == {"a/real": b"1", "linked": b"1"}
+    assert dict(source.read(source.names())) == {
+        "a/real": b"1", "linked": b"1", "b/down/real": b"1", "b/other": b"2", "a/up/other": b"2", "test/deep/far": b"3",
+        "same/deep/far": b"3",
+    }  # fmt: skip
 
 
 def assert_one_line(error: pytest.ExceptionInfo[DataError], path: Path) -> None:
