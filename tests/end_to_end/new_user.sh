@@ -59,7 +59,7 @@ expressnet data prepare folder --name mine --from parquet
 expressnet data audit mine --html audit.html
 expressnet inspect "${config[@]}"
 expressnet plan "${config[@]}" --gpus h100:8
-expressnet bench step "${config[@]}" --repeats 1
+expressnet bench input "${config[@]}" --repeats 1
 expressnet train "${config[@]}" --workdir run
 expressnet evaluate --workdir run
 expressnet inspect run
