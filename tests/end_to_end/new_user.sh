@@ -63,7 +63,7 @@ expressnet bench input "${config[@]}" --repeats 1
 expressnet train "${config[@]}" --workdir run
 expressnet evaluate --workdir run
 expressnet inspect run
-expressnet ablate "${config[@]}" --config.total=4steps --sweep 'moe.num_experts=2,4;moe.top_k=1,2' --seeds 1 --out study
+expressnet ablate "${config[@]}" --config.total=4steps --sweep moe.top_k=1,2 --seeds 2 --out study
 expressnet report run --out run.html
 expressnet report study --out study.html --tables tables
 expressnet export --workdir run --formats safetensors,stablehlo,onnx --out artifact
