@@ -53,7 +53,7 @@ PYTHON
 mkdir parquet
 mv ./*.parquet parquet
 
-config=(--config="$tiny" --config.data.name=mine --config.data.classes=happiness,sadness,surprise
+config=(--config="$tiny" --config.data.name=mine '--config.data.classes=happiness,sadness,surprise'
     --config.total=16steps --config.data.test_split=test)
 expressnet data prepare folder --name mine --from parquet
 expressnet data audit mine --html audit.html
