@@ -47,7 +47,6 @@ metadata = {"huggingface": json.dumps({"info": {"features": features}})}
 for split, count in (("train", 96), ("validation", 32), ("test", 32)):
     table = pa.Table.from_pylist([row(number % 3) for number in range(count)])
     pq.write_table(table.replace_schema_metadata(metadata), f"{split}-00000-of-00001.parquet")
-row(2)
 Image.open(io.BytesIO(row(0)["image"]["bytes"])).save("face.png")
 PYTHON
 mkdir parquet
