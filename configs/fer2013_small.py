@@ -6,7 +6,7 @@
 
 Hardware: 2 CPU cores; Python 3.12, whose jax uses both for convolutions. Measured on 2026-11-30, one run (seed 0):
 65.90 % on PublicTest, 66.45 % with mirror images (held-out examples: 67.15 %), 620,000 images in 69 minutes on a slow
-machine (153 images/s; others had 350 to 600), docs/recipes.md. The published recipe: not yet run. PublicTest chose nothing.
+machine (153 images/s; others had 350 to 600), docs/recipes.md. PublicTest chose nothing. The published recipe: not run.
 """
 
 from data_pipelines.labels import SEVEN
