@@ -125,6 +125,8 @@ class Model:
     fuse_width: PositiveInt = 512
     conv_dropout: Fraction = 0.1  # after the relu of each extractor block
     dense_dropout: Fraction = 0.5  # after CNNFE1's dense layer, the ResNet's pool and the fuse layer
+    # BatchNorm before the relu of CNNFE1's dense layer and of the fuse layer, which may die else (docs/recipes.md).
+    dense_batchnorm: bool = False
     batchnorm_epsilon: PositiveFloat = 1e-3
     batchnorm_momentum: Fraction = 0.99
     batchnorm_group: NonNegativeInt = 0  # pictures that share statistics in training; 0: all of a (micro-)batch

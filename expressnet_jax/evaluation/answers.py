@@ -30,6 +30,7 @@ from expressnet_jax.runs.state import State
 
 Batch = dict[str, jax.Array]
 Rows = dict[str, Any]
+Ranges = dict[str, tuple[jax.Array, jax.Array]]
 Routing = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -61,12 +62,12 @@ class Answers:
         return np.flatnonzero(np.isfinite(self.logits).any(0))
 
 
-def step(config: Config, *, mirrored: bool = False) -> Callable[[State, Batch], Rows]:
+def step(config: Config, *, mirrored: bool = False, features: bool = False) -> Callable[[State, Batch], Rows]:
     """Makes `step(state, batch) -> rows`: what the weights that would be exported answer to each example of a batch.
 
     The rows are `index`, `label`, `mask` and, where the batch has them, `votes`, as they came; `logits` (B, C) float32;
-    `routing`, for each layer its probabilities (B, E) and the chosen experts (B, K); and with `mirrored` also
-    `flipped` (B, C), the logits of the mirrored picture.
+    `routing`, for each layer its probabilities (B, E) and the chosen experts (B, K); with `mirrored` also `flipped`
+    (B, C), the logits of the mirrored picture; and with `features` the outputs (B, F) of each of the network's parts.
     """
     graph = states.graph(config)
 
@@ -76,22 +77,23 @@ def step(config: Config, *, mirrored: bool = False) -> Callable[[State, Batch], 
         output = model(images, batch["mask"])
         rows: Rows = {key: batch[key] for key in ("index", "label", "mask", "votes") if key in batch}
         routing = {layer: (found.probabilities, found.chosen) for layer, found in output.routing.items()}
-        rows |= {"logits": output.logits, "routing": routing}
+        rows |= {"logits": output.logits, "routing": routing} | ({"features": output.features} if features else {})
         return rows | ({"flipped": model(images[:, :, ::-1], batch["mask"]).logits} if mirrored else {})
 
     return answer
 
 
 def counter(config: Config, mesh: jax.sharding.Mesh) -> Any:
-    """The jitted `(state, batch, known) -> (confusion (C, C) int32, true classes in rows; loss ())`: what a batch adds
-    to a validation, padding aside. It is whole on every device; `evaluate` wants it.
+    """The jitted `(state, batch, known) -> (confusion (C, C) int32, true classes in rows; loss (); ranges)`: what a
+    batch adds to a validation, padding aside. It is whole on every device; `evaluate` wants it.
 
     `known` (C,) bool says which classes the data set has: the others are never predicted. The loss is the sum of the
-    cross-entropies with smoothed labels, over all classes, as in training.
+    cross-entropies with smoothed labels, over all classes, as in training. The ranges are, for each part of the
+    network, the smallest and the largest value (F,) of each of its outputs.
     """
-    answer = step(config)
+    answer = step(config, features=True)
 
-    def count(state: State, batch: Batch, known: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def count(state: State, batch: Batch, known: jax.Array) -> tuple[jax.Array, jax.Array, Ranges]:
         rows = answer(state, batch)
         logits, label, mask = rows["logits"], rows["label"], rows["mask"]
         classes = logits.shape[-1]
@@ -101,7 +103,12 @@ def counter(config: Config, mesh: jax.sharding.Mesh) -> Any:
         # Each pair of true and predicted class has its own counter; padding goes to one more, cut off below.
         pairs = jnp.where(mask, label * classes + guesses, classes * classes)
         confusion = jnp.zeros(classes * classes + 1, jnp.int32).at[pairs].add(1)[:-1]
-        return confusion.reshape(classes, classes), (losses * mask).sum()
+        real = mask[:, None]
+        ranges = {
+            part: (jnp.where(real, x, jnp.inf).min(0), jnp.where(real, x, -jnp.inf).max(0))
+            for part, x in rows["features"].items()
+        }
+        return confusion.reshape(classes, classes), (losses * mask).sum(), ranges
 
     return jax.jit(count, out_shardings=meshes.replicated(mesh))
 
@@ -111,16 +118,23 @@ def evaluate(
 ) -> dict[str, Any]:
     """`tally` of a whole split, with `split`, its name, and `loss`, the mean of what `counter` sums up.
 
-    `count` is of `counter`; `each` is called after every batch. Raises DataError like `tally`.
+    `silent`, for each part of the network: how many of its outputs were the same for every picture, as those of a dead
+    relu are, and how many it has. `count` is of `counter`; `each` is called after every batch. Raises DataError like
+    `tally`.
     """
     classes = len(split.classes)
     confusion, loss = np.zeros((classes, classes), np.int64), 0.0
+    ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for batch in batches(config, split, mesh):
-        of_batch, loss_of_batch = count(state, batch, split.known)
-        confusion += np.asarray(of_batch)
+        of_batch, loss_of_batch, of_parts = jax.device_get(count(state, batch, split.known))
+        confusion += of_batch
         loss += float(loss_of_batch)
+        for part, (low, high) in of_parts.items():
+            before = ranges.get(part, (low, high))
+            ranges[part] = np.minimum(before[0], low), np.maximum(before[1], high)
         each()
-    return {"split": split.name, "loss": loss / len(split), **tally(confusion, split)}
+    silent = {part: (int((low == high).sum()), low.size) for part, (low, high) in ranges.items()}
+    return {"split": split.name, "loss": loss / len(split), "silent": silent, **tally(confusion, split)}
 
 
 def tally(confusion: np.ndarray, split: Split) -> dict[str, Any]:

@@ -85,12 +85,12 @@ def build(ops: Ops, config: Config, weights: Weights) -> dict[str, Any]:
         found["resnet"] = _resnet(ops, config, weights, images)
     if "cnnfe1" in model.parts:
         cnnfe1 = ops.flatten(_blocks(ops, config, weights, "cnnfe1", model.cnnfe1, images))
-        found["cnnfe1"] = ops.relu(ops.dense("cnnfe1/dense", cnnfe1, *_pair(weights, "cnnfe1/dense")))
+        found["cnnfe1"] = _dense(ops, config, weights, "cnnfe1/dense", cnnfe1)
     if "cnnfe2" in model.parts:
         found["cnnfe2"] = ops.mean(_blocks(ops, config, weights, "cnnfe2", model.cnnfe2, images))
     if "fuse" in model.parts:
         joined = ops.concat([found[name] for name in ("cnnfe2", "resnet") if name in found])
-        found["fuse"] = ops.relu(ops.dense("fuse/dense", joined, *_pair(weights, "fuse/dense")))
+        found["fuse"] = _dense(ops, config, weights, "fuse/dense", joined)
     experts = {}
     for name, read in (("moe_cnn", "cnnfe1"), ("moe_expression", "fuse")):
         if name in model.parts:
@@ -129,9 +129,7 @@ def _resnet(ops: Ops, config: Config, weights: Weights, x: Any) -> Any:
     late = spec.form == "torchvision"  # strides in the 3x3 convolutions, and padding alike on both sides
 
     def conv(name: str, x: Any, stride: int = 1) -> Any:
-        factor, shift = _batch_norm(config, weights, f"{name}_bn")
-        kernel = (weights[f"{name}/kernel"] * factor.astype(np.float64)).astype(np.float32)
-        return ops.conv(name, x, kernel, shift, stride, even=late)
+        return ops.conv(name, x, *_folded(config, weights, name), stride, even=late)
 
     x = ops.relu(conv("resnet/conv1", x, spec.stem_stride))
     if spec.stem_pool:
@@ -143,6 +141,12 @@ def _resnet(ops: Ops, config: Config, weights: Weights, x: Any) -> Any:
         y = conv(f"{block}/increase", y)
         x = ops.relu(ops.add(y, conv(f"{block}/proj", x, stride) if number == 1 else x))
     return ops.mean(x)
+
+
+def _dense(ops: Ops, config: Config, weights: Weights, name: str, x: Any) -> Any:
+    """A dense layer with its BatchNorm, if it has one, and relu: (B, D) -> (B, F)."""
+    pair = _folded(config, weights, name) if config.model.dense_batchnorm else _pair(weights, name)
+    return ops.relu(ops.dense(name, x, *pair))
 
 
 def _moe(ops: Ops, config: Config, weights: Weights, name: str, x: Any) -> tuple[Any, Any]:
@@ -167,6 +171,12 @@ def _moe(ops: Ops, config: Config, weights: Weights, name: str, x: Any) -> tuple
 
 def _pair(weights: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:
     return weights[f"{name}/kernel"], weights[f"{name}/bias"]
+
+
+def _folded(config: Config, weights: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a layer that is followed by a BatchNorm and has no bias of its own, as one layer."""
+    factor, shift = _batch_norm(config, weights, f"{name}_bn")
+    return (weights[f"{name}/kernel"] * factor.astype(np.float64)).astype(np.float32), shift
 
 
 def _batch_norm(config: Config, weights: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:

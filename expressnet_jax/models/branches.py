@@ -27,6 +27,9 @@ class Blocks(nnx.Module):
     (B, H, W, 3) -> (B, h, w, F) with h = H / stride / 2^(n-1) -> (B, F) or (B, width).
     """
 
+    dense: nnx.Linear | None
+    dense_bn: layers.BatchNorm | None
+
     def __init__(self, config: Model, name: str, extractor: Extractor, width: int, rngs: nnx.Rngs) -> None:
         self.dropout, self.remat, self.count = config.conv_dropout, config.remat, len(extractor.kernels)
         d = 3
@@ -36,7 +39,7 @@ class Blocks(nnx.Module):
             setattr(self, f"bn{i}", layers.BatchNorm(config, f))
             d = f
         side, self.dense_dropout = extractor.side(config.image_size, self.count - 1), config.dense_dropout
-        self.dense = layers.dense(config, side * side * d, width, rngs) if width else None
+        self.dense, self.dense_bn = layers.dense(config, side * side * d, width, rngs) if width else (None, None)
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         def block(conv: layers.Conv, bn: layers.BatchNorm, rngs: nnx.Rngs | None, x: jax.Array) -> jax.Array:
@@ -48,7 +51,8 @@ class Blocks(nnx.Module):
             x = x if i == self.count else layers.max_pool(x, 2)
         if self.dense is None:
             return x.mean(axis=(1, 2))
-        return layers.dropout(jax.nn.relu(self.dense(x.reshape(x.shape[0], -1))), self.dense_dropout, rngs)
+        x = self.dense(x.reshape(x.shape[0], -1))
+        return layers.after_dense(x, self.dense_bn, self.dense_dropout, train=train, rngs=rngs)
 
 
 def blocks(spec: Spec) -> Iterator[tuple[int, int, int, int]]:

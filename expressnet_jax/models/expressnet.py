@@ -40,10 +40,11 @@ class Fuse(nnx.Module):
 
     def __init__(self, config: Config, d: int, rngs: nnx.Rngs) -> None:
         self.dropout = config.model.dense_dropout
-        self.dense = layers.dense(config.model, d, config.model.fuse_width, rngs)
+        self.dense, self.dense_bn = layers.dense(config.model, d, config.model.fuse_width, rngs)
 
-    def __call__(self, parts: Sequence[jax.Array], *, rngs: nnx.Rngs | None) -> jax.Array:
-        return layers.dropout(jax.nn.relu(self.dense(jnp.concatenate(parts, -1))), self.dropout, rngs)
+    def __call__(self, parts: Sequence[jax.Array], *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        x = self.dense(jnp.concatenate(parts, -1))
+        return layers.after_dense(x, self.dense_bn, self.dropout, train=train, rngs=rngs)
 
 
 class ExpressNet(nnx.Module):
@@ -95,7 +96,7 @@ class ExpressNet(nnx.Module):
         """
         found = {name: getattr(self, name)(views[name], train=train, rngs=rngs) for name in self.branches}
         if self.fuse is not None:
-            found["fuse"] = self.fuse([found[name] for name in _FUSED if name in found], rngs=rngs)
+            found["fuse"] = self.fuse([found[name] for name in _FUSED if name in found], train=train, rngs=rngs)
         return found
 
     def classify(

@@ -16,11 +16,12 @@ def prepare(model: ExpressNet, config: Config) -> ExpressNet:
     """Changes `model` for inference alone, and returns it; its answers stay the same up to rounding.
 
     Call it under jit, or on a model that is needed for nothing else: parameters are replaced. The BatchNorm layers of
-    the extractors stay, since they follow a relu.
+    the extractors' blocks stay, since they follow a relu, and those of dense layers, which are small.
     """
     for _, part in list(nnx.iter_modules(model)):
-        for name in [name for name in vars(part) if name.endswith("_bn")]:
-            _fold(part, name.removesuffix("_bn"))
+        for name in [name for name in vars(part) if f"{name}_bn" in vars(part)]:
+            if isinstance(getattr(part, name), layers.Conv):
+                _fold(part, name)
     _transform_kernels(model, config.model)
     return model
 

@@ -134,10 +134,16 @@ def _normalize_backward(kept: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.
 normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
-def dense(config: Model, d: int, f: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """(B, D) -> (B, F)."""
+def dense(config: Model, d: int, f: int, rngs: nnx.Rngs) -> tuple[nnx.Linear, BatchNorm | None]:
+    """(B, D) -> (B, F), and the BatchNorm to follow it, which brings the bias, if the config has one there."""
     kinds: Any = {"dtype": jnp.dtype(config.dtype), "param_dtype": param_dtype(config)}
-    return nnx.Linear(d, f, kernel_init=KERNEL_INIT, rngs=rngs, **kinds)
+    bn = BatchNorm(config, f) if config.dense_batchnorm else None
+    return nnx.Linear(d, f, use_bias=bn is None, kernel_init=KERNEL_INIT, rngs=rngs, **kinds), bn
+
+
+def after_dense(x: jax.Array, bn: BatchNorm | None, rate: float, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    """BatchNorm where there is one, relu, dropout: (B, F) -> (B, F)."""
+    return dropout(jax.nn.relu(x if bn is None else bn(x, train=train)), rate, rngs)
 
 
 def dropout(x: jax.Array, rate: float, rngs: nnx.Rngs | None) -> jax.Array:

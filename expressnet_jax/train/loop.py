@@ -313,11 +313,14 @@ class Run:
         self.divergence.validation(step, result["loss"], self.config)
         self.early.update(step, result["loss"])
         epoch, found = self.clock.epoch(step), {key: result[key] for key in _VALIDATION}
-        self.write("validation", {"step": step, "epoch": round(epoch, 4), **found})
+        silent = {f"{part}/silent": count for part, (count, _) in result["silent"].items()}
+        self.write("validation", {"step": step, "epoch": round(epoch, 4), **found, **silent})
         say(
             f"validation at epoch {epoch:.2f}  loss {result['loss']:.4f}  "
             f"accuracy {result['accuracy']:.4f}  macro F1 {result['macro_f1']:.4f}"
         )
+        for warning in self.progress.warnings_of_parts(result["silent"]):
+            say(warning)
         return found
 
     def _save(self, step: int, validation: dict[str, float] | None) -> None:

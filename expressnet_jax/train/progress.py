@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class Progress:
         self._clock, self._start, self._times = clock, start, times
         self._watcher = ThreadPoolExecutor(1)
         self._starved: Counter[tuple[str, int]] = Counter()  # records in a row, by layer and expert
-        self._warned = False
+        self._warned, self._dead = False, set[str]()
         self.restart()
 
     def restart(self) -> None:
@@ -105,6 +105,17 @@ class Progress:
             f"{span((total - done) * pace)} left"
         )
         return [line, *self._warning(record)]
+
+    def warnings_of_parts(self, silent: Mapping[str, tuple[int, int]]) -> list[str]:
+        """Once a run, for each part of the network most of whose outputs are `silent`, as `answers.evaluate` says."""
+        dead = {part: counts for part, counts in silent.items() if 2 * counts[0] > counts[1] and part not in self._dead}
+        self._dead |= dead.keys()
+        return [
+            f"warning: {count} of {size} outputs of {part} are the same for every picture, so that it tells the others "
+            "next to nothing; model.dense_batchnorm=true or a lower optimizer.learning_rate may keep it alive "
+            "(docs/recipes.md); this is said once"
+            for part, (count, size) in dead.items()
+        ]
 
     def _warning(self, record: dict[str, Any]) -> list[str]:
         """One line in a run, as soon as an expert has starved in `PATIENCE` records in a row."""

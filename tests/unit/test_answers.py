@@ -55,9 +55,30 @@ def test_answers_are_those_that_the_loop_counts(network):
         found = answering.collect(config, answering.program(config, mesh), state, split, mesh)
         counted = answering.evaluate(config, answering.counter(config, mesh), state, split, mesh, each=list)
     summary = answering.summarize(found, config.label_smoothing)
+    assert counted.pop("silent").keys() == {"cnnfe1", "cnnfe2", "resnet", "fuse", "moe_cnn", "moe_expression"}
     assert summary.pop("loss") == pytest.approx(counted.pop("loss"), rel=1e-5)
     assert counted.pop("split") == split.name and summary == counted
     assert found.index.tolist() == split.numbers.tolist() and found.label.tolist() == split.labels().tolist()
+
+
+def test_outputs_that_are_the_same_for_every_picture_are_counted(network):
+    config, state, split, mesh = network
+
+    def killed(path, leaf):
+        dead = jax.tree_util.keystr(path).endswith("['cnnfe1']['dense']['bias']")
+        return leaf.at[:10].set(-1e6) if dead else leaf
+
+    state = jax.tree_util.tree_map_with_path(killed, state)
+    with jax.set_mesh(mesh):
+        counted = answering.evaluate(config, answering.counter(config, mesh), state, split, mesh, each=list)
+    images = split.load(np.arange(len(split)))["image"]
+    model = nnx.merge(states.graph(config), *states.weights(state))
+    features = model(preprocess.preprocess(images, config.model.image_size, config.preprocess)).features
+    for part, (silent, size) in counted["silent"].items():
+        values = np.asarray(features[part])
+        assert (int((np.ptp(values, 0) == 0).sum()), values.shape[1]) == (silent, size), part
+    assert 10 <= counted["silent"]["cnnfe1"][0] < counted["silent"]["cnnfe1"][1] == 16
+    assert counted["silent"]["cnnfe2"][0] == 0
 
 
 def test_the_mirrored_picture_and_the_routing_are_the_networks_own(network):

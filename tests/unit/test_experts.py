@@ -54,6 +54,15 @@ def test_an_expert_that_starves_now_and_then_is_not_warned_of():
     assert not any(lines_of(([starved] * 4 + [fed]) * 4))
 
 
+def test_a_part_that_is_mostly_dead_is_said_once_with_the_way_out():
+    said = progress.Progress(Clock(batch_size=16, examples=160, total_steps=400), 0, Times())
+    assert said.warnings_of_parts({"cnnfe1": (128, 256), "fuse": (0, 256)}) == []
+    (text,) = said.warnings_of_parts({"cnnfe1": (255, 256), "fuse": (0, 256)})
+    assert "255 of 256 outputs of cnnfe1" in text and "model.dense_batchnorm=true" in text and "\n" not in text
+    (text,) = said.warnings_of_parts({"cnnfe1": (256, 256), "fuse": (200, 256)})
+    assert "200 of 256 outputs of fuse" in text
+
+
 @pytest.mark.parametrize("load", [[25, 25, 25, 25], [70, 20, 6, 4]])
 def test_uneven_is_not_yet_starving(load):
     record = {"step": 1, **progress.routing(sums(load))}

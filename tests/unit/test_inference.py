@@ -55,6 +55,19 @@ def test_the_network_that_is_prepared_stays_as_it_is():
     assert model.cnnfe1.conv1.spectrum is None and prepared.cnnfe1.conv1.spectrum is not None
 
 
+def test_the_fuse_layer_is_normalized_before_its_relu():
+    config = config_files.load(TINY, [("model.dense_batchnorm", "true"), ("model.dense_dropout", "0")])
+    fuse = trained(config).fuse
+    x = np.random.default_rng(2).standard_normal((5, fuse.dense.kernel.shape[0]))
+    before = x @ np.asarray(fuse.dense.kernel[...], np.float64)
+    scale, bias, mean, var = (
+        np.asarray(getattr(fuse.dense_bn, name)[...]) for name in ("scale", "bias", "mean", "var")
+    )
+    for train, of, spread in ((False, mean, var), (True, before.mean(0), before.var(0))):
+        expected = np.maximum((before - of) / np.sqrt(spread + config.model.batchnorm_epsilon) * scale + bias, 0)
+        np.testing.assert_allclose(fuse([jnp.asarray(x, jnp.float32)], train=train, rngs=None), expected, atol=1e-5)
+
+
 def test_remat_gives_the_same_gradient_and_statistics_with_dropout_on():
     def gradient(remat):
         config = config_files.load(TINY, [("model.remat", str(remat).lower())])

@@ -170,9 +170,14 @@ def test_a_training_step_and_an_evaluation_run(without):
     assert logits.shape == (16, 8) and np.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("without", ["cnnfe1", "cnnfe2,resnet", "cnnfe2,moe_cnn"])
-def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
-    c = config(without, ("model.convolution", "auto"), ("model.cnnfe1.kernels", "15,9"))
+@pytest.mark.parametrize(
+    ("without", "normalized"),
+    [("cnnfe1", "false"), ("cnnfe2,resnet", "false"), ("cnnfe2,moe_cnn", "false"), ("", "true")],
+)
+def test_prepared_exported_and_imported_it_answers_as_before(without, normalized, tmp_path):
+    c = config(
+        without, ("model.convolution", "auto"), ("model.cnnfe1.kernels", "15,9"), ("model.dense_batchnorm", normalized)
+    )
     model = networks.network(c)
     weights = canonical.to_canonical(model)
     pictures = compare.random_pictures(0, 3, 20, 24)
@@ -193,7 +198,8 @@ def test_prepared_exported_and_imported_it_answers_as_before(without, tmp_path):
         "step": 1, "digest": "0", "compared": {}, "quantized": {},
         "real_pictures": 1, "faces": None,
     }  # fmt: skip
-    assert f"ExpressNet-MoE without {without.replace(',', ', ')}\n" in model_card.card(meta, {}, artifact.outputs(c))
+    less = f" without {without.replace(',', ', ')}" if without else ""
+    assert f"ExpressNet-MoE{less}\n" in model_card.card(meta, {}, artifact.outputs(c))
     artifact.write_weights(tmp_path / "model.safetensors", weights, "float32", artifact.about_weights(c))
     other = networks.filled(c, {name: np.zeros_like(value) for name, value in weights.items()})
     report = weight_import.apply(other, weight_import.load(tmp_path / "model.safetensors", c))
