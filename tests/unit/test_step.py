@@ -151,11 +151,12 @@ def test_evaluation_counts_no_padding_and_does_not_depend_on_the_batch():
     answer, count = jax.jit(answering.step(c)), answering.counter(c, meshes.create(c))
     full, every = batch(), np.ones(8, bool)
     padded, few = {**full, "mask": jnp.arange(16) < 5}, {key: value[:5] for key, value in full.items()}
-    confusion, loss = count(state, padded, every)
+    confusion, loss, ranges = count(state, padded, every)
     alone = count(state, few, every)
     assert int(confusion.sum()) == 5
     np.testing.assert_array_equal(confusion, alone[0])
     np.testing.assert_allclose(loss, alone[1], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ranges, alone[2])
     logits = answer(state, few)["logits"]
     np.testing.assert_allclose(answer(state, padded)["logits"][:5], logits, atol=1e-6)
     np.testing.assert_array_equal(confusion.sum(1), np.bincount(np.asarray(full["label"][:5]), minlength=8))
@@ -167,10 +168,10 @@ def test_a_class_that_the_data_set_lacks_is_never_predicted():
     c = config()
     state = setup(c)[1]
     count = answering.counter(c, meshes.create(c))
-    free, loss = count(state, batch(), np.ones(8, bool))
+    free, loss, _ = count(state, batch(), np.ones(8, bool))
     known = np.ones(8, bool)
     known[np.argmax(np.asarray(free).sum(0))] = False  # the class that it predicts most
-    confusion, same = count(state, batch(), known)
+    confusion, same, _ = count(state, batch(), known)
     assert int(np.asarray(confusion)[:, ~known].sum()) == 0 and int(confusion.sum()) == 16
     expected = np.where(known, jax.jit(answering.step(c))(state, batch())["logits"], -np.inf).argmax(1)
     np.testing.assert_array_equal(confusion.sum(0), np.bincount(expected, minlength=8))
