@@ -26,8 +26,10 @@ from expressnet_jax.models import canonical, expressnet
 BACKBONE = "resnet/"
 _SLACK = 64 << 20  # bytes of weights that a file may hold beside the network's own: another head
 #: Settings that our own files carry and that change a network's answers, but no shape.
-_SILENT = ("model.cnnfe1.stride", "model.cnnfe2.stride", "model.resnet.form", "model.resnet.stem_stride",
-           "model.resnet.stem_pool", "moe.top_k", "moe.router", "moe.renormalize")  # fmt: skip
+_SILENT = ("model.cnnfe1.stride", "model.cnnfe1.unpooled", "model.cnnfe2.stride", "model.cnnfe2.unpooled",
+           "model.resnet.form", "model.resnet.stem_stride", "model.resnet.stem_pool", "moe.top_k", "moe.router",
+           "moe.renormalize")  # fmt: skip
+_BEFORE: dict[str, Any] = {"stride": 1, "unpooled": []}  # what our older files, which do not carry it, were made with
 _PAPER = "the paper feeds BGR divided by 255 to weights trained on 0-255 minus VGGFace2's means"
 
 _TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d's
@@ -221,7 +223,8 @@ def _silent_differences(about: Mapping[str, Any], config: Config, part: str) -> 
     for key in _SILENT:
         *sections, last = key.split(".")
         theirs, after = _section(about, *sections), _section(ours, *sections)[last]
-        before = theirs.get(last, 1 if theirs and last == "stride" else None)  # our older files have none: it was 1
+        after = list(after) if isinstance(after, tuple) else after  # as JSON has it
+        before = theirs.get(last, _BEFORE.get(last) if theirs else None)
         if before is not None and before != after and (not part or "resnet" in key):
             notes.append(f"these weights were trained with {key}={before!r:.50}, and here it is {after}")
     return notes

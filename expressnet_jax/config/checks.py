@@ -125,8 +125,13 @@ def _check_sizes(config: Config) -> None:
         if len(branch.kernels) != len(branch.filters) or not branch.kernels:
             kernels, filters = counted(len(branch.kernels), "kernel"), counted(len(branch.filters), "filter")
             raise ConfigError(f"model.{name} has {kernels} and {filters}")
-        if branch.side(model.image_size, len(branch.kernels) - 1) == 0:
-            pools, pixels = counted(len(branch.kernels) - 1, "pool"), counted(model.image_size, "pixel")
+        last = len(branch.kernels)
+        if sorted(set(branch.unpooled)) != [*branch.unpooled] or any(block >= last for block in branch.unpooled):
+            wrong = f"model.{name}.unpooled={','.join(map(str, branch.unpooled))}"
+            raise ConfigError(f"{wrong}: blocks before the last, {last}, which never has a pool, in order, once")
+        if branch.side(model.image_size, last) == 0:
+            pools = counted(sum(map(branch.pooled, range(1, last))), "pool")
+            pixels = counted(model.image_size, "pixel")
             raise ConfigError(
                 f"model.{name}: nothing of {pixels} is left after {pools} and a stride of {branch.stride}; "
                 "use fewer blocks or larger pictures"

@@ -79,15 +79,22 @@ class Data:
 
 @dataclass(frozen=True)
 class Extractor:
-    """One convolutional branch: blocks of conv, relu, dropout, BatchNorm and (but for the last) a 2x2 max pool."""
+    """One convolutional branch: blocks of conv, relu, dropout, BatchNorm and, but for some, a 2x2 max pool."""
 
     kernels: tuple[PositiveInt, ...] = (75, 50, 25, 15, 9, 3)
     filters: tuple[PositiveInt, ...] = (8, 16, 32, 64, 128, 256)
     stride: PositiveInt = 1  # of the first convolution
+    # Blocks, counted from 1, that no pool follows, beside the last: 1,3 makes of five blocks two, two and one of one
+    # resolution, as in VGG. The paper's branches have none.
+    unpooled: tuple[PositiveInt, ...] = ()
+
+    def pooled(self, block: int) -> bool:
+        """Whether a pool follows a block, counted from 1."""
+        return block < len(self.kernels) and block not in self.unpooled
 
     def side(self, image_size: int, block: int) -> int:
-        """Of the map that a block's convolution gives, before its pool; blocks count from 0."""
-        return -(-image_size // self.stride) >> block
+        """Of the map that a block's convolution gives, before its pool; blocks count from 1."""
+        return -(-image_size // self.stride) >> sum(self.pooled(before) for before in range(1, block))
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _blocks(ops: Ops, config: Config, weights: Weights, branch: str, spec: Extra
         stride = spec.stride if i == 1 else 1
         x = ops.relu(ops.conv(f"{branch}/conv{i}", x, *_pair(weights, f"{branch}/conv{i}"), stride))
         x = ops.affine(f"{branch}/bn{i}", x, *_batch_norm(config, weights, f"{branch}/bn{i}"))
-        x = x if i == len(spec.kernels) else ops.max_pool(x, 2)
+        x = ops.max_pool(x, 2) if spec.pooled(i) else x
     return x
 
 

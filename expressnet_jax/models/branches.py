@@ -21,24 +21,24 @@ from expressnet_jax.models import layers
 
 
 class Blocks(nnx.Module):
-    """conv -> relu -> dropout -> BatchNorm -> 2x2 max pool, once per kernel; the last block has no pool.
+    """conv -> relu -> dropout -> BatchNorm -> 2x2 max pool, once per kernel; no pool after the last one and `unpooled`.
 
     The last map is averaged, or flattened into a dense layer where `width` is not 0:
-    (B, H, W, 3) -> (B, h, w, F) with h = H / stride / 2^(n-1) -> (B, F) or (B, width).
+    (B, H, W, 3) -> (B, h, w, F) with h = H / stride / 2^pools -> (B, F) or (B, width).
     """
 
     dense: nnx.Linear | None
     dense_bn: layers.BatchNorm | None
 
     def __init__(self, config: Model, name: str, extractor: Extractor, width: int, rngs: nnx.Rngs) -> None:
-        self.dropout, self.remat, self.count = config.conv_dropout, config.remat, len(extractor.kernels)
+        self.dropout, self.remat, self.spec = config.conv_dropout, config.remat, extractor
         d = 3
         for i, (size, f) in enumerate(zip(extractor.kernels, extractor.filters, strict=True), start=1):
             stride = extractor.stride if i == 1 else 1
             setattr(self, f"conv{i}", layers.Conv(config, f"{name}/conv{i}", d, f, size, stride=stride, rngs=rngs))
             setattr(self, f"bn{i}", layers.BatchNorm(config, f))
             d = f
-        side, self.dense_dropout = extractor.side(config.image_size, self.count - 1), config.dense_dropout
+        side, self.dense_dropout = extractor.side(config.image_size, len(extractor.kernels)), config.dense_dropout
         self.dense, self.dense_bn = layers.dense(config, side * side * d, width, rngs) if width else (None, None)
 
     def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
@@ -46,9 +46,9 @@ class Blocks(nnx.Module):
             return bn(layers.dropout(jax.nn.relu(conv(x, train=train)), self.dropout, rngs), train=train)
 
         run = nnx.remat(block) if self.remat and train else block
-        for i in range(1, self.count + 1):
+        for i in range(1, len(self.spec.kernels) + 1):
             x = run(getattr(self, f"conv{i}"), getattr(self, f"bn{i}"), rngs, x)
-            x = x if i == self.count else layers.max_pool(x, 2)
+            x = layers.max_pool(x, 2) if self.spec.pooled(i) else x
         if self.dense is None:
             return x.mean(axis=(1, 2))
         x = self.dense(x.reshape(x.shape[0], -1))

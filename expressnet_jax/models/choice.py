@@ -87,9 +87,9 @@ def layers(model: Model) -> Iterator[tuple[str, int, tuple[int, int, int, int]]]
         if branch not in model.parts:
             continue
         d = 3
-        for i, (taps, f) in enumerate(zip(spec.kernels, spec.filters, strict=True)):
-            if i or spec.stride == 1:
-                yield f"{branch}/conv{i + 1}", spec.side(model.image_size, i), (taps, taps, d, f)
+        for i, (taps, f) in enumerate(zip(spec.kernels, spec.filters, strict=True), start=1):
+            if i > 1 or spec.stride == 1:
+                yield f"{branch}/conv{i}", spec.side(model.image_size, i), (taps, taps, d, f)
             d = f
 
 

@@ -70,3 +70,10 @@ def test_a_strided_convolution_has_no_choice_and_the_next_reads_its_smaller_map(
     assert found["cnnfe1/conv2"] == (37, (50, 50, 8, 16)) and found["cnnfe1/conv6"] == (2, (3, 3, 128, 256))
     backbone = config_files.load("fer2013", [("model.network", "backbone")]).model
     assert not list(choice.layers(backbone)) and choice.describe(backbone, train=True) == "convolutions: all direct"
+
+
+def test_blocks_without_a_pool_keep_the_side_of_their_map():
+    small = PRESETS["small"][0]
+    changed = dataclasses.replace(small.cnnfe2, kernels=(3,) * 6, filters=(8,) * 6, unpooled=(1, 4))
+    sides = [side for name, side, _ in choice.layers(dataclasses.replace(small, cnnfe2=changed)) if "cnnfe2" in name]
+    assert sides == [48, 48, 24, 12, 12, 6]

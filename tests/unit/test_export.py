@@ -19,7 +19,7 @@ VARIANTS = {
     "published": {"model.cnnfe1.kernels": "15,9", "model.cnnfe2.kernels": "11,3"},
     "every expert": {
         "moe.router": "soft", "moe.layers": "2", "model.image_size": "33", "preprocess.color_order": "rgb",
-        "model.cnnfe1.stride": "2", "model.cnnfe2.stride": "2",
+        "model.cnnfe1.stride": "2", "model.cnnfe2.stride": "2", "model.cnnfe2.unpooled": "1",
         "preprocess.normalize": "standard", "preprocess.mean": "0.5", "preprocess.std": "0.25",
     },
     "even kernels": {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -180,9 +181,17 @@ def test_torchvisions_form_is_torchvisions_network(tmp_path):
         np.testing.assert_allclose(features(model, x), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize(("about", "notes"), [({"model": {"cnnfe2": {"kernels": [3, 3]}}}, 1), ({}, 0)])
-def test_a_file_from_before_there_were_strides_had_a_stride_of_1(about, notes):
-    extractor = dataclasses.replace(CONFIG.model.cnnfe2, stride=2)
+@pytest.mark.parametrize(("about", "notes"), [({"model": {"cnnfe2": {"kernels": [3, 3]}}}, 2), ({}, 0)])
+def test_a_file_from_before_strides_and_unpooled_blocks_had_none_of_them(about, notes):
+    extractor = dataclasses.replace(CONFIG.model.cnnfe2, stride=2, unpooled=(1,))
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, cnnfe2=extractor))
     found = weight_import._silent_differences(about, config, "")
-    assert found == ["these weights were trained with model.cnnfe2.stride=1, and here it is 2"] * notes
+    assert (
+        found
+        == [
+            "these weights were trained with model.cnnfe2.stride=1, and here it is 2",
+            "these weights were trained with model.cnnfe2.unpooled=[], and here it is [1]",
+        ][:notes]
+    )
+    same = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert not weight_import._silent_differences(same, config, "")
