@@ -24,9 +24,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
 # Made for CPUs and found by measurement (docs/recipes.md): CNNFE2 sees all 48 x 48 pixels and has most of the work, the
-# other two branches see half as many from their first layer on.
+# other two branches see half as many from their first layer on. Without its BatchNorm CNNFE1's dense layer dies.
 _SMALL = Model(
-    preset="small", image_size=48, cnnfe1_width=256, fuse_width=256, batchnorm_momentum=0.9,
+    preset="small", image_size=48, cnnfe1_width=256, fuse_width=256, batchnorm_momentum=0.9, dense_batchnorm=True,
     cnnfe1=Extractor(kernels=(9, 5, 3, 3), filters=(16, 32, 64, 128), stride=2),
     cnnfe2=Extractor(kernels=(3, 3, 3, 3, 3), filters=(32, 64, 128, 256, 256)),
     resnet=ResNet(stem_kernel=3, stem_stride=2, stem_filters=16, blocks=(1, 1, 1), filters=(16, 32, 64)),

@@ -31,11 +31,13 @@ class Sizes:
     stem: tuple
     stages: tuple
     width: int
+    unpooled: tuple = ()  # of cnnfe2's convolutions, from 1
+    normalized: bool = False  # BatchNorm before the relu of the dense layers
 
 
 PRESETS = {
     "small": Sizes(
-        side=48, channels=1, stem=(16, 3), stages=((16, 1), (32, 1), (64, 1)), width=256,
+        side=48, channels=1, stem=(16, 3), stages=((16, 1), (32, 1), (64, 1)), width=256, normalized=True,
         cnnfe1=((16, 9, 2), (32, 5, 1), (64, 3, 1), (128, 3, 1)),
         cnnfe2=((32, 3, 1), (64, 3, 1), (128, 3, 1), (256, 3, 1), (256, 3, 1)),
     ),
@@ -57,11 +59,11 @@ def convolution(channels, filters, kernel, stride):
     return nn.Conv2d(channels, filters, kernel, stride, padding)
 
 
-def extractor(channels, spec):
+def extractor(channels, spec, unpooled=()):
     layers = []
-    for i, (filters, kernel, stride) in enumerate(spec):
+    for i, (filters, kernel, stride) in enumerate(spec, start=1):
         layers += [convolution(channels, filters, kernel, stride), nn.ReLU(), norm(filters)]
-        layers += [nn.MaxPool2d(2)] * (i < len(spec) - 1)
+        layers += [nn.MaxPool2d(2)] * (i < len(spec) and i not in unpooled)
         channels = filters
     return nn.Sequential(*layers)
 
@@ -94,6 +96,13 @@ def resnet(sizes):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def dense(channels, filters, normalized):
+    if not normalized:
+        return nn.Linear(channels, filters)
+    norm = nn.BatchNorm1d(filters, eps=1e-3, momentum=0.1)
+    return nn.Sequential(nn.Linear(channels, filters, bias=False), norm)
+
+
 class Mixture(nn.Module):
     def __init__(self, width):
         super().__init__()
@@ -112,11 +121,11 @@ class Network(nn.Module):
         super().__init__()
         first, last, width = sizes.cnnfe1[0], sizes.cnnfe1[-1], sizes.width
         self.cnnfe1 = extractor(sizes.channels, sizes.cnnfe1)
-        self.cnnfe2 = extractor(sizes.channels, sizes.cnnfe2)
+        self.cnnfe2 = extractor(sizes.channels, sizes.cnnfe2, sizes.unpooled)
         self.resnet = resnet(sizes)
         side = -(-sizes.side // first[2]) >> (len(sizes.cnnfe1) - 1)
-        self.dense = nn.Linear(side * side * last[0], width)
-        self.fuse = nn.Linear(sizes.cnnfe2[-1][0] + 4 * sizes.stages[-1][0], width)
+        self.dense = dense(side * side * last[0], width, sizes.normalized)
+        self.fuse = dense(sizes.cnnfe2[-1][0] + 4 * sizes.stages[-1][0], width, sizes.normalized)
         self.first, self.second, self.head = Mixture(width), Mixture(width), nn.Linear(2 * width, CLASSES)
 
     def forward(self, x):
