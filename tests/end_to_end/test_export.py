@@ -200,60 +200,6 @@ def test_what_is_said_of_an_export(exported, run):
         assert not any(folder in path.read_bytes() for folder in here), f"{path.name} names a folder of this machine"
 
 
-#: Works the page: pictures chosen, dropped, and shown to it while its camera is on, in settings of its own or others;
-#: then tries to reach another machine in every way that a page has.
-WORK = """
-  const doc = page.document, get = (id) => doc.getElementById(id), rows = [...get("classes").children];
-  const bad = () => get("status").classList.contains("bad");
-  const answered = () => rows[0].dataset.value !== undefined || bad();
-  await until(() => !get("file").disabled || bad());
-  if (bad()) throw get("status").textContent;
-  const found = { answers: [], seen: [], own: { ...get("app").dataset } };
-  for (const [name, dropped, settings] of GIVEN) {
-    Object.assign(get("app").dataset, found.own, settings);
-    if (dropped) {
-      get("camera").click();
-      rows.forEach((row) => delete row.dataset.value);
-      await until(answered);
-      found.camera = get("camera").textContent;
-    }
-    const transfer = new page.DataTransfer();
-    transfer.items.add(new page.File([await (await fetch(`/given/${name}`)).arrayBuffer()], name));
-    if (!dropped) get("file").files = transfer.files;
-    const [at, event] = dropped
-      ? [get("stage"), new page.DragEvent("drop", { dataTransfer: transfer, bubbles: true })]
-      : [get("file"), new page.Event("change")];
-    at.dispatchEvent(event);
-    await until(() => get("status").textContent.startsWith(`${name}, `) || bad());
-    if (bad()) throw get("status").textContent;
-    found.answers.push(rows.map((row) => Number(row.dataset.value)));
-    const { width, height } = get("seen").querySelector("canvas");
-    const pixels = get("seen").querySelector("canvas").getContext("2d").getImageData(0, 0, width, height).data;
-    found.seen.push([height, width, ...pixels.filter((_, i) => i % 4 < 3)]);
-  }
-  found.off = [get("camera").textContent, get("video").srcObject];
-  found.loaded = page.performance.getEntriesByType("resource").map((one) => one.name);
-  found.refused = 0;
-  doc.addEventListener("securitypolicyviolation", () => found.refused++);
-  page.fetch("http://outside.test/fetch").catch(() => {});
-  page.navigator.sendBeacon("http://outside.test/beacon", "x");
-  new page.Image().src = "http://outside.test/image";
-  try { new page.WebSocket("ws://outside.test/socket"); } catch {}
-  const script = doc.createElement("script");
-  script.src = "http://outside.test/script";
-  doc.body.append(script);
-  await until(() => found.refused >= 5);
-  await fetch("http://outside.test/allowed");
-  const text = new page.DataTransfer();
-  text.items.add(new page.File(["no picture"], "a.txt"));
-  get("file").files = text.files;
-  get("file").dispatchEvent(new page.Event("change"));
-  await until(bad);
-  found.bad = get("status").textContent;
-  return found;
-"""
-
-
 @pytest.mark.skipif(not browser.find(), reason="no Chromium on this machine")
 @pytest.mark.skipif(not (ROOT / web.PACKAGE).exists(), reason=f"no {web.PACKAGE} in the repository's folder (npm pack)")
 def test_a_page_answers_as_onnxruntime_does_and_asks_nobody_else(exported, tmp_path):
@@ -268,7 +214,12 @@ def test_a_page_answers_as_onnxruntime_does_and_asks_nobody_else(exported, tmp_p
     given = [(name, drop, {}, (width, height), channels) for name, drop in (("own", 0), ("small", 1), ("large", 0))]
     grey = {"height": 37, "width": 24, "channels": 1}
     given += [("large", 0, grey, (24, 37), 1), ("wide", 1, {"height": 0, "width": 0, "channels": 3}, (512, 37), 3)]
-    work = WORK.replace("GIVEN", json.dumps([(f"{name}.png", drop, settings) for name, drop, settings, *_ in given]))
+    work = (
+        Path(__file__)
+        .with_name("work_the_page.js")
+        .read_text()
+        .replace("GIVEN", json.dumps([(f"{name}.png", drop, settings) for name, drop, settings, *_ in given]))
+    )
     found, asked = browser.run(out / "web", work, files, tmp_path)
     assert "error" not in found, found
     graph, answers = runtime(out, "onnx"), []

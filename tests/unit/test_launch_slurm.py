@@ -1,7 +1,10 @@
-"""launch/slurm.sbatch outside Slurm: what each array task runs, and after which exit codes the job is queued again."""
+"""launch/slurm.sbatch outside Slurm: what each array task runs, and after which exit codes the job is queued again;
+and its headers."""
 
+import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -234,3 +237,48 @@ def test_mistakes_are_one_line(world, tmp_path, arguments, variables, said):
     arguments = [str(tmp_path / "sweep") if word == "SWEEP" else word for word in arguments]
     done, calls = world(*arguments, **variables)
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1 and not calls
+
+
+def slurm_parser():
+    """The options of sbatch that a header here may use, with the forms that its manual gives for their values."""
+
+    def form(pattern):
+        def check(text):
+            if not re.fullmatch(pattern, text):
+                raise argparse.ArgumentTypeError(f"{text!r} is not {pattern}")
+            return text
+
+        return check
+
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    number, name = form(r"[1-9]\d*"), form(r"[\w.-]+")
+    parser.add_argument("--job-name", type=name)
+    parser.add_argument("--partition", type=name)
+    parser.add_argument("--nodes", type=form(r"[1-9]\d*(-[1-9]\d*)?"))
+    parser.add_argument("--ntasks-per-node", type=number)
+    parser.add_argument("--cpus-per-task", type=number)
+    parser.add_argument("--gpus-per-node", type=form(r"([a-z]\w*:)?\d+"))
+    parser.add_argument("--time", type=form(r"(\d+-)?\d+(:[0-5]\d){0,2}|\d+"))
+    parser.add_argument("--signal", type=form(r"([RB]{1,2}:)?(TERM|USR1|USR2|INT|\d+)(@\d{1,5})?"))
+    parser.add_argument("--open-mode", choices=("append", "truncate"))
+    parser.add_argument("--output", type=form(r"([\w./-]|%[AaJjNnstux%])+"))
+    parser.add_argument("--requeue", action="store_true")
+    return parser
+
+
+def test_slurm_reads_the_headers():
+    lines = SCRIPT.read_text().splitlines()
+    assert lines[0].startswith("#!")  # sbatch refuses a script without
+    headers = [line for line in lines if line.startswith("#SBATCH")]
+    first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+    assert headers == [line for line in lines[:first_command] if line.startswith("#SBATCH")]  # later ones are not read
+    found = slurm_parser().parse_args([word for line in headers for word in shlex.split(line)[1:]])
+    assert found.ntasks_per_node == found.gpus_per_node  # one process a GPU
+    assert found.signal == "TERM@120" and found.requeue and found.open_mode == "append"
+    assert not any("gpus-per-task" in line or "gpu-bind" in line for line in headers)
+
+
+@pytest.mark.parametrize("line", ["--nodes=two", "--time=24h", "--signal=TERM:120", "--requeu", "--output=%q.log"])
+def test_the_parser_of_headers_knows_mistakes(line):
+    with pytest.raises((argparse.ArgumentError, SystemExit)):
+        slurm_parser().parse_args([line])
