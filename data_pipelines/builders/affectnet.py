@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from data_pipelines.builders import codes, tables
+from data_pipelines.builders import codes, readers
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan, differences
-from data_pipelines.builders.tables import ClassFolders, Row, cells, quote
+from data_pipelines.builders.readers import ClassFolders, Row, cells, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
 from data_pipelines.labels import AFFECTNET_CODES, EMOTIONS, SEVEN, canonical
@@ -82,14 +82,14 @@ class AffectNet(FaceBuilder):
         """Recognises the layout; an official release is taken before what Kaggle has."""
         self.codes = codes.emotions(self.codes, self.CLASSES)
         names = source.names()
-        if found := [path for table in _TABLES for path in tables.find(names, (table,))]:
+        if found := [path for table in _TABLES for path in readers.find(names, (table,))]:
             return self._plan_older(source, names, found)
-        pictures = list(filter(tables.is_picture, names))
+        pictures = list(filter(readers.is_picture, names))
         # Not of classes, but laid out like them.
         sets = ClassFolders.find(pictures, _SETS, lambda folder: folder if folder.lower() == "images" else None)
         if sets and sets.known:
             return self._plan_newer(source, names, sets)
-        labels = tables.find(names, ("labels.csv",)) or _table_of_ids(source, names)
+        labels = readers.find(names, ("labels.csv",)) or _table_of_ids(source, names)
         if labels and _names_a_picture(source, labels[0], _below(names, labels[0])):
             return self._plan_subset(source, names, labels[0])
         if folders := ClassFolders.find(pictures, _FOLDERS, _numbered_or_named):
@@ -100,12 +100,12 @@ class AffectNet(FaceBuilder):
 
     def _plan_older(self, source: Source, names: list[str], found: list[str]) -> Plan:
         """Pictures by training.csv and validation.csv."""
-        wanted: dict[str, tables.Wanted] = {}
+        wanted: dict[str, readers.Wanted] = {}
         notes = []
         dropped: Counter[int] = Counter()
         official = set()  # splits with labels by people, whose numbers are known
         for table in found:
-            split, folder = _TABLES[tables.base(table).lower()]
+            split, folder = _TABLES[readers.base(table).lower()]
             if split in wanted:
                 notes.append(f"{table} was not used: there is another {split} table")
                 continue
@@ -114,10 +114,10 @@ class AffectNet(FaceBuilder):
             else:
                 notes.append(f"the labels of {table} were given by a program, not by people")
             files = _by_folder_and_file(names, folder)
-            rows, columns = _after_header(tables.read_rows(source, table), f"{source.path}: {table}")
+            rows, columns = _after_header(readers.read_rows(source, table), f"{source.path}: {table}")
             read = functools.partial(_read_older, columns, dropped)
-            wanted[split] = tables.match(self.skipped, table, rows, read, files).get("", {})
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
+            wanted[split] = readers.match(self.skipped, table, rows, read, files).get("", {})
+        splits = readers.make_splits(source, self.skipped, wanted, OFFICIAL)
         if dropped:
             parts = [f"{number:,} with {code} ({_DROPPED[code]})" for code, number in sorted(dropped.items())]
             notes.append(f"left out, as they show no emotion: {', '.join(parts)}")
@@ -127,12 +127,12 @@ class AffectNet(FaceBuilder):
             known = dict.fromkeys(classes, _EACH) if split == "validation" else {}  # those of train are not published
             whole = f"the complete set with {len(classes)} classes"
             notes += differences(split, counts, known, _TOTALS[split][classes == EMOTIONS], whole)
-        notes += tables.absent(splits, OFFICIAL)
+        notes += readers.absent(splits, OFFICIAL)
         return Plan("official, older (CSV files)", _OFFICIAL_PROTOCOL, splits, notes, aligned=True)
 
     def _plan_newer(self, source: Source, names: list[str], sets: ClassFolders) -> Plan:
         """Pictures with an annotation file each. Classes are not known before the files are read, with the pictures."""
-        wanted: dict[str, tables.Wanted] = {}
+        wanted: dict[str, readers.Wanted] = {}
         notes = []
         annotation_of: dict[str, str] = {}  # a picture's path -> that of its annotation
         for folder, split in _SETS.items():
@@ -148,18 +148,18 @@ class AffectNet(FaceBuilder):
                 else:
                     bad.append((path, f"its annotation {quote(_annotation(path))} is not there"))
             bad += [(name, "its picture is not there") for name in sorted(annotations.values())]
-            tables.report(self.skipped, inside.rstrip("/"), wanted[split], bad)
+            readers.report(self.skipped, inside.rstrip("/"), wanted[split], bad)
             number, (seven, eight) = len(wanted[split]), _TOTALS[split]
             if number not in (0, seven, eight):
                 total = f"the complete set has {seven:,} with 7 classes and {eight:,} with 8"
                 notes.append(f"{split}: {counted(number, 'picture')}, {total}")
         pictures = functools.partial(self._newer_pictures, annotation_of)
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, pictures)
-        notes += tables.absent(splits, OFFICIAL)
+        splits = readers.make_splits(source, self.skipped, wanted, OFFICIAL, pictures)
+        notes += readers.absent(splits, OFFICIAL)
         return Plan("official, newer (annotation files)", _OFFICIAL_PROTOCOL, splits, notes, aligned=True)
 
     def _newer_pictures(
-        self, annotation_of: Mapping[str, str], source: Source, wanted: tables.Wanted
+        self, annotation_of: Mapping[str, str], source: Source, wanted: readers.Wanted
     ) -> Iterator[Picture]:
         """All annotations first, as an archive may have them after the pictures; then the pictures that have a class.
 
@@ -180,9 +180,9 @@ class AffectNet(FaceBuilder):
         files = _below(names, table)
         key = _key(source, table)
         called = _by_id(files) if key == "id" else files
-        columns, rows = tables.open_table(source, table, (key, "label"))
-        named = any(map(canonical, tables.column(source, table, "label")))
-        numbers = set() if named else codes.numbers(tables.column(source, table, "label"))
+        columns, rows = readers.open_table(source, table, (key, "label"))
+        named = any(map(canonical, readers.column(source, table, "label")))
+        numbers = set() if named else codes.numbers(readers.column(source, table, "label"))
         by_number = self._by_number(numbers)
 
         def read(row: Row) -> tuple[str, str, str]:
@@ -194,14 +194,14 @@ class AffectNet(FaceBuilder):
                 return name, label, "train"
             raise BadPicture(f"unknown class {quote(text)}")
 
-        wanted = tables.match(self.skipped, table, rows, read, called)
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
+        wanted = readers.match(self.skipped, table, rows, read, called)
+        splits = readers.make_splits(source, self.skipped, wanted, OFFICIAL)
         pictures = wanted["train"]
         folders = ((_label(f"/{path}".split("/")[-2], by_number), one.label) for path, one in pictures.items())
         notes = [codes.note(by_number, wanted, "" if self.codes else _ASSUMED)] if numbers else []
-        notes += tables.beside(table, folders, [path for path in files.values() if path not in pictures])
+        notes += readers.beside(table, folders, [path for path in files.values() if path not in pictures])
         subset = key == "pth" and not numbers
-        layout = f"Kaggle {'subset' if subset else 'variant'} ({tables.base(table)})"
+        layout = f"Kaggle {'subset' if subset else 'variant'} ({readers.base(table)})"
         protocol = _SUBSET_PROTOCOL if subset else _VARIANT_PROTOCOL
         return Plan(layout, protocol, splits, notes, aligned=True, numbered=bool(numbers))
 
@@ -216,7 +216,7 @@ class AffectNet(FaceBuilder):
         notes = [codes.note(by_number, wanted, "" if self.codes else _ASSUMED)] if numbers else []
         notes += [f"{table} names no picture that is there and was not used" for table in labels]
         layout = f"Kaggle variant, {'numbered' if numbers else 'named'} folders"
-        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"))
+        splits = readers.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"))
         return Plan(layout, _VARIANT_PROTOCOL, splits, notes, aligned=True, numbered=bool(numbers))
 
     def _by_number(self, numbers: set[int]) -> dict[int, str]:
@@ -228,7 +228,7 @@ class AffectNet(FaceBuilder):
 
 def _by_folder_and_file(names: list[str], folder: str) -> dict[str, str]:
     """Pictures as the older release's tables name them, `<n>/<hash>.jpg` -> path; those in `folder`, if it is there."""
-    pictures = [name for name in names if tables.is_picture(name)]
+    pictures = [name for name in names if readers.is_picture(name)]
     inside = [name for name in pictures if f"/{folder}/" in f"/{name.lower()}"]
     return {"/".join(name.split("/")[-2:]): name for name in inside or pictures}
 
@@ -239,7 +239,7 @@ def _after_header(rows: Iterator[Row], where: str) -> tuple[Iterable[Row], dict[
     with contextlib.suppress(BadPicture):
         _code(cells(first, _HEADERLESS)[1])
         return itertools.chain([first], rows), _HEADERLESS
-    return rows, tables.columns(first, tuple(_HEADERLESS), where)
+    return rows, readers.columns(first, tuple(_HEADERLESS), where)
 
 
 def _read_older(columns: Mapping[str, int], dropped: Counter[int], row: Row) -> tuple[str, str, str] | None:
@@ -281,8 +281,8 @@ def _annotation(path: str) -> str:
 
 def _below(names: list[str], table: str) -> dict[str, str]:
     """The pictures in the table's folder: path relative to it -> path."""
-    root = table.removesuffix(tables.base(table))
-    return {name.removeprefix(root): name for name in names if name.startswith(root) and tables.is_picture(name)}
+    root = table.removesuffix(readers.base(table))
+    return {name.removeprefix(root): name for name in names if name.startswith(root) and readers.is_picture(name)}
 
 
 def _names_a_picture(source: Source, table: str, files: Mapping[str, str]) -> bool:
@@ -290,13 +290,13 @@ def _names_a_picture(source: Source, table: str, files: Mapping[str, str]) -> bo
     key = _key(source, table)
     called = _by_id(files) if key == "id" else files
     with contextlib.suppress(DataError):
-        return any(_found(path, called) in called for path in tables.column(source, table, key))
+        return any(_found(path, called) in called for path in readers.column(source, table, key))
     return False
 
 
 def _key(source: Source, table: str) -> str:
     """The column of a table that tells the pictures."""
-    heads = next(tables.read_rows(source, table), [])
+    heads = next(readers.read_rows(source, table), [])
     there = [] if isinstance(heads, csv.Error) else [head.strip().lower() for head in heads]
     return "id" if {"id", "label"} <= {*there} and "pth" not in there else "pth"
 
@@ -311,7 +311,7 @@ def _by_id(files: Mapping[str, str]) -> dict[str, str]:
     """Pictures by path, file name, and file name without its ending, as far as no two have the same one."""
     called: dict[str, set[str]] = {}
     for name, path in files.items():
-        for key in (name, tables.base(name), tables.base(name).rpartition(".")[0]):
+        for key in (name, readers.base(name), readers.base(name).rpartition(".")[0]):
             called.setdefault(key, set()).add(path)
     return {key: next(iter(paths)) for key, paths in called.items() if len(paths) == 1}
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipelines.builders import pixels, tables
+from data_pipelines.builders import pixels, readers
 from data_pipelines.builders.base import Picture, Skipped
-from data_pipelines.builders.tables import base, quote
+from data_pipelines.builders.readers import base, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import reason
 from data_pipelines.pictures import MAX_PIXELS, BadPicture
@@ -50,13 +50,13 @@ class ArrowTables:
 
     @classmethod
     def find(cls, names: Iterable[str], words: Mapping[str, str]) -> ArrowTables | None:
-        """The files in one place that tell most splits, as `tables.split_of_path` has it; None if there is no file."""
+        """The files in one place that tell most splits, as `readers.split_of_path` has it; None if there is no file."""
         groups: dict[tuple[str, str], dict[str, str]] = {}
         for name in sorted(names, key=lambda name: (name.count("/"), name)):
             folder, suffix = name.rpartition("/")[0], f".{name.lower().rpartition('.')[2]}"
             if suffix in _KINDS and "/." not in f"/{name}" and not base(name).startswith("cache-"):
-                place = folder.rpartition("/")[0] if tables.split_word(base(folder), words) else folder
-                groups.setdefault((suffix, place), {})[name] = tables.split_of_path(name, words)
+                place = folder.rpartition("/")[0] if readers.split_word(base(folder), words) else folder
+                groups.setdefault((suffix, place), {})[name] = readers.split_of_path(name, words)
         if not groups:
             return None
         best = max(groups, key=lambda group: (len(set(groups[group].values())), len(groups[group])))
@@ -96,11 +96,11 @@ class ArrowTables:
                     found.append(name)
                     number = index << 32 | row
                     wanted.setdefault(place, {})[number] = Picture(number, name, b"", label)
-            tables.report(skipped, path.removeprefix(root), found, bad)
+            readers.report(skipped, path.removeprefix(root), found, bad)
         notes = [f"columns that were not used: {', '.join(map(quote, extra))}"] if extra else []
         if not told and list(wanted) == ["train"] and not columns.split:
             notes.append("neither the files' names nor a column tell a split: everything is train")
-        return wanted, notes + tables.unused(self.others, "file", " of another folder or kind")
+        return wanted, notes + readers.unused(self.others, "file", " of another folder or kind")
 
     def _states(self, source: Source, words: Mapping[str, str]) -> dict[str, str]:
         """path -> split, as the state.json beside an Arrow file tells, or ""."""
@@ -110,7 +110,7 @@ class ArrowTables:
             told[path] = ""
             if state in names:
                 with contextlib.suppress(ValueError, RecursionError, AttributeError), source.open(state) as stream:
-                    told[path] = tables.split_word(str(json.loads(stream.read(1 << 20)).get("_split")), words)
+                    told[path] = readers.split_word(str(json.loads(stream.read(1 << 20)).get("_split")), words)
         return told
 
     @staticmethod
@@ -119,7 +119,7 @@ class ArrowTables:
         if not cells:
             return ""
         word = _text(cells[0], columns.names(columns.split), "split")
-        if split := tables.split_word(word, words):
+        if split := readers.split_word(word, words):
             return split
         raise BadPicture(f"unknown split {quote(word)}; known: {', '.join(words)}")
 
@@ -167,14 +167,14 @@ class _Columns:
         missing = [what for what, name in (("pictures", image), ("labels", label)) if not name]
         if missing:
             known = f"pictures: {', '.join(_IMAGES)}; labels: {', '.join(_LABELS)}"
-            shown = tables.listed(there)
+            shown = readers.listed(there)
             raise DataError(f"{source.path}: {path}: no column of {' or '.join(missing)}; it has: {shown}; {known}")
         others = [name for name in there if name not in (image, label, split)]
         kind = schema.field(image).type
         if pa.types.is_struct(kind):
             fields = [field.name for field in kind]
             if "bytes" not in fields:
-                shown = tables.listed(fields)
+                shown = readers.listed(fields)
                 raise DataError(f"{source.path}: {path}: the column {quote(image)} has no field bytes; it has: {shown}")
             image += ".bytes"
         return cls(image, label, split, others, features)

@@ -45,7 +45,7 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class PlannedSplit:
     """How many pictures a split should have, and a function that starts to produce them, always in one order."""
 
     expected: int
@@ -58,7 +58,7 @@ class Plan:
 
     layout: str  # the form of the data set, in a few words
     protocol: str  # what results on it may be compared with, if the numbers of pictures are KNOWN_COUNTS
-    splits: dict[str, Split]
+    splits: dict[str, PlannedSplit]
     notes: list[str] = dataclasses.field(default_factory=list)
     aligned: bool = False  # the pictures are crops of faces already
     classes: tuple[str, ...] = ()  # where they are not the builder's CLASSES
@@ -211,7 +211,7 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
             for name, stage in self._stages.items()
         }
 
-    def _stage(self, name: str, split: Split, crop: FaceCrop | None) -> Stage:
+    def _stage(self, name: str, split: PlannedSplit, crop: FaceCrop | None) -> Stage:
         """All pictures of a split, finished; what an interrupted run has finished is not done again."""
         assert self._staging is not None
         stage = Stage(self._staging / name)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from data_pipelines.builders.base import Picture
-from data_pipelines.builders.tables import quote
+from data_pipelines.builders.readers import quote
 from data_pipelines.common.errors import UsageError
 from data_pipelines.common.text import counted, nearest, some
 from data_pipelines.labels import canonical

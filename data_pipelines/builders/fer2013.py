@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from data_pipelines.builders import pixel_tables, tables
+from data_pipelines.builders import pixel_tables, readers
 from data_pipelines.builders.arrow_tables import ArrowTables
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan
 from data_pipelines.builders.pixel_tables import (
@@ -19,7 +19,7 @@ from data_pipelines.builders.pixel_tables import (
     label_of,
     label_of_code,
 )
-from data_pipelines.builders.tables import ClassFolders, base
+from data_pipelines.builders.readers import ClassFolders, base
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import some
 from data_pipelines.labels import SEVEN, canonical
@@ -85,10 +85,10 @@ class Fer2013(FaceBuilder):
         choices += [(table.path, functools.partial(read, {"train": table})) for table in left]
         if choices:
             plan = choices[0][1]()
-            return dataclasses.replace(plan, notes=tables.chose(*(shown for shown, _ in choices)) + plan.notes)
+            return dataclasses.replace(plan, notes=readers.chose(*(shown for shown, _ in choices)) + plan.notes)
         if folders:
             return self._plan_folders(source, names, folders)  # says that all its classes are unknown
-        heads = [f"{path} has the header {tables.listed(pixel_tables.header(source, path))}" for path in others]
+        heads = [f"{path} has the header {readers.listed(pixel_tables.header(source, path))}" for path in others]
         why = f" ({some(heads, 2, '; ')})" if heads else ""
         raise DataError(f"{source.path}: no FER-2013 recognised{why}; expected {_EXPECTED}")
 
@@ -114,10 +114,10 @@ class Fer2013(FaceBuilder):
                     wanted.setdefault(split, {})[number] = table
             _check_codes(words, f"{source.path}: {table.path}")
             if bad and not sound:
-                shown = tables.listed(pixel_tables.header(source, table.path))
+                shown = readers.listed(pixel_tables.header(source, table.path))
                 why = f"no usable row among {len(bad):,} (the first: {': '.join(bad[0])}); its header has: {shown}"
                 raise DataError(f"{source.path}: {table.path}: {why}")
-            tables.report(self.skipped, table.path, [part] * sound, bad)
+            readers.report(self.skipped, table.path, [part] * sound, bad)
 
         def pictures(source: Source, rows: dict[int, PixelTable]) -> Iterator[Picture]:
             table = next(iter(rows.values()))
@@ -168,9 +168,9 @@ class Fer2013(FaceBuilder):
             for split, inside in found.items()
         }
         used = {folders.paths[folders.found.root + name] for name in files}
-        notes = [_NUMBERED] * folders.numbered + tables.unused([n for n in names if n not in used], "other file")
+        notes = [_NUMBERED] * folders.numbered + readers.unused([n for n in names if n not in used], "other file")
         layout = "folders, renamed files" if "test" in wanted and "public_test" not in wanted else "folders"
-        return self._plan(source, layout, wanted, notes, tables.stream)
+        return self._plan(source, layout, wanted, notes, readers.stream)
 
     def _plan(
         self, source: Source, layout: str, wanted: dict[str, Any], notes: list[str],
@@ -179,9 +179,9 @@ class Fer2013(FaceBuilder):
         if "test" in wanted and "public_test" in wanted and "private_test" not in wanted:
             wanted["private_test"] = wanted.pop("test")
             notes = [*notes, "its validation split is stored as public_test, its test split as private_test"]
-        splits = tables.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"), pictures)
-        notes = notes + tables.absent(splits, ("train", "test") if "test" in splits else OFFICIAL)
-        return Plan(layout, tables.protocol(splits, _PROTOCOLS), splits, notes)
+        splits = readers.make_splits(source, self.skipped, wanted, (*OFFICIAL, "test"), pictures)
+        notes = notes + readers.absent(splits, ("train", "test") if "test" in splits else OFFICIAL)
+        return Plan(layout, readers.protocol(splits, _PROTOCOLS), splits, notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,9 +198,9 @@ class _Folders:
         paths = {name: name for name in names}
         for name in names:
             *above, first, second, file = ["", "", *name.split("/")]
-            if first and tables.split_word(second, WORDS) and not tables.split_word(first, WORDS):
+            if first and readers.split_word(second, WORDS) and not readers.split_word(first, WORDS):
                 paths.setdefault("/".join([*above[2:], second, first, file]), name)
-        words = {part.lower() for name in paths for part in name.split("/")[-3:-1] if tables.split_word(part, WORDS)}
+        words = {part.lower() for name in paths for part in name.split("/")[-3:-1] if readers.split_word(part, WORDS)}
         found = ClassFolders.find(paths, words, _label)
         by_code = ClassFolders.find(paths, words, label_of_code)
         numbered = bool(found and by_code and by_code.known and not found.known)
@@ -223,7 +223,7 @@ def _parts(found: list[PixelTable]) -> dict[str, PixelTable]:
     parts: dict[str, PixelTable] = {}
     for table in found:
         if table.path.rpartition("/")[0] == found[0].path.rpartition("/")[0]:
-            parts.setdefault(tables.split_of_path(base(table.path), WORDS) or "train", table)
+            parts.setdefault(readers.split_of_path(base(table.path), WORDS) or "train", table)
     return parts
 
 
@@ -235,7 +235,7 @@ def _check_codes(words: set[str], where: str) -> None:
 
 def _folder(name: str) -> str:
     """The split of the folder of a file at <split>/<class>/<file>."""
-    return tables.split_word(name.partition("/")[0], WORDS)
+    return readers.split_word(name.partition("/")[0], WORDS)
 
 
 def _usage(name: str) -> str | None:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders import tables
-from data_pipelines.builders.base import FaceBuilder, Picture, Plan, Split
+from data_pipelines.builders import readers
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan, PlannedSplit
 from data_pipelines.builders.pixel_tables import OFFICIAL, USAGES, PixelTable, split_of_usage
-from data_pipelines.builders.tables import base, cells, quote
+from data_pipelines.builders.readers import base, cells, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
 from data_pipelines.labels import EMOTIONS
@@ -123,19 +123,19 @@ class FerPlus(FaceBuilder):
     def plan(self, source: Source) -> Plan:
         """Reads all votes and finds the pictures; where they are there twice, the CSV with the pixels is taken."""
         names = source.names()
-        found = tables.find(names, (_VOTES,))
+        found = readers.find(names, (_VOTES,))
         folders = _find_folders(names)
         if not found:
             if labels := _find_labels(names):
                 return self._plan_folders(source, self._read_labels(source, labels), folders)
             raise DataError(f"{source.path}: no {_VOTES}; expected {_EXPECTED}")
         votes = self._read_votes(source, found[0])
-        pixel_tables = tables.find(names, _TABLES)
+        pixel_tables = readers.find(names, _TABLES)
         for path in pixel_tables:
             table = PixelTable.open(source, path)
             if table and "usage" in table.columns:
                 others = ["folders of PNG files"] if any(folders.values()) else []
-                return self._plan_table(source, votes, table, tables.chose(path, *others))
+                return self._plan_table(source, votes, table, readers.chose(path, *others))
         if not any(folders.values()):
             heads = f" ({', '.join(pixel_tables)}: no columns emotion, pixels and Usage)" if pixel_tables else ""
             raise DataError(f"{source.path}: no pictures beside {_VOTES}{heads}; expected {_EXPECTED}")
@@ -143,7 +143,7 @@ class FerPlus(FaceBuilder):
 
     def _read_votes(self, source: Source, path: str) -> _Votes:
         votes = _Votes(base(path))
-        columns, rows = tables.open_table(source, path, ("usage", "image name", *_CHOICES))
+        columns, rows = readers.open_table(source, path, ("usage", "image name", *_CHOICES))
         for number, row in enumerate(rows):
             votes.splits.append(None)
             try:
@@ -161,7 +161,7 @@ class FerPlus(FaceBuilder):
         columns = {column: _LABELS_COLUMNS.index(column) for column in ("image name", *_CHOICES)}
         for split, path in labels.items():
             usage = next(usage for usage, meant in USAGES.items() if meant == split)
-            for number, row in enumerate(tables.read_rows(source, path)):
+            for number, row in enumerate(readers.read_rows(source, path)):
                 votes.splits.append(None)
                 try:
                     votes.add(len(votes.splits) - 1, [usage, *cells(row, columns)])
@@ -193,11 +193,11 @@ class FerPlus(FaceBuilder):
             for found in table.pictures(source, rows, self.skipped, base(table.path)):
                 yield dataclasses.replace(rows[found.order], name=found.name, image=found.image)
 
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL, pictures)
+        splits = readers.make_splits(source, self.skipped, wanted, OFFICIAL, pictures)
         return _plan(f"{votes.name} with {table.layout}", splits, votes, notes)
 
     def _plan_folders(self, source: Source, votes: _Votes, folders: dict[str, dict[str, str]]) -> Plan:
-        wanted: dict[str, tables.Wanted] = {split: {} for split in OFFICIAL}
+        wanted: dict[str, readers.Wanted] = {split: {} for split in OFFICIAL}
         for split, files in folders.items():
             for number, picture in votes.pictures[split].items() if files else ():  # a missing folder is one note
                 if path := files.get(picture.name.lower()):
@@ -205,15 +205,15 @@ class FerPlus(FaceBuilder):
                 else:
                     where = picture.name if votes.name == _LABELS else f"row {number}"
                     self.skipped.add(f"{votes.name} {where}", f"no {quote(picture.name)} in {_FOLDERS[split]}/")
-        splits = tables.make_splits(source, self.skipped, wanted, OFFICIAL)
+        splits = readers.make_splits(source, self.skipped, wanted, OFFICIAL)
         strangers = [path for files in folders.values() for file, path in files.items() if file not in votes.images]
-        notes = tables.unused(strangers, "picture", f" without a row in {votes.name}")
+        notes = readers.unused(strangers, "picture", f" without a row in {votes.name}")
         return _plan(f"{votes.name} with folders", splits, votes, notes)
 
 
-def _plan(layout: str, splits: dict[str, Split], votes: _Votes, notes: list[str]) -> Plan:
-    notes = notes + votes.notes(splits) + tables.absent(splits, OFFICIAL)
-    return Plan(layout, tables.protocol(splits, _PROTOCOLS), splits, notes)
+def _plan(layout: str, splits: dict[str, PlannedSplit], votes: _Votes, notes: list[str]) -> Plan:
+    notes = notes + votes.notes(splits) + readers.absent(splits, OFFICIAL)
+    return Plan(layout, readers.protocol(splits, _PROTOCOLS), splits, notes)
 
 
 def _checked(votes: _Votes, where: str) -> _Votes:
@@ -225,7 +225,7 @@ def _checked(votes: _Votes, where: str) -> _Votes:
 
 def _find_labels(names: list[str]) -> dict[str, str]:
     """Split -> path of the label.csv in FER2013{Train,Valid,Test}, in any case."""
-    found = {base(path.rpartition("/")[0]).lower(): path for path in reversed(tables.find(names, (_LABELS,)))}
+    found = {base(path.rpartition("/")[0]).lower(): path for path in reversed(readers.find(names, (_LABELS,)))}
     return {split: found[folder.lower()] for split, folder in _FOLDERS.items() if folder.lower() in found}
 
 

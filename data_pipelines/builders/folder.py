@@ -12,10 +12,10 @@ import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.builders import codes, tables
+from data_pipelines.builders import codes, readers
 from data_pipelines.builders.arrow_tables import ArrowTables
 from data_pipelines.builders.base import FaceBuilder, Picture, Plan
-from data_pipelines.builders.tables import Row, Wanted, cells, quote
+from data_pipelines.builders.readers import Row, Wanted, cells, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, canonical, near
 from data_pipelines.pictures import BadPicture
@@ -31,7 +31,7 @@ _ORDER = ("train", "validation", "test")
 
 # What is a picture to somebody who looks at its name. Some are of a kind that is not read (GIF, HEIC, AVIF): they count
 # as pictures, so that each is skipped by name instead of vanishing among the other files.
-_SUFFIXES = (*tables.SUFFIXES, ".jfif", ".gif", ".heic", ".heif", ".avif")
+_SUFFIXES = (*readers.SUFFIXES, ".jfif", ".gif", ".heic", ".heif", ".avif")
 _TABLE_SUFFIXES = (".csv", ".tsv")
 
 _HEADS = {
@@ -116,7 +116,7 @@ class Folder(FaceBuilder):
             label = meanings.labels[folder.strip()]
             wanted.setdefault(split, {})[files.prefix + name] = Picture(order, name, b"", label)
         why = " (hidden, no picture by name, or outside the class folders)"
-        notes = notes + tables.unused(files.hidden + aside, "file", why)
+        notes = notes + readers.unused(files.hidden + aside, "file", why)
         layout = f"folders {' and '.join(sorted(kinds, reverse=True))}"
         return self._plan(source, layout, wanted, meanings, notes, "move about a tenth of each class to test/<class>/")
 
@@ -140,11 +140,11 @@ class Folder(FaceBuilder):
                 raise DataError(f"{where}: unknown split {quote(split)}; known: {', '.join(SPLITS)}")
             return name, label, SPLITS[split.lower()]
 
-        rows = itertools.islice(tables.read_rows(source, files.prefix + table, tables.SEPARATORS), 1, None)
-        wanted = tables.match(self.skipped, table, enumerate(rows), read, known)
+        rows = itertools.islice(readers.read_rows(source, files.prefix + table, readers.SEPARATORS), 1, None)
+        wanted = readers.match(self.skipped, table, enumerate(rows), read, known)
         listed = {picture.name: picture.label for inside in wanted.values() for picture in inside.values()}
         labels = ((meanings.of_folder(name), label) for name, label in listed.items())
-        notes = tables.beside(table, labels, [name for name in files.pictures() if name not in listed])
+        notes = readers.beside(table, labels, [name for name in files.pictures() if name not in listed])
         if "split" not in columns:
             notes.append(f"{table} has no column split: folders train/, val/ and test/ tell the split, if any")
         way = f"write test into the column split of {table} for about a tenth of each class"
@@ -170,14 +170,14 @@ class Folder(FaceBuilder):
 
     def _plan(
         self, source: Source, layout: str, wanted: Mapping[str, Any], meanings: Meanings, notes: list[str], way: str,
-        pictures: Callable[[Source, Any], Iterator[Picture]] = tables.stream,
+        pictures: Callable[[Source, Any], Iterator[Picture]] = readers.stream,
     ) -> Plan:  # fmt: skip
         notes = [*([codes.note(meanings.by_number, wanted)] if meanings.by_number else []), *notes]
         if meanings.classes:
             number, names = len(meanings.classes), shlex.quote(",".join(meanings.classes))
             setting = f"--config.data.name={self.name} --config.data.classes={names}"
             notes = [f"{number} classes of your own, in alphabetical order: train with {setting}", *notes]
-        splits = tables.make_splits(source, self.skipped, wanted, _ORDER, pictures)
+        splits = readers.make_splits(source, self.skipped, wanted, _ORDER, pictures)
         protocol = "Your own data: compare only with results on the same files."
         if "test" not in splits:
             protocol += " There is no test split, so no result on them tells how well new pictures are recognised."
@@ -253,13 +253,13 @@ def _check_spelling(words: Mapping[str, str]) -> None:
 def _texts(source: Source, table: str, column: int) -> dict[str, str]:
     """The labels in a column of a table, each with the first place. Raises DataError where they are no classes."""
     found: dict[str, str] = {}
-    rows = itertools.islice(tables.read_rows(source, table, tables.SEPARATORS), 1, None)
+    rows = itertools.islice(readers.read_rows(source, table, readers.SEPARATORS), 1, None)
     for number, row in enumerate(rows):
         if isinstance(row, list) and len(row) > column and (text := row[column].strip()):
-            found.setdefault(text, f"{source.path}: {tables.base(table)} row {number}")
+            found.setdefault(text, f"{source.path}: {readers.base(table)} row {number}")
         if len(found) > _MOST_CLASSES:
             why = f"more than {_MOST_CLASSES:,} different labels in its first {number + 1:,} rows; are these classes?"
-            raise DataError(f"{source.path}: {tables.base(table)} has {why}")
+            raise DataError(f"{source.path}: {readers.base(table)} has {why}")
     return found
 
 
@@ -309,7 +309,7 @@ def _find_tables(source: Source, files: _Files) -> tuple[dict[str, dict[str, int
     for name in files.names:
         if "/" in name or not name.lower().endswith(_TABLE_SUFFIXES):
             continue
-        heads = next(tables.read_rows(source, files.prefix + name, tables.SEPARATORS), [])
+        heads = next(readers.read_rows(source, files.prefix + name, readers.SEPARATORS), [])
         places = _places([] if isinstance(heads, csv.Error) else heads, f"{source.path}: {name}")
         missing = [f"{column} ({', '.join(_HEADS[column])})" for column in ("path", "label") if column not in places]
         if missing:

@@ -8,9 +8,9 @@ import itertools
 import re
 from collections.abc import Collection, Iterator
 
-from data_pipelines.builders import pixels, tables
+from data_pipelines.builders import pixels, readers
 from data_pipelines.builders.base import Picture, Skipped
-from data_pipelines.builders.tables import Row, cells, quote
+from data_pipelines.builders.readers import Row, cells, quote
 from data_pipelines.common.text import counted
 from data_pipelines.labels import FER2013_CODES, SEVEN, canonical
 from data_pipelines.pictures import BadPicture
@@ -20,7 +20,7 @@ SIDE = 48
 
 #: The challenge's words, in the CSV column Usage and as prefixes of file names, and the splits that they mean.
 USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
-#: What else people call the splits, as `tables.split_word` takes it. The word test alone does not say which one it is.
+#: What else people call the splits, as `readers.split_word` takes it. The word test alone does not say which one it is.
 WORDS = USAGES | {
     "train": "train",
     "public": "public_test", "validation": "public_test", "valid": "public_test", "val": "public_test",
@@ -48,7 +48,7 @@ def split_of_usage(usage: str) -> str:
 
 def split_of_word(word: str) -> str:
     """The split that any of WORDS means, "test" where it does not say which one. Raises BadPicture."""
-    if split := tables.split_word(word, WORDS):
+    if split := readers.split_word(word, WORDS):
         return split
     raise BadPicture(f"unknown Usage {quote(word)}; known: {', '.join(WORDS)}")
 
@@ -94,7 +94,7 @@ class PixelTable:
 
     def rows(self, source: Source) -> Iterator[tuple[int, Row]]:
         """All rows after the header, counted from 0 as FER+ counts them, one at a time."""
-        return enumerate(itertools.islice(tables.read_rows(source, self.path, tables.SEPARATORS), 1, None))
+        return enumerate(itertools.islice(readers.read_rows(source, self.path, readers.SEPARATORS), 1, None))
 
     def emotion_of(self, row: Row) -> str:
         """What a row has in its column emotion. Raises BadPicture if the row is damaged."""
@@ -125,7 +125,7 @@ class PixelTable:
 
 def header(source: Source, path: str) -> Row:
     """The first row of a table."""
-    return next(tables.read_rows(source, path, tables.SEPARATORS), [])
+    return next(readers.read_rows(source, path, readers.SEPARATORS), [])
 
 
 def find(source: Source, names: list[str], first: tuple[str, ...]) -> tuple[list[PixelTable], list[str]]:
@@ -133,8 +133,8 @@ def find(source: Source, names: list[str], first: tuple[str, ...]) -> tuple[list
 
     Only the first few tables of any other name are looked at: an archive is read once for each.
     """
-    found = [path for name in first for path in tables.find(names, (name,))]
-    others = [name for name in names if tables.is_table(name) and name not in found]
+    found = [path for name in first for path in readers.find(names, (name,))]
+    others = [name for name in names if readers.is_table(name) and name not in found]
     if names == [source.path.name]:
         others = names  # somebody who gives one file means it, whatever its name
     others.sort(key=lambda name: (name.count("/"), name))

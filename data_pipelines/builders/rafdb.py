@@ -7,9 +7,9 @@ import posixpath
 from collections.abc import Mapping
 from typing import ClassVar
 
-from data_pipelines.builders import codes, tables
+from data_pipelines.builders import codes, readers
 from data_pipelines.builders.base import FaceBuilder, Plan
-from data_pipelines.builders.tables import ClassFolders
+from data_pipelines.builders.readers import ClassFolders
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
 from data_pipelines.labels import RAFDB_CODES, SEVEN, canonical
@@ -52,9 +52,9 @@ class RafDb(FaceBuilder):
         """Recognises the layout; the authors' list is taken before class folders."""
         self.codes = codes.emotions(self.codes, self.CLASSES)
         names = source.names()
-        if lists := tables.find(names, _LISTS):
+        if lists := readers.find(names, _LISTS):
             return self._plan_list(source, names, lists)
-        if folders := ClassFolders.find(filter(tables.is_picture, names), SPLITS, _numbered_or_named):
+        if folders := ClassFolders.find(filter(readers.is_picture, names), SPLITS, _numbered_or_named):
             return self._plan_folders(source, names, folders)
         raise DataError(f"{source.path}: no RAF-DB recognised; expected {_EXPECTED}")
 
@@ -68,15 +68,15 @@ class RafDb(FaceBuilder):
         pictures = {kind: _pictures(names, root, kind) for kind in _KINDS}
         kind = max(_KINDS, key=lambda kind: len(pictures[kind]))
         places = {kind: _folder_of(inside, root, kind) for kind, inside in pictures.items()}
-        given = codes.numbers(_fields(line)[-1] for line in tables.read_lines(source, table) if isinstance(line, str))
+        given = codes.numbers(_fields(line)[-1] for line in readers.read_lines(source, table) if isinstance(line, str))
         by_number = self._by_number(given)
         read = functools.partial(
             _read_line, f"{source.path}: {table}", by_number, pictures[kind], f"{source.path}/{places[kind]}"
         )
-        wanted = tables.match(self.skipped, table, tables.read_lines(source, table), read, pictures[kind])
+        wanted = readers.match(self.skipped, table, readers.read_lines(source, table), read, pictures[kind])
         notes = [codes.note(by_number, wanted)] if self.codes else []
         left = [places[other] for other in _KINDS if other != kind and pictures[other]]
-        notes += tables.chose(*lists) + tables.chose(places[kind], *left)
+        notes += readers.chose(*lists) + readers.chose(places[kind], *left)
         return self._plan(source, f"official, {kind} pictures", wanted, notes, kind == "aligned", numbered=True)
 
     def _plan_folders(self, source: Source, names: list[str], folders: ClassFolders) -> Plan:
@@ -90,7 +90,7 @@ class RafDb(FaceBuilder):
         )  # fmt: skip
         notes = [codes.note(by_number, wanted)] if self.codes and given else []
         for split in filter(wanted.get, SPLITS):
-            if found := tables.find(names, [f"{split}_labels.csv"]):
+            if found := readers.find(names, [f"{split}_labels.csv"]):
                 wanted[split], more = self._relabel(source, found[0], wanted[split], by_number)
                 notes += more
             else:
@@ -103,38 +103,38 @@ class RafDb(FaceBuilder):
         return codes.named(self.codes, given) if self.codes and given else RAFDB_CODES
 
     def _relabel(
-        self, source: Source, table: str, inside: tables.Wanted, by_number: Mapping[int, str]
-    ) -> tuple[tables.Wanted, list[str]]:
+        self, source: Source, table: str, inside: readers.Wanted, by_number: Mapping[int, str]
+    ) -> tuple[readers.Wanted, list[str]]:
         """The pictures of a split with the classes of its table, and notes on where that differs from the folders."""
         where = f"{source.path}: {table}"
-        columns, rows = tables.open_table(source, table, ("image", "label"))
+        columns, rows = readers.open_table(source, table, ("image", "label"))
 
         files = {_key(path): path for path in inside}
         folder = f"{source.path}/{posixpath.commonpath([posixpath.dirname(path) for path in inside])}/"
 
-        def read(row: tables.Row) -> tuple[str, str, str]:
-            name, code = tables.cells(row, columns)
+        def read(row: readers.Row) -> tuple[str, str, str]:
+            name, code = readers.cells(row, columns)
             _check_there(name, files, folder)
             return _key(name), _label(where, name, code, by_number), ""
 
-        found = tables.match(self.skipped, table, rows, read, files).get("", {})
+        found = readers.match(self.skipped, table, rows, read, files).get("", {})
         # Names and order stay those of the folders: they are the same with the table and without.
         wanted = {path: dataclasses.replace(inside[path], label=row.label) for path, row in found.items()}
         labels = ((inside[path].label, row.label) for path, row in found.items())
-        return wanted, tables.beside(table, labels, [path for path in inside if path not in wanted])
+        return wanted, readers.beside(table, labels, [path for path in inside if path not in wanted])
 
     def _plan(
-        self, source: Source, layout: str, wanted: dict[str, tables.Wanted], notes: list[str], aligned: bool, *,
+        self, source: Source, layout: str, wanted: dict[str, readers.Wanted], notes: list[str], aligned: bool, *,
         numbered: bool,
     ) -> Plan:  # fmt: skip
-        splits = tables.make_splits(source, self.skipped, wanted, SPLITS)
-        protocol = tables.protocol(splits, {"test": _PROTOCOL + ("" if aligned else _NOT_ALIGNED)})
-        return Plan(layout, protocol, splits, notes + tables.absent(splits, SPLITS), aligned, numbered=numbered)
+        splits = readers.make_splits(source, self.skipped, wanted, SPLITS)
+        protocol = readers.protocol(splits, {"test": _PROTOCOL + ("" if aligned else _NOT_ALIGNED)})
+        return Plan(layout, protocol, splits, notes + readers.absent(splits, SPLITS), aligned, numbered=numbered)
 
 
 def _key(name: str) -> str:
     """A picture's name as the authors' list has it: copies add `_aligned` to it, or leave its ending out."""
-    stem = tables.base(name) if tables.is_picture(name) else f"{tables.base(name)}."
+    stem = readers.base(name) if readers.is_picture(name) else f"{readers.base(name)}."
     return f"{stem.rpartition('.')[0].removesuffix('_aligned')}.jpg"
 
 
@@ -143,7 +143,7 @@ def _pictures(names: list[str], root: str, kind: str) -> dict[str, str]:
 
     Where there are no such folders at all, those called `_aligned`, and the others as originals.
     """
-    inside = [name for name in names if name.startswith(root) and tables.is_picture(name)]
+    inside = [name for name in names if name.startswith(root) and readers.is_picture(name)]
     kinds = {name: [k for k in _KINDS if f"/{k}/" in f"/{name[len(root) :].lower()}"] for name in inside}
     if any(kinds.values()):
         return {_key(name): name for name in inside if kinds[name][:1] == [kind]}
@@ -172,7 +172,7 @@ def _read_line(
     name, code = fields
     split = name.partition("_")[0]
     if split not in SPLITS:
-        raise BadPicture(f"the name {tables.quote(name)} begins with neither train_ nor test_")
+        raise BadPicture(f"the name {readers.quote(name)} begins with neither train_ nor test_")
     label = _label(where, name, code, by_number)
     _check_there(name, pictures, folder)
     return _key(name), label, split
@@ -181,7 +181,7 @@ def _read_line(
 def _check_there(name: str, pictures: Mapping[str, str], folder: str) -> None:
     """Raises BadPicture, with the folder where it was looked for, for a picture that is not there."""
     if _key(name) not in pictures or "/" in name:
-        raise BadPicture(f"its picture {tables.quote(name)} is not in {folder}")
+        raise BadPicture(f"its picture {readers.quote(name)} is not in {folder}")
 
 
 def _numbered_or_named(folder: str) -> str | None:
@@ -206,5 +206,5 @@ def _label(where: str, name: str, code: str, by_number: Mapping[int, str]) -> st
         return by_number[number]
     if code.isdecimal():
         known = f"known: {_KNOWN}; for other numbers give --codes NAME,NAME,..."
-        raise DataError(f"{where}: {tables.quote(name)} has the class {tables.quote(code)}; {known}")
-    raise BadPicture(f"class {tables.quote(code)}, expected a number from 1 to 7")
+        raise DataError(f"{where}: {readers.quote(name)} has the class {readers.quote(code)}; {known}")
+    raise BadPicture(f"class {readers.quote(code)}, expected a number from 1 to 7")

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_pipelines.builders.base import FaceBuilder, Picture, Plan, Split
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan, PlannedSplit
 from data_pipelines.labels import EMOTIONS
 from data_pipelines.pictures import encode
 from data_pipelines.sources import Source
@@ -56,7 +56,7 @@ class SyntheticFaces(FaceBuilder):
         splits = {}
         start, size = self.builder_config.first, self.builder_config.size
         for name, examples in self.builder_config.splits.items():
-            splits[name] = Split(examples, functools.partial(_draw_all, range(start, start + examples), size))
+            splits[name] = PlannedSplit(examples, functools.partial(_draw_all, range(start, start + examples), size))
             start += examples
         protocol = "Drawn faces: compare only with results on the same configuration of this set, never on photographs."
         return Plan(f"drawn, {size}x{size}", protocol, splits)

@@ -20,7 +20,7 @@ from data_pipelines.common import files
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.prose import percent
 from data_pipelines.common.text import Progress, json_line, say, span
-from expressnet_jax.ablation.study import Outcome, Run, Study
+from expressnet_jax.ablation.study import Outcome, Study, StudyRun
 from expressnet_jax.ablation.sweep import Arm
 from expressnet_jax.bench import timer
 from expressnet_jax.config import files as config_files
@@ -144,16 +144,16 @@ def _stepping(summary: dict[str, Any]) -> float:
     return sum(float(times.get(name, 0.0)) for name in ("steps", "data", "evaluation"))
 
 
-def _trained(study: Study, run: Run) -> bool:
+def _trained(study: Study, run: StudyRun) -> bool:
     return (study.workdir(run) / "summary.json").exists()
 
 
-def _busy(study: Study, run: Run) -> bool:
+def _busy(study: Study, run: StudyRun) -> bool:
     """Whether another process is training it."""
     return files.is_locked(study.workdir(run) / ".lock")
 
 
-def _one(study: Study, run: Run, data_dir: str | None, told: dict[str, Any]) -> None:
+def _one(study: Study, run: StudyRun, data_dir: str | None, told: dict[str, Any]) -> None:
     """Trains and evaluates one run; how it fails is left in its `.failed` file."""
     workdir, failed = study.workdir(run), study.failure(run)
     where = ["--workdir", str(workdir), *(["--data_dir", data_dir] if data_dir else [])]

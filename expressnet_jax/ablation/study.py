@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
     unreadable: list[str]  # a sentence for each file that is not as it should be
 
 
-class Run(NamedTuple):
+class StudyRun(NamedTuple):
     """One training of a study."""
 
     number: int
@@ -60,22 +60,22 @@ class Study(NamedTuple):
     baseline: str
     arms: dict[str, Settings]
     left_out: list[dict[str, str]]
-    runs: list[Run]
+    runs: list[StudyRun]
 
     @property
     def seeds(self) -> list[int]:
         """All seeds, sorted."""
         return sorted({run.seed for run in self.runs})
 
-    def workdir(self, run: Run) -> Path:
+    def workdir(self, run: StudyRun) -> Path:
         """The folder of a run."""
         return self.folder / "runs" / str(run.number)
 
-    def failure(self, run: Run) -> Path:
+    def failure(self, run: StudyRun) -> Path:
         """The file that says how the last try of a run has failed."""
         return self.folder / "runs" / f"{run.number}.failed"
 
-    def outcome(self, run: Run) -> Outcome:
+    def outcome(self, run: StudyRun) -> Outcome:
         """What has become of a run."""
         return outcome_of(self.workdir(run), self.split, self.failure(run))
 
@@ -83,7 +83,7 @@ class Study(NamedTuple):
         """What has become of its runs, in their order."""
         return [self.outcome(run) for run in self.runs]
 
-    def settings(self, run: Run) -> list[tuple[str, str]]:
+    def settings(self, run: StudyRun) -> list[tuple[str, str]]:
         """What `train` is given for a run, as on the command line."""
         return [*self.common, *self.arms[run.arm].items(), ("seed", str(run.seed))]
 
@@ -113,7 +113,7 @@ def planned(folder: Path, facts: dict[str, Any], arms: list[Arm], left_out: list
                 "away: choose another --out"
             )
     both = [*known, *(one for one in wanted if one not in known)]
-    runs = [Run(number, *one) for number, one in enumerate(both)]
+    runs = [StudyRun(number, *one) for number, one in enumerate(both)]
     return Study(folder, **facts, arms=settings, left_out=left_out, runs=runs)
 
 
@@ -168,7 +168,7 @@ def read(folder: Path) -> Study:
     path = folder / "study.json"
     try:
         facts = _fitting(path, shapes.STUDY)
-        runs = [Run(**{key: run[key] for key in Run._fields}) for run in facts["runs"]]
+        runs = [StudyRun(**{key: run[key] for key in StudyRun._fields}) for run in facts["runs"]]
         if [run.number for run in runs] != list(range(len(runs))):
             raise DataError(f"{path} cannot be read: its runs are not numbered 0, 1, 2, ...")
         if any(name not in facts["arms"] for name in [facts["baseline"], *(run.arm for run in runs)]):

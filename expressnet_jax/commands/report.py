@@ -20,7 +20,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> common.Result:
     """Makes the page of runs or of a study, and returns what is on it."""
-    from expressnet_jax.report import collect, page, tables
+    from expressnet_jax.report import collect, number_files, page
 
     common.on_cpu()
     check_file("--out", options.out)
@@ -30,7 +30,7 @@ def run(options: Namespace) -> common.Result:
     page.write(found, options.out)
     common.show(options, f"written to {options.out}")
     if options.tables:
-        tables.write_csv(found, options.tables)
-        tables.write_latex(found, options.tables)
+        number_files.write_csv(found, options.tables)
+        number_files.write_latex(found, options.tables)
         common.show(options, f"tables in {options.tables}")
     return found

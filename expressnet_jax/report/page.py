@@ -18,7 +18,7 @@ from markupsafe import Markup
 from data_pipelines.common import pages
 from data_pipelines.common.pages import Grid, finite, get, grid, label, matrix
 from expressnet_jax.figures import charts
-from expressnet_jax.report import tables
+from expressnet_jax.report import number_files
 from expressnet_jax.report.declared import FILES, METRICS, ON_PAGE, layers, settings
 
 _PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
@@ -30,7 +30,7 @@ _MOST_RECORDS = 60  # its rows where there was no validation
 
 def write(report: dict[str, Any], path: Path) -> None:
     """Writes the page, whole or not at all. Raises DataError where it cannot be written."""
-    tables.write(path.parent, {path.name: render(report)})
+    number_files.write(path.parent, {path.name: render(report)})
 
 
 def render(report: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from expressnet_jax.ablation.study import counts
 from expressnet_jax.config import ConfigError
 from expressnet_jax.evaluation import answers as answering
 from expressnet_jax.evaluation import depth, experts
-from expressnet_jax.report import collect, page, tables
+from expressnet_jax.report import collect, number_files, page
 from tests import report_folder as folders
 from tests.page_tree import Parser
 
@@ -44,8 +44,8 @@ def made(paths: list[Path], out: Path) -> dict[str, Any] | None:
         assert str(error)
         return None
     page.write(found, out / "page.html")
-    tables.write_csv(found, out)
-    tables.write_latex(found, out)
+    number_files.write_csv(found, out)
+    number_files.write_latex(found, out)
     return found
 
 

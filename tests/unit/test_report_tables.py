@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from data_pipelines.common.errors import DataError
-from expressnet_jax.report import tables
+from expressnet_jax.report import number_files
 from tests import report_document as documents
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("tables") / "new"
-    written = tables.write_csv(documents.document(), where)
+    written = number_files.write_csv(documents.document(), where)
     assert sorted(written) == sorted(where.iterdir())
     return where
 
@@ -166,7 +166,7 @@ def test_no_formulas(name: str, tmp_path: Path) -> None:
         "seed": -3,
         "evaluations": [],
     }
-    tables.write_csv({"runs": [run]}, tmp_path)
+    number_files.write_csv({"runs": [run]}, tmp_path)
     (row,) = read(tmp_path, "runs")
     assert (row["run"], row["why"], row["settings"]) == (f"'{name}", f"because {name}", f"'{name}=1")
     assert (row["state"], row["seed"]) == ("-1.5", "-3")
@@ -175,7 +175,7 @@ def test_no_formulas(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a;=1+1;b", 'a;"=1+1"', "a; \uff1d1", ';;-"x"'])
 def test_no_formulas_where_lines_are_parted_at_semicolons(name: str, tmp_path: Path) -> None:
     """As Excel reads the file in half of Europe: a quote that is not at the start of a cell is a letter there."""
-    tables.write_csv({"runs": [{"name": name, "path": name, "why": "a; -; b", "state": "a;b"}]}, tmp_path)
+    number_files.write_csv({"runs": [{"name": name, "path": name, "why": "a; -; b", "state": "a;b"}]}, tmp_path)
     for line in (tmp_path / "runs.csv").read_text().splitlines():
         assert not any(re.match(r"[\s\"]*[-=+@\uff1d]", cell) for cell in line.split(";")), line
     (row,) = read(tmp_path, "runs")
@@ -183,7 +183,7 @@ def test_no_formulas_where_lines_are_parted_at_semicolons(name: str, tmp_path: P
 
 
 def test_texts_are_in_quotes(tmp_path: Path) -> None:
-    tables.write_csv({"runs": [{"name": "a;b", "state": "done", "seed": 3, "parameters": 1.5}]}, tmp_path)
+    number_files.write_csv({"runs": [{"name": "a;b", "state": "done", "seed": 3, "parameters": 1.5}]}, tmp_path)
     head, row = (tmp_path / "runs.csv").read_text().splitlines()
     assert head.startswith('"run","path"') and row.startswith('"a;b","","",3,"done"') and ",1.5," in row
 
@@ -191,7 +191,7 @@ def test_texts_are_in_quotes(tmp_path: Path) -> None:
 def test_odd_text(tmp_path: Path) -> None:
     """Quotes, lines, commas and names of files that are no text come back as they went in, or spelt out."""
     name = 'a "b", c\nd \u00e9 \u9854'
-    tables.write_csv({"runs": [{"name": name}, {"name": "half \udcff"}]}, tmp_path)
+    number_files.write_csv({"runs": [{"name": name}, {"name": "half \udcff"}]}, tmp_path)
     assert [row["run"] for row in read(tmp_path, "runs")] == [name, "half \\udcff"]
 
 
@@ -200,15 +200,15 @@ def test_empty(tmp_path: Path) -> None:
     for name in ("mcnemar.csv", "published.tex", "other.csv"):
         (tmp_path / name).write_text("earlier")
     for report in ({}, documents.empty()):
-        assert tables.write_latex(report, tmp_path) == []
-        made = tables.write_csv(report, tmp_path)
+        assert number_files.write_latex(report, tmp_path) == []
+        made = number_files.write_csv(report, tmp_path)
         assert all(len(path.read_text().splitlines()) > 1 for path in made)
         assert {path.name for path in tmp_path.iterdir()} == {"other.csv", *(path.name for path in made)}
 
 
 def test_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
-    for write in (tables.write_csv, tables.write_latex):
+    for write in (number_files.write_csv, number_files.write_latex):
         with pytest.raises(DataError, match="file: cannot be written"):
             write(documents.empty(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "here"
@@ -223,7 +223,7 @@ def _latex_rows(text: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    written = tables.write_latex(documents.document(), tmp_path_factory.mktemp("latex"))
+    written = number_files.write_latex(documents.document(), tmp_path_factory.mktemp("latex"))
     return {path.stem: path.read_text() for path in written}
 
 
@@ -291,5 +291,5 @@ def test_latex_of_evaluations(latex: dict[str, str]) -> None:
     ],
 )
 def test_latex_escapes(name: str, expected: str, tmp_path: Path) -> None:
-    tables.write_latex({"study": {"arms": [{"name": name}]}}, tmp_path)
+    number_files.write_latex({"study": {"arms": [{"name": name}]}}, tmp_path)
     assert _latex_rows((tmp_path / "arms.tex").read_text())[0][0] == expected

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar, cast
 
-from data_pipelines.builders.base import Picture, Skipped, Split
+from data_pipelines.builders.base import Picture, PlannedSplit, Skipped
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted, first_of
 from data_pipelines.pictures import BadPicture
@@ -225,7 +225,7 @@ def stream(source: Source, wanted: Wanted) -> Iterator[Picture]:
 def make_splits(
     source: Source, skipped: Skipped, wanted: Mapping[str, Any], order: Sequence[str],
     pictures: Callable[[Source, Any], Iterator[Picture]] = stream,
-) -> dict[str, Split]:  # fmt: skip
+) -> dict[str, PlannedSplit]:  # fmt: skip
     """The splits that have a picture, in `order`; `pictures` reads those of `wanted[split]`.
 
     Raises DataError, with the first thing skipped, if none has a picture.
@@ -234,7 +234,7 @@ def make_splits(
     if not found:
         way_out = "put it right, or give what has both labels and pictures"
         raise DataError(f"{source.path}: no usable picture{first_of(skipped.entries)}; {way_out}")
-    return {split: Split(len(part), functools.partial(pictures, source, part)) for split, part in found.items()}
+    return {split: PlannedSplit(len(part), functools.partial(pictures, source, part)) for split, part in found.items()}
 
 
 def protocol(splits: Collection[str], sentences: Mapping[str, str]) -> str:
