@@ -6,6 +6,7 @@ member can make the reader hold more than MAX_MEMBER_BYTES at once.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import lzma
 import os
@@ -24,6 +25,11 @@ from data_pipelines.common.text import reason
 #: `read` cuts a member one byte beyond this length, so that the receiver can tell that it was too long.
 MAX_MEMBER_BYTES = 64 << 20
 
+#: How the names of pictures end that are read here, and of others that people take for pictures, and of tables.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+OTHER_SUFFIXES = (".jfif", ".gif", ".heic", ".heif", ".avif")
+TABLE_SUFFIXES = (".csv", ".tsv")
+
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _ALLOW = "give yourself permission to read it"
@@ -37,9 +43,18 @@ class Source:
     def __init__(self, path: Path) -> None:
         """`path` is that of the folder, the archive or the file."""
         self.path = path
+        #: Files of which no more need be said: they were read, or a note is about them (`builders.base.left_over`).
+        self.accounted: set[str] = set()
+
+    @functools.cached_property
+    def _listed(self) -> list[str]:
+        return self._list()
 
     def names(self) -> list[str]:
         """Relative POSIX paths of all regular files, sorted, without the litter that operating systems leave."""
+        return list(self._listed)
+
+    def _list(self) -> list[str]:
         return [self.path.name]
 
     def _where(self, name: str) -> Path:
@@ -70,6 +85,7 @@ class Source:
         for name, stream in self._streams(names):
             with _one_line_errors(self._where(name)):
                 data = stream.read(MAX_MEMBER_BYTES + 1)
+            self.accounted.add(name)
             yield name, data
 
     def fingerprint(self) -> str:
@@ -121,6 +137,16 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({reason(error, named=path)}); {way_out}") from error
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends like that of a picture; what it truly holds shows when it is decoded."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def is_table(name: str) -> bool:
+    """Whether a file's name ends like that of a CSV, compressed or not."""
+    return name.lower().removesuffix(".gz").endswith(TABLE_SUFFIXES)
+
+
 class _Folder(Source):
     """A folder on the user's own disk; links are followed."""
 
@@ -139,7 +165,7 @@ class _Folder(Source):
                     if stat.S_ISREG(status.st_mode):
                         yield name, status
 
-    def names(self) -> list[str]:
+    def _list(self) -> list[str]:
         with _one_line_errors(self.path):
             return sorted(name for name, _ in self._files())
 
@@ -163,7 +189,7 @@ class _Tar(Source):
             if name and member.isreg():
                 yield name, member
 
-    def names(self) -> list[str]:
+    def _list(self) -> list[str]:
         with _one_line_errors(self.path), tarfile.open(self.path) as archive:
             names = {name for name, _ in self._members(archive)}
             self._check_end(archive)
@@ -210,7 +236,7 @@ class _Zip(Source):
                     members.setdefault(name, member)
             yield archive, members
 
-    def names(self) -> list[str]:
+    def _list(self) -> list[str]:
         with self._opened() as (_, members):
             return sorted(members)
 

@@ -19,7 +19,7 @@ from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
 from data_pipelines.labels import AFFECTNET_CODES, EMOTIONS, SEVEN, canonical
 from data_pipelines.pictures import BadPicture
-from data_pipelines.sources import Source
+from data_pipelines.sources import Source, is_picture
 
 OFFICIAL = ("train", "validation")
 
@@ -84,7 +84,7 @@ class AffectNet(FaceBuilder):
         names = source.names()
         if found := [path for table in _TABLES for path in readers.find(names, (table,))]:
             return self._plan_older(source, names, found)
-        pictures = list(filter(readers.is_picture, names))
+        pictures = list(filter(is_picture, names))
         # Not of classes, but laid out like them.
         sets = ClassFolders.find(pictures, _SETS, lambda folder: folder if folder.lower() == "images" else None)
         if sets and sets.known:
@@ -199,7 +199,7 @@ class AffectNet(FaceBuilder):
         pictures = wanted["train"]
         folders = ((_label(f"/{path}".split("/")[-2], by_number), one.label) for path, one in pictures.items())
         notes = [codes.note(by_number, wanted, "" if self.codes else _ASSUMED)] if numbers else []
-        notes += readers.beside(table, folders, [path for path in files.values() if path not in pictures])
+        notes += readers.beside(source, table, folders, [path for path in files.values() if path not in pictures])
         subset = key == "pth" and not numbers
         layout = f"Kaggle {'subset' if subset else 'variant'} ({readers.base(table)})"
         protocol = _SUBSET_PROTOCOL if subset else _VARIANT_PROTOCOL
@@ -228,7 +228,7 @@ class AffectNet(FaceBuilder):
 
 def _by_folder_and_file(names: list[str], folder: str) -> dict[str, str]:
     """Pictures as the older release's tables name them, `<n>/<hash>.jpg` -> path; those in `folder`, if it is there."""
-    pictures = [name for name in names if readers.is_picture(name)]
+    pictures = [name for name in names if is_picture(name)]
     inside = [name for name in pictures if f"/{folder}/" in f"/{name.lower()}"]
     return {"/".join(name.split("/")[-2:]): name for name in inside or pictures}
 
@@ -282,7 +282,7 @@ def _annotation(path: str) -> str:
 def _below(names: list[str], table: str) -> dict[str, str]:
     """The pictures in the table's folder: path relative to it -> path."""
     root = table.removesuffix(readers.base(table))
-    return {name.removeprefix(root): name for name in names if name.startswith(root) and readers.is_picture(name)}
+    return {name.removeprefix(root): name for name in names if name.startswith(root) and is_picture(name)}
 
 
 def _names_a_picture(source: Source, table: str, files: Mapping[str, str]) -> bool:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipelines.builders import pixels, readers
-from data_pipelines.builders.base import Picture, Skipped
+from data_pipelines.builders.base import Picture, Skipped, unused
 from data_pipelines.builders.readers import base, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import reason
@@ -97,10 +97,11 @@ class ArrowTables:
                     number = index << 32 | row
                     wanted.setdefault(place, {})[number] = Picture(number, name, b"", label)
             readers.report(skipped, path.removeprefix(root), found, bad)
+            source.accounted.add(path)
         notes = [f"columns that were not used: {', '.join(map(quote, extra))}"] if extra else []
         if not told and list(wanted) == ["train"] and not columns.split:
             notes.append("neither the files' names nor a column tell a split: everything is train")
-        return wanted, notes + readers.unused(self.others, "file", " of another folder or kind")
+        return wanted, notes + unused(source, self.others, "file", " of another folder or kind")
 
     def _states(self, source: Source, words: Mapping[str, str]) -> dict[str, str]:
         """path -> split, as the state.json beside an Arrow file tells, or ""."""

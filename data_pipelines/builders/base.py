@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines import pictures
+from data_pipelines import pictures, sources
 from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.common.text import counted, first_of, progress
 from data_pipelines.common.threads import ordered
@@ -193,7 +193,7 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
         self.info.metadata.update(
             layout=plan.layout,
             protocol=_OTHER_PICTURES if different else plan.protocol,
-            notes=plan.notes + notes + different,
+            notes=plan.notes + notes + different + (left_over(source, self.skipped) if source else []),
             counts={name: {label: counts[label] for label in classes} for name, counts in labels.items()},
             shapes=dict(shapes),
             skipped=self.skipped.entries,
@@ -255,6 +255,32 @@ class FaceBuilder(tfds.core.ShardBasedBuilder):  # type: ignore[misc]  # TFDS ca
             if size:
                 example["image"] = pictures.resized(example["image"], size)
             yield position, example
+
+
+def unused(source: Source, names: Sequence[str], noun: str, why: str = "", prefix: str = "") -> list[str]:
+    """A note on files that are left over, such as "not used: 2 pictures without a row, for example a.png".
+
+    names: their paths at the source, after `prefix`.
+    """
+    source.accounted.update(prefix + name for name in names)
+    return [f"not used: {counted(len(names), noun)}{why}, for example {names[0]}"] if names else []
+
+
+def left_over(source: Source, skipped: Skipped) -> list[str]:
+    """Notes on the pictures and tables at the source that were neither read nor skipped, nor named by another note.
+
+    The rule for every data set, after all its pictures were read: nothing is left out in silence.
+    """
+    told = {entry["path"] for entry in skipped.entries}
+
+    def named(name: str) -> bool:  # messages leave the folders above a data set out
+        parts = name.split("/")
+        return any("/".join(parts[depth:]) in told for depth in range(len(parts)))
+
+    left = [name for name in source.names() if name not in source.accounted and not named(name)]
+    pictures = [name for name in left if name.lower().endswith((*sources.SUFFIXES, *sources.OTHER_SUFFIXES))]
+    tables = [name for name in left if sources.is_table(name) or name.lower().endswith((".parquet", ".arrow"))]
+    return unused(source, pictures, "picture") + unused(source, tables, "table")
 
 
 def differences(split: str, counts: Counter[str], known: Mapping[str, int], total: int, whole: str) -> list[str]:

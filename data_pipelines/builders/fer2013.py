@@ -167,8 +167,7 @@ class Fer2013(FaceBuilder):
             }
             for split, inside in found.items()
         }
-        used = {folders.paths[folders.found.root + name] for name in files}
-        notes = [_NUMBERED] * folders.numbered + readers.unused([n for n in names if n not in used], "other file")
+        notes = [_NUMBERED] * folders.numbered
         layout = "folders, renamed files" if "test" in wanted and "public_test" not in wanted else "folders"
         return self._plan(source, layout, wanted, notes, readers.stream)
 

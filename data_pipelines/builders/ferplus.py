@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders import readers
-from data_pipelines.builders.base import FaceBuilder, Picture, Plan, PlannedSplit
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan, PlannedSplit, unused
 from data_pipelines.builders.pixel_tables import OFFICIAL, USAGES, PixelTable, split_of_usage
 from data_pipelines.builders.readers import base, cells, quote
 from data_pipelines.common.errors import DataError
@@ -135,6 +135,7 @@ class FerPlus(FaceBuilder):
             table = PixelTable.open(source, path)
             if table and "usage" in table.columns:
                 others = ["folders of PNG files"] if any(folders.values()) else []
+                source.accounted.update(path for files in folders.values() for path in files.values())
                 return self._plan_table(source, votes, table, readers.chose(path, *others))
         if not any(folders.values()):
             heads = f" ({', '.join(pixel_tables)}: no columns emotion, pixels and Usage)" if pixel_tables else ""
@@ -207,7 +208,8 @@ class FerPlus(FaceBuilder):
                     self.skipped.add(f"{votes.name} {where}", f"no {quote(picture.name)} in {_FOLDERS[split]}/")
         splits = readers.make_splits(source, self.skipped, wanted, OFFICIAL)
         strangers = [path for files in folders.values() for file, path in files.items() if file not in votes.images]
-        notes = readers.unused(strangers, "picture", f" without a row in {votes.name}")
+        source.accounted.update(path for files in folders.values() for path in files.values())  # votes.notes count rows
+        notes = unused(source, strangers, "picture", f" without a row in {votes.name}")
         return _plan(f"{votes.name} with folders", splits, votes, notes)
 
 

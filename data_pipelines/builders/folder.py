@@ -14,12 +14,12 @@ from typing import Any
 
 from data_pipelines.builders import codes, readers
 from data_pipelines.builders.arrow_tables import ArrowTables
-from data_pipelines.builders.base import FaceBuilder, Picture, Plan
+from data_pipelines.builders.base import FaceBuilder, Picture, Plan, unused
 from data_pipelines.builders.readers import Row, Wanted, cells, quote
 from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, canonical, near
 from data_pipelines.pictures import BadPicture
-from data_pipelines.sources import Source
+from data_pipelines.sources import OTHER_SUFFIXES, SUFFIXES, TABLE_SUFFIXES, Source
 
 #: What people call the splits, in lower case, and what they are called here.
 SPLITS = {
@@ -31,8 +31,7 @@ _ORDER = ("train", "validation", "test")
 
 # What is a picture to somebody who looks at its name. Some are of a kind that is not read (GIF, HEIC, AVIF): they count
 # as pictures, so that each is skipped by name instead of vanishing among the other files.
-_SUFFIXES = (*readers.SUFFIXES, ".jfif", ".gif", ".heic", ".heif", ".avif")
-_TABLE_SUFFIXES = (".csv", ".tsv")
+_SUFFIXES = (*SUFFIXES, *OTHER_SUFFIXES)
 
 _HEADS = {
     "path": ("path", "image", "file", "filename", "pth"),
@@ -68,7 +67,7 @@ class Folder(FaceBuilder):
     def plan(self, source: Source) -> Plan:
         """Recognises a table at the top, or class folders, perhaps inside another folder."""
         files = _Files.of(source.names())
-        if files.names == [source.path.name] and source.path.name.lower().endswith(_TABLE_SUFFIXES):
+        if files.names == [source.path.name] and source.path.name.lower().endswith(TABLE_SUFFIXES):
             way_out = f"give the folder that holds both: --from {source.path.parent}"
             raise DataError(f"{source.path}: a table without its pictures; {way_out}")
         found, other_tables = _find_tables(source, files)
@@ -116,7 +115,7 @@ class Folder(FaceBuilder):
             label = meanings.labels[folder.strip()]
             wanted.setdefault(split, {})[files.prefix + name] = Picture(order, name, b"", label)
         why = " (hidden, no picture by name, or outside the class folders)"
-        notes = notes + readers.unused(files.hidden + aside, "file", why)
+        notes = notes + unused(source, files.hidden + aside, "file", why, files.prefix)
         layout = f"folders {' and '.join(sorted(kinds, reverse=True))}"
         return self._plan(source, layout, wanted, meanings, notes, "move about a tenth of each class to test/<class>/")
 
@@ -144,7 +143,7 @@ class Folder(FaceBuilder):
         wanted = readers.match(self.skipped, table, enumerate(rows), read, known)
         listed = {picture.name: picture.label for inside in wanted.values() for picture in inside.values()}
         labels = ((meanings.of_folder(name), label) for name, label in listed.items())
-        notes = readers.beside(table, labels, [name for name in files.pictures() if name not in listed])
+        notes = readers.beside(source, table, labels, [n for n in files.pictures() if n not in listed], files.prefix)
         if "split" not in columns:
             notes.append(f"{table} has no column split: folders train/, val/ and test/ tell the split, if any")
         way = f"write test into the column split of {table} for about a tenth of each class"
@@ -307,7 +306,7 @@ def _find_tables(source: Source, files: _Files) -> tuple[dict[str, dict[str, int
     """
     found, others = {}, []
     for name in files.names:
-        if "/" in name or not name.lower().endswith(_TABLE_SUFFIXES):
+        if "/" in name or not name.lower().endswith(TABLE_SUFFIXES):
             continue
         heads = next(readers.read_rows(source, files.prefix + name, readers.SEPARATORS), [])
         places = _places([] if isinstance(heads, csv.Error) else heads, f"{source.path}: {name}")

@@ -14,7 +14,7 @@ from data_pipelines.builders.readers import Row, cells, quote
 from data_pipelines.common.text import counted
 from data_pipelines.labels import FER2013_CODES, SEVEN, canonical
 from data_pipelines.pictures import BadPicture
-from data_pipelines.sources import Source
+from data_pipelines.sources import Source, is_table
 
 SIDE = 48
 
@@ -134,7 +134,7 @@ def find(source: Source, names: list[str], first: tuple[str, ...]) -> tuple[list
     Only the first few tables of any other name are looked at: an archive is read once for each.
     """
     found = [path for name in first for path in readers.find(names, (name,))]
-    others = [name for name in names if readers.is_table(name) and name not in found]
+    others = [name for name in names if is_table(name) and name not in found]
     if names == [source.path.name]:
         others = names  # somebody who gives one file means it, whatever its name
     others.sort(key=lambda name: (name.count("/"), name))

@@ -14,7 +14,7 @@ from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted
 from data_pipelines.labels import RAFDB_CODES, SEVEN, canonical
 from data_pipelines.pictures import BadPicture
-from data_pipelines.sources import Source
+from data_pipelines.sources import Source, is_picture
 
 SPLITS = ("train", "test")
 
@@ -54,7 +54,7 @@ class RafDb(FaceBuilder):
         names = source.names()
         if lists := readers.find(names, _LISTS):
             return self._plan_list(source, names, lists)
-        if folders := ClassFolders.find(filter(readers.is_picture, names), SPLITS, _numbered_or_named):
+        if folders := ClassFolders.find(filter(is_picture, names), SPLITS, _numbered_or_named):
             return self._plan_folders(source, names, folders)
         raise DataError(f"{source.path}: no RAF-DB recognised; expected {_EXPECTED}")
 
@@ -121,7 +121,7 @@ class RafDb(FaceBuilder):
         # Names and order stay those of the folders: they are the same with the table and without.
         wanted = {path: dataclasses.replace(inside[path], label=row.label) for path, row in found.items()}
         labels = ((inside[path].label, row.label) for path, row in found.items())
-        return wanted, readers.beside(table, labels, [path for path in inside if path not in wanted])
+        return wanted, readers.beside(source, table, labels, [path for path in inside if path not in wanted])
 
     def _plan(
         self, source: Source, layout: str, wanted: dict[str, readers.Wanted], notes: list[str], aligned: bool, *,
@@ -134,7 +134,7 @@ class RafDb(FaceBuilder):
 
 def _key(name: str) -> str:
     """A picture's name as the authors' list has it: copies add `_aligned` to it, or leave its ending out."""
-    stem = readers.base(name) if readers.is_picture(name) else f"{readers.base(name)}."
+    stem = readers.base(name) if is_picture(name) else f"{readers.base(name)}."
     return f"{stem.rpartition('.')[0].removesuffix('_aligned')}.jpg"
 
 
@@ -143,7 +143,7 @@ def _pictures(names: list[str], root: str, kind: str) -> dict[str, str]:
 
     Where there are no such folders at all, those called `_aligned`, and the others as originals.
     """
-    inside = [name for name in names if name.startswith(root) and readers.is_picture(name)]
+    inside = [name for name in names if name.startswith(root) and is_picture(name)]
     kinds = {name: [k for k in _KINDS if f"/{k}/" in f"/{name[len(root) :].lower()}"] for name in inside}
     if any(kinds.values()):
         return {_key(name): name for name in inside if kinds[name][:1] == [kind]}

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar, cast
 
-from data_pipelines.builders.base import Picture, PlannedSplit, Skipped
+from data_pipelines.builders.base import Picture, PlannedSplit, Skipped, unused
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import counted, first_of
 from data_pipelines.pictures import BadPicture
@@ -34,7 +34,6 @@ Row = list[str] | csv.Error
 #: What tables of unknown kind part their columns with.
 SEPARATORS = ",;\t"
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SHOWN = 12  # column names that a message lists
 _READABLE = 80  # characters of a user's text that a message quotes
 
@@ -49,16 +48,6 @@ def quote(text: str) -> str:
 def base(path: str) -> str:
     """The name of a file without its folders."""
     return path.rpartition("/")[2]
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file's name ends like that of a picture; what it truly holds shows when it is decoded."""
-    return name.lower().endswith(SUFFIXES)
-
-
-def is_table(name: str) -> bool:
-    """Whether a file's name ends like that of a CSV, compressed or not."""
-    return name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
 
 
 def split_word(text: str, words: Mapping[str, str]) -> str:
@@ -100,6 +89,7 @@ def read_lines(source: Source, path: str) -> Iterator[str | csv.Error]:
             while (rest := text.readline(LONGEST_LINE)) and not rest.endswith("\n"):
                 pass
             yield csv.Error(f"a line of more than {LONGEST_LINE:,} characters")
+    source.accounted.add(path)  # who looked at its head alone does not come here
 
 
 def read_rows(source: Source, path: str, separators: str = ",") -> Iterator[Row]:
@@ -257,19 +247,16 @@ def absent(splits: Collection[str], official: Sequence[str]) -> list[str]:
     return [f"not in this copy: {', '.join(missing)}"] if missing else []
 
 
-def unused(names: Sequence[str], noun: str, why: str = "") -> list[str]:
-    """A note on files that are left over, such as "not used: 2 pictures without a row, for example a.png"."""
-    return [f"not used: {counted(len(names), noun)}{why}, for example {names[0]}"] if names else []
-
-
-def beside(table: str, labels: Iterable[tuple[str | None, str]], left: Sequence[str]) -> list[str]:
+def beside(
+    source: Source, table: str, labels: Iterable[tuple[str | None, str]], left: Sequence[str], prefix: str = ""
+) -> list[str]:
     """Notes on the pictures whose folder means another class than their row, and on those `left` without a row.
 
     labels: for each picture with a row the class that its folder means, if any, and that of the row.
     """
     number = sum(folder not in (None, row) for folder, row in labels)
     note = f"{counted(number, 'picture')} with another class in {table} than by the folder: {table} counts"
-    return [note] * bool(number) + unused(left, "picture", f" without a usable row in {table}")
+    return [note] * bool(number) + unused(source, left, "picture", f" without a usable row in {table}", prefix)
 
 
 @dataclasses.dataclass(frozen=True)

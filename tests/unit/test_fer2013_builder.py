@@ -321,7 +321,7 @@ def test_nothing_to_use(files: dict[str, Any], why: str, tmp_path: Path) -> None
 
 def test_other_files_are_mentioned(tmp_path: Path) -> None:
     report = build(write(tmp_path / "fer", folders() | {"more/happy/1.png": encode(face(1))}), tmp_path)
-    assert "not used: 1 other file, for example more/happy/1.png" in report["notes"]
+    assert "not used: 1 picture, for example more/happy/1.png" in report["notes"]
 
 
 def test_known_totals_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
