@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY, separate, start
+from tests.end_to_end.test_kills import outcome, until
 
 SECONDS = 12  # of the watchdog
 
@@ -71,3 +72,20 @@ def test_a_worker_that_is_killed_ends_the_run_with_76_and_one_line(waiting):
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 76, said
     assert "exit code -9" in said.splitlines()[-1] and "Traceback" not in said
+
+
+def test_a_run_whose_worker_stands_still_between_two_saves_ends_as_if_it_had_not(tmp_path, data_dir):
+    def command(workdir, *more):
+        steps = [f"--config.{key}_every={count}steps" for key, count in (("log", 1), ("save", 8), ("eval", 100))]
+        return ["train", f"--config={TINY}", "--config.total=200steps", *steps, "--config.data.workers=1",
+                "--workdir", workdir, "--data_dir", data_dir, *more]  # fmt: skip
+
+    process = start(*command(tmp_path / "run", f"--config.watchdog.seconds={SECONDS}"))
+    assert until(process, "step 30/"), process.communicate()
+    subprocess.run(["kill", "-STOP", _worker(process.pid)], check=True)
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 76 and "has not ended in" in said, said
+    for workdir in ("run", "undisturbed"):
+        done = separate(*command(tmp_path / workdir))
+        assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
