@@ -14,7 +14,7 @@ def get_config(recipe=None):
     c.model.cnnfe2.update(kernels=(3, 3), filters=(4, 8), stride=1)
     c.model.resnet.stem_filters, c.model.resnet.blocks, c.model.resnet.filters = 4, (1, 1), (4, 8)
     c.model.cnnfe1_width = c.model.fuse_width = c.moe.hidden = 16
-    c.model.conv_dropout, c.model.dense_dropout = 0.1, 0.2
+    c.model.conv_dropout, c.model.dense_dropout, c.model.dense_batchnorm = 0.1, 0.2, False  # as the paper has it
     c.batch_size, c.total, c.eval_every, c.save_every, c.log_every = 16, "24steps", "8steps", "4steps", "2steps"
     c.augment.flip, c.augment.crop, c.augment.shift, c.augment.rotate = True, 0.1, 0.1, 10.0
     c.augment.brightness, c.augment.erase, c.augment.mixup = 0.2, 0.5, 0.2

@@ -20,6 +20,7 @@ VARIANTS = {
     "every expert": {
         "moe.router": "soft", "moe.layers": "2", "model.image_size": "33", "preprocess.color_order": "rgb",
         "model.cnnfe1.stride": "2", "model.cnnfe2.stride": "2", "model.cnnfe2.unpooled": "1",
+        "model.dense_batchnorm": "true",
         "preprocess.normalize": "standard", "preprocess.mean": "0.5", "preprocess.std": "0.25",
     },
     "even kernels": {
