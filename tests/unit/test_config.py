@@ -105,7 +105,7 @@ def test_a_preset_comes_before_the_sizes_beside_it():
         ("model.cnnfe1.kernels", "3,3", ["2 kernels", "6 filters"]),
         ("model.cnnfe1.kernels", "3,3,0,3,3,3", ["model.cnnfe1.kernels=0", "above 0"]),
         ("model.cnnfe2.unpooled", "2,5", ["model.cnnfe2.unpooled=2,5", "before the last, 5"]),
-        ("model.cnnfe1.unpooled", "3,1", ["model.cnnfe1.unpooled=3,1", "in their order"]),
+        ("model.cnnfe1.unpooled", "3,1", ["model.cnnfe1.unpooled=3,1", "in order"]),
         ("model.cnnfe1.unpooled", "1,1", ["model.cnnfe1.unpooled=1,1", "once"]),
         ("model.resnet.blocks", "3,4,6,-3", ["model.resnet.blocks=-3", "above 0"]),
         ("model.image_size", "8", ["8 pixels"]),
