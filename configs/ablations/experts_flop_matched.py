@@ -6,7 +6,7 @@ In all arms but the last one, top_k x hidden is 512: the experts that answer nee
 number ("FLOP-matched"; where all answers are computed anyway, as on a CPU, nothing is saved by it, and the plan and
 the page count the operations of all experts). `hidden` is also the width of a layer's output: the head reads 2 x 64
 numbers of 16 experts and 2 x 1,024 of the widest dense layer, which is part of what is compared. Parameters against the
-baseline's 2,177,311, by `expressnet inspect`:
+baseline's 2,178,847, by `expressnet inspect`:
 
     2 experts, top 1: +2,556     8 experts, top 4: +264     16 experts, top 8: +3,480     (0.16 % at most)
     dense, same parameters (1 expert of 4 x 256): +9,210 (0.42 %), with twice the baseline's operations

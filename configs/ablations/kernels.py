@@ -3,7 +3,7 @@
     expressnet ablate --study=kernels --out DIR
 
 The first branch with kernels of 3 pixels alone and with twice as large ones, the second, which has kernels of 3 pixels,
-with large ones, and both with large ones; filters and depth stay. Of 2,177,311 parameters small kernels take away
+with large ones, and both with large ones; filters and depth stay. Of 2,178,847 parameters small kernels take away
 11,648 (0.5 %), and large ones in both add 319,104 (15 %).
 
 For fer2013_small, whose branches have 4 and 5 blocks at 48 pixels; another config needs lists of its own lengths.
