@@ -4,7 +4,8 @@
     expressnet train --config=synthetic_faces --workdir DIR
     expressnet train --config=synthetic_faces:paper --workdir DIR    the full 224-pixel network, 8 classes
 
-Hardware: 2 CPU cores. Measured: training 1:56, 98.08 % on the test split (docs/benchmarks.md); `paper`: not yet run.
+Hardware: 2 CPU cores. Measured: training 4:22 on a slow machine (1:56 on a fast one), 98.92 % on the
+test split (docs/benchmarks.md); `paper`: not yet run.
 """
 
 from data_pipelines.labels import EMOTIONS
