@@ -278,9 +278,9 @@ def left_over(source: Source, skipped: Skipped) -> list[str]:
         return any("/".join(parts[depth:]) in told for depth in range(len(parts)))
 
     left = [name for name in source.names() if name not in source.accounted and not named(name)]
-    pictures = [name for name in left if name.lower().endswith((*sources.SUFFIXES, *sources.OTHER_SUFFIXES))]
+    images = [name for name in left if name.lower().endswith((*sources.SUFFIXES, *sources.OTHER_SUFFIXES))]
     tables = [name for name in left if sources.is_table(name) or name.lower().endswith((".parquet", ".arrow"))]
-    return unused(source, pictures, "picture") + unused(source, tables, "table")
+    return unused(source, images, "picture") + unused(source, tables, "table")
 
 
 def differences(split: str, counts: Counter[str], known: Mapping[str, int], total: int, whole: str) -> list[str]:

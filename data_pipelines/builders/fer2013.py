@@ -74,7 +74,7 @@ class Fer2013(FaceBuilder):
             (table.path, functools.partial(read, {"": table})) for table in found if table not in plain
         ]
         if folders and folders.found.known:  # those without any known class are hardly meant
-            choices.append((folders.shown, functools.partial(self._plan_folders, source, names, folders)))
+            choices.append((folders.shown, functools.partial(self._plan_folders, source, folders)))
         if arrow:
             choices.append((f"{arrow.kind} files", functools.partial(self._plan_arrow, source, arrow)))
         if parts := _parts(plain):  # folders have a test split that train.csv has not
@@ -87,7 +87,7 @@ class Fer2013(FaceBuilder):
             plan = choices[0][1]()
             return dataclasses.replace(plan, notes=readers.chose(*(shown for shown, _ in choices)) + plan.notes)
         if folders:
-            return self._plan_folders(source, names, folders)  # says that all its classes are unknown
+            return self._plan_folders(source, folders)  # says that all its classes are unknown
         heads = [f"{path} has the header {readers.listed(pixel_tables.header(source, path))}" for path in others]
         why = f" ({some(heads, 2, '; ')})" if heads else ""
         raise DataError(f"{source.path}: no FER-2013 recognised{why}; expected {_EXPECTED}")
@@ -141,7 +141,7 @@ class Fer2013(FaceBuilder):
         pictures = functools.partial(arrow.pictures, skipped=self.skipped)
         return self._plan(source, f"{arrow.kind} files", wanted, notes, pictures)
 
-    def _plan_folders(self, source: Source, names: list[str], folders: _Folders) -> Plan:
+    def _plan_folders(self, source: Source, folders: _Folders) -> Plan:
         files = folders.found.files
         mixed = not any(_folder(name) == "test" and _usage(name) in OFFICIAL[1:] for name in files)
 
