@@ -152,8 +152,9 @@ class Model:
 @dataclass(frozen=True)
 class Preprocess:
     color_order: Literal["rgb", "bgr"] = "bgr"  # of the network's three input channels
-    # unit: /255; standard: (x/255 - mean) / std; vggface2: 0-255 minus VGGFace2's means; imagenet: torchvision's
-    normalize: Literal["unit", "standard", "vggface2", "imagenet"] = "unit"
+    # unit: /255; standard: (x/255 - mean) / std; vggface2: 0-255 minus VGGFace2's means; imagenet: torchvision's;
+    # per_image: by each picture's own mean and deviation
+    normalize: Literal["unit", "standard", "vggface2", "imagenet", "per_image"] = "unit"
     mean: float = 0.0  # used by `standard`
     std: PositiveFloat = 1.0
     antialias: bool = False  # when a picture is made smaller (OpenCV's bilinear resize is not)

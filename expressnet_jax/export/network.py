@@ -102,13 +102,15 @@ def build(ops: Ops, config: Config, weights: Weights) -> dict[str, Any]:
 
 
 def normalization(config: Preprocess) -> list[tuple[str, np.ndarray]]:
-    """What is done to RGB pictures in 0..255, in turn: ("divide" or "subtract", by () or, each channel, (3,)).
+    """What is done to RGB pictures in 0..255, in turn: ("divide" or "subtract", by () or, each channel, (3,)), or
+    ("standardize", c): minus the picture's own mean, over its deviation + c.
 
     The channels' order is changed after it.
     """
     mean, std = preprocess.IMAGENET_RGB if config.normalize == "imagenet" else (config.mean, config.std)
     steps: dict[str, list[tuple[str, Any]]] = {
         "unit": [("divide", 255)], "vggface2": [("subtract", preprocess.VGGFACE2_MEAN_BGR[::-1])],
+        "per_image": [("standardize", preprocess.FLAT)],
     }  # fmt: skip
     found = steps.get(config.normalize, [("divide", 255), ("subtract", mean), ("divide", std)])
     return [(what, np.array(by, np.float32)) for what, by in found]

@@ -71,7 +71,10 @@ class _TensorFlow:
         tf = self.tf
         x = tf.image.resize(tf.cast(self.images, tf.float32), [size, size], "bilinear", antialias=config.antialias)
         for what, by in network.normalization(config):
-            x = x / by if what == "divide" else x - by
+            if what == "standardize":
+                x = x - tf.reduce_mean(x, [1, 2, 3], keepdims=True)
+                by = tf.math.reduce_std(x, [1, 2, 3], keepdims=True) + by  # (B, 1, 1, 1)
+            x = x - by if what == "subtract" else x / by
         return tf.reverse(x, [-1]) if config.color_order == "bgr" else x
 
     def conv(

@@ -14,6 +14,8 @@ from expressnet_jax.config import ConfigError, Preprocess
 VGGFACE2_MEAN_BGR = (91.4953, 103.8827, 131.0912)
 #: Mean and deviation of ImageNet's training pictures, in RGB order, on the scale 0-1, as torchvision has them.
 IMAGENET_RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: What `per_image` adds to a picture's deviation, on the scale 0-255: the noise of a blank picture is not blown up.
+FLAT = 8.0
 
 
 def resize(images: jax.Array, size: int, *, antialias: bool) -> jax.Array:
@@ -38,7 +40,8 @@ def normalize(images: jax.Array, config: Preprocess) -> jax.Array:
     """(B, S, S, C) in 0..255, grey or RGB -> (B, S, S, C) float32 in the network's colour order and scale.
 
     Grey is repeated where the channels' scales differ; else it stays one channel, which the network counts once.
-    `unit` gives 0..1, `standard` (x / 255 - mean) / std, `vggface2` 0..255 minus the channel means.
+    `unit` gives 0..1, `standard` (x / 255 - mean) / std, `vggface2` 0..255 minus the channel means, `per_image`
+    (x - m) / (s + FLAT) with mean m and deviation s over all pixels and channels of the picture itself.
     """
     if config.color_order not in ("rgb", "bgr"):
         raise ConfigError(f"preprocess.color_order is {config.color_order!r}; use rgb or bgr")
@@ -57,7 +60,11 @@ def normalize(images: jax.Array, config: Preprocess) -> jax.Array:
     if config.normalize == "imagenet":
         mean, std = (np.asarray(v[::-1] if bgr else v, np.float32) for v in IMAGENET_RGB)
         return (x / 255 - mean) / std
-    raise ConfigError(f"preprocess.normalize is {config.normalize!r}; use unit, standard, vggface2 or imagenet")
+    if config.normalize == "per_image":
+        whole = (1, 2, 3)
+        return (x - x.mean(whole, keepdims=True)) / (x.std(whole, keepdims=True) + FLAT)
+    known = "unit, standard, vggface2, imagenet or per_image"
+    raise ConfigError(f"preprocess.normalize is {config.normalize!r}; use {known}")
 
 
 def preprocess(images: jax.Array, image_size: int, config: Preprocess) -> jax.Array:

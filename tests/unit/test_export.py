@@ -32,7 +32,10 @@ VARIANTS = {
         "model.resnet.form": "torchvision", "model.resnet.stem_kernel": "7", "model.image_size": "31",
         "preprocess.normalize": "imagenet",
     },
-    "backbone": {"model.network": "backbone", "model.resnet.blocks": "2,1,1", "model.resnet.filters": "4,8,8"},
+    "backbone": {
+        "model.network": "backbone", "model.resnet.blocks": "2,1,1", "model.resnet.filters": "4,8,8",
+        "preprocess.normalize": "per_image",
+    },
 }  # fmt: skip
 SHAPES = [(1, 32, 32), (5, 50, 21)]
 

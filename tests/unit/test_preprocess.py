@@ -83,6 +83,24 @@ def test_colour_order_and_scale(config: Preprocess, expected: list[float]) -> No
     np.testing.assert_allclose(out[0, 0, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("c", [1, 3])
+def test_per_image_is_of_each_picture_alone(c: int) -> None:
+    x = pictures(3, 9, 7, c).astype(np.float64) * np.array([1, 0.2, 0]).reshape(3, 1, 1, 1)  # bright, dim, blank
+    out = normalize(jnp.asarray(x.astype(np.float32)), Preprocess("rgb", "per_image"))
+    for picture, found in zip(x, out, strict=True):
+        np.testing.assert_allclose(found, (picture - picture.mean()) / (picture.std() + 8), atol=1e-5)
+    np.testing.assert_array_equal(out[2], 0)
+
+
+def test_per_image_keeps_no_brightness_and_little_contrast() -> None:
+    x = pictures(1, 30, 30, 1).astype(np.float32)  # deviation 74
+    plain, darker, dimmer = (
+        normalize(jnp.asarray(made), Preprocess("rgb", "per_image")) for made in (x, x - 40, x / 2)
+    )
+    np.testing.assert_allclose(darker, plain, atol=1e-5)
+    np.testing.assert_allclose(dimmer, plain * (x.std() + 8) / (x.std() + 16), atol=1e-5)
+
+
 def test_red_is_the_last_channel_in_bgr() -> None:
     red = jnp.zeros((1, 2, 2, 3), jnp.uint8).at[..., 0].set(255)
     np.testing.assert_array_equal(normalize(red, Preprocess("bgr", "unit"))[0, 0, 0], [0, 0, 1])
