@@ -151,12 +151,12 @@ class _Onnx:
             antialias=int(config.antialias), exclude_outside=int(config.antialias),
         )  # fmt: skip
         for what, by in network.normalization(config):
-            by = by.reshape(1, -1, 1, 1)
+            y: str | np.ndarray = by.reshape(1, -1, 1, 1)
             if what == "standardize":
                 x = self.node("Sub", [x, self.node("ReduceMean", [x, [1, 2, 3]])])  # (B, C, S, S)
                 variance = self.node("ReduceMean", [self.node("Mul", [x, x]), [1, 2, 3]])  # (B, 1, 1, 1)
-                by = self.node("Add", [self.node("Sqrt", [variance]), by])
-            x = self.node("Sub" if what == "subtract" else "Div", [x, by])
+                y = self.node("Add", [self.node("Sqrt", [variance]), y])
+            x = self.node("Sub" if what == "subtract" else "Div", [x, y])
         if config.color_order == "bgr":
             x = self.node("Gather", [x, [2, 1, 0]], axis=1)
         return self._picture(self._cast(x, self.dtype), (size, size))

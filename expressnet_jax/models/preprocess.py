@@ -63,8 +63,9 @@ def normalize(images: jax.Array, config: Preprocess) -> jax.Array:
     if config.normalize == "per_image":
         whole = (1, 2, 3)
         return (x - x.mean(whole, keepdims=True)) / (x.std(whole, keepdims=True) + FLAT)
-    known = "unit, standard, vggface2, imagenet or per_image"
-    raise ConfigError(f"preprocess.normalize is {config.normalize!r}; use {known}")
+    raise ConfigError(
+        f"preprocess.normalize is {config.normalize!r}; use unit, standard, vggface2, imagenet or per_image"
+    )
 
 
 def preprocess(images: jax.Array, image_size: int, config: Preprocess) -> jax.Array:
