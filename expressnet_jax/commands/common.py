@@ -1,11 +1,13 @@
 """What the commands share: parser, options, settings of a config among them, and this process's settings of JAX."""
 
 import argparse
+import contextlib
 import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -158,6 +160,19 @@ def _check_devices() -> None:
         install = f", or install what it needs: {texts.install(kind)}" if kind in ("cuda", "tpu") else ""
         where = f"JAX_PLATFORMS={asked}: JAX finds no such device here{f' ({why})' if why else ''}"
         raise DataError(f"{where}; unset it, or set it to cpu{install}") from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Inside of it JAX starts without what its CUDA plugin says of a missing driver; what fails is raised as ever."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def on_cpu() -> None:

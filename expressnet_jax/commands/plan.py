@@ -18,10 +18,12 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help=common.CONFIG)
     machine = parser.add_mutually_exclusive_group(required=True)
     machine.add_argument("--topology", help="compile for a TPU such as v5e:16x16 or v5p:2x2x1 (needs libtpu, no TPU)")
-    machine.add_argument("--gpus", help="predict for GPUs such as h100:64: from shapes alone, nothing is compiled")
+    machine.add_argument(
+        "--gpus", help="compile for GPUs such as h100:64 (needs JAX's CUDA plugin, no GPU; else predict)"
+    )
     machine.add_argument("--cpus", type=int, help="compile for so many devices that share this computer's CPU")
     machine.add_argument("--sweep", metavar="T,T,...", help="compile for several topologies: one line each")
-    parser.add_argument("--slices", type=int, default=1, help="of --topology, --sweep: so many slices, joined by DCN")
+    parser.add_argument("--slices", type=int, default=1, help="of TPUs: so many slices, joined by DCN")
     parser.add_argument("--search", action="store_true", help="also find the largest batch that fits")
     parser.add_argument("--splits", action="store_true", help="also compare all splits into data and expert devices")
     parser.add_argument("--plot", type=common.path, metavar="FILE", help="also draw the scaling as a PNG")
@@ -30,13 +32,15 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> common.Result:
     """Makes the plan that is asked for, and shows it."""
     kind = _checked(options)
-    _before_jax(options.cpus)
+    with common.quiet():
+        _before_jax(options.cpus)
     from expressnet_jax.config import files as config_files
     from expressnet_jax.plan import describe, machines, search
 
     config = config_files.load(options.config, options.overrides)
     if kind == "sweep":
-        common.start_jax()
+        with common.quiet():
+            common.start_jax()
         shapes = options.sweep.split(",")
         rows, b = search.sweep(config, shapes, options.slices, say)
         common.show(options, describe.sweep(rows, b))
@@ -46,7 +50,8 @@ def run(options: Namespace) -> common.Result:
         machine = machines.topology(options.topology, options.slices)
     else:
         machine = machines.gpus(options.gpus) if kind == "gpus" else machines.cpus(options.cpus)
-    common.start_jax()
+    with common.quiet():
+        common.start_jax()
     return _one(config, machine, options)
 
 
@@ -94,12 +99,14 @@ def _one(config: Any, machine: Any, options: Namespace) -> common.Result:
 
     if not options.splits:  # which tries meshes of its own
         meshes.sizes(config, machine.chips)
-    devices = None if machine.platform == "gpu" else step_cost.devices(machine)
+    devices = step_cost.devices(machine)
     found: dict[str, Any] = {}
     if options.splits:
         found["splits"] = search.splits(config, machine)
         along = {"data": -1, "expert": found["splits"]["best"]["expert"]}
         config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **along))
+    if devices is not None:
+        say(describe.first(step_cost.make(config, machine, None)))
     made = step_cost.make(config, machine, devices) | found
     common.show(options, describe.text(made))
     if options.splits:

@@ -13,10 +13,11 @@ from flax import nnx
 
 from data_pipelines.common.text import counted
 from data_pipelines.splits import Split
+from expressnet_jax import target
 from expressnet_jax.config import Config, ConfigError
 from expressnet_jax.export import artifact
 from expressnet_jax.export.artifact import ArtifactError
-from expressnet_jax.models import preprocess, target
+from expressnet_jax.models import preprocess
 
 #: Largest difference of a probability in float32.
 TOLERANCE = 1e-5

@@ -19,9 +19,10 @@ import numpy as np
 
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.text import install
+from expressnet_jax import target
 from expressnet_jax.config import Config, Preprocess
 from expressnet_jax.export import artifact, network
-from expressnet_jax.models import large_conv, target
+from expressnet_jax.models import large_conv
 
 OPSET, IR_VERSION = 18, 8  # the first with an antialiased Resize; the IR of the same release
 #: A convolution becomes matrix products with cosines and sines where it is at least so large (FLOP a picture) and they

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from expressnet_jax import target
 from expressnet_jax.config import Config
 from expressnet_jax.export import artifact
-from expressnet_jax.models import inference, target
+from expressnet_jax.models import inference
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from expressnet_jax import target
 from expressnet_jax.config import Model
-from expressnet_jax.models import large_conv, target
+from expressnet_jax.models import large_conv
 
 
 class _Row(NamedTuple):

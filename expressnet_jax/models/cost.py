@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
+from expressnet_jax import target
 from expressnet_jax.config import Config
 from expressnet_jax.models import canonical, expressnet
 
@@ -61,7 +62,8 @@ def count(jaxpr: Any, *, padding: bool, times: int = 1) -> Counter[str]:
 
     Returns them by kind: "convolutions", those products with padding only if `padding`; "products" of matrices;
     "elementwise", arithmetic on single numbers and sums, about. Those of the first two once more by precision:
-    "at bfloat16", "at float32", "at high", "at highest".
+    "at bfloat16", "at float32", "at high", "at highest". Grouped products are counted as the compiler of the machine
+    that programs are traced for (`target`) makes them: on a GPU each row is multiplied with the matrix of every group.
     """
     counts: Counter[str] = Counter()
     for equation in jaxpr.eqns:
@@ -99,7 +101,8 @@ def _product(equation: Any) -> int:
     factor = 8 if jnp.issubdtype(left.dtype, jnp.complexfloating) else 2  # of complex numbers: 4 products, 4 sums
     out = math.prod(equation.outvars[0].aval.shape)
     if equation.primitive.name != "dot_general":  # rows, each with the matrix of its group: (N, D) and (E, D, F)
-        return factor * (out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1])
+        rows = factor * (out * left.shape[-1] if len(right.shape) == 3 else math.prod(left.shape) * right.shape[-1])
+        return rows * equation.invars[2].aval.shape[-1] if target.platform() == "gpu" else rows
     (contracted, _), _ = equation.params["dimension_numbers"]
     return factor * out * math.prod(left.shape[axis] for axis in contracted)
 

@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from expressnet_jax.models import target
+from expressnet_jax import target
 
 FORMS = ("direct", "fft", "dft")
 #: Bytes of spectra on one device above which the batch is worked through in parts. On a CPU so small that they stay in

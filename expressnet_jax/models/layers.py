@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from expressnet_jax import target
 from expressnet_jax.config import Model
-from expressnet_jax.models import choice, large_conv, target
+from expressnet_jax.models import choice, large_conv
 
 KERNEL_INIT = nnx.initializers.glorot_uniform()  # Keras's default, and so the published one
 

@@ -31,6 +31,16 @@ def text(plan: dict[str, Any]) -> str:
     return "\n\n".join(map("\n".join, [lines, *parts]))
 
 
+def first(plan: dict[str, Any]) -> str:
+    """A prediction in one line, for those who wait for what is compiled."""
+    memory, own = plan["memory"], plan["arithmetic"]
+    size = _bytes(memory["total"]) + (f" of {_bytes(memory['capacity'])}" if memory["capacity"] else "")
+    said = f"predicted: {size} a device, {own['flops_per_image'] / 1e9:.3f} GFLOP an image"
+    if "bound" in plan:
+        said += f", at most {_range(plan['bound']['images_per_second'], ',.0f')} images/s"
+    return f"{said}; now it is compiled"
+
+
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"  {line}".rstrip() for line in aligned(rows)]
 
@@ -57,7 +67,7 @@ def _arithmetic(plan: dict[str, Any]) -> list[str]:
     how = "counted by layers; of memory traffic only the least that is needed"
     if "compiler" in plan["memory"]:
         rows += [("GFLOP an image, counted by layers", f"{expected['flops_per_image'] / 1e9:.3f}")]
-        how = "by the compiler's count"
+        how = "counted in its program" if plan["machine"]["platform"] == "gpu" else "by the compiler's count"
     lines = [f"arithmetic and traffic, {how}", *_table(rows)]
     if own.get("loops"):
         lines += [f"  (the compiler counts the body of a loop once; loops of several turns here: {own['loops']})"]

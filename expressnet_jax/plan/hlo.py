@@ -18,12 +18,13 @@ import numpy as np
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "c64": 8, "c128": 16}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][\w\-]*)\((.*)$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"([a-z]+[0-9a-z]*)\[([0-9,<=]*)\]")
 _LAYOUT = re.compile(r"\{[^{}]*\}")  # of an array: {1,0:T(8,128)}
 _ELEMENT = re.compile(r"\([^()]*\)|\w+\[[^\]]*\]")  # of a tuple without layouts: (f32[2], s8[4]), f32[2,3]
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation)="
                      r"(\{[^}]*\}|%?[\w.\-]+)")  # fmt: skip
+_NAME, _COMMENT = re.compile(r"%([\w.\-]+)"), re.compile(r"/\*.*?\*/")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -40,10 +41,42 @@ class Collective:
     loop: str  # "" outside of loops, else how often: "4 turns", "unknown number of turns" (then counted once)
 
 
-class _Instruction(NamedTuple):
+class Instruction(NamedTuple):
+    """One line of a computation: NAME = SHAPE OPCODE(REST."""
+
+    name: str
     shape: str
     opcode: str
     rest: str
+
+    def operands(self) -> list[str]:
+        """Their names, in turn."""
+        return _NAME.findall(_COMMENT.sub("", self.rest.partition("), ")[0]))
+
+
+class Program:
+    """A compiled program: its computations by name, and in each the shapes of its instructions by name."""
+
+    def __init__(self, text: str) -> None:
+        self.computations, self._entry = _parse(text)
+        self.shapes = {name: {one.name: one.shape for one in part} for name, part in self.computations.items()}
+
+    def executed(self) -> Iterator[tuple[str, int, Instruction]]:
+        """(computation, turns a step, instruction) of all that a step executes, the bodies of fusions too."""
+        for name, turns, _ in _executed(self.computations, self._entry):
+            for one in self.computations[name]:
+                yield name, turns, one
+
+
+def size(shape: str) -> float:
+    """Bytes of all arrays of a shape."""
+    return sum(_sizes(shape))
+
+
+def dimensions(shape: str) -> list[int]:
+    """Those of the first array of a shape."""
+    found = _ARRAY.search(shape)
+    return [int(n.removeprefix("<=")) for n in found[2].split(",") if n] if found else []
 
 
 def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
@@ -86,32 +119,32 @@ def sent(kind: str, size: float, devices: int) -> float:
     return size * {"all-reduce": 2 * share, "collective-permute": 1.0, "collective-broadcast": 1.0}.get(kind, share)
 
 
-def _spread(computations: dict[str, list[_Instruction]]) -> set[tuple[str, str]]:
+def _spread(computations: dict[str, list[Instruction]]) -> set[tuple[str, str]]:
     """(kind, identity) of each collective that a TPU carries out in pieces, within several fusions that all name it."""
     begin = 'custom_call_target="AsyncCollectiveStart"'
     begun = [part for part in computations.values() if any(begin in one.rest for one in part)]
     return {(one.opcode, _identity(one)) for part in begun for one in part if one.opcode in KINDS}
 
 
-def _identity(instruction: _Instruction) -> str:
+def _identity(instruction: Instruction) -> str:
     """What the pieces of one collective share. A channel is not enough: those of `shard_map` all have the same."""
     shared = r'channel_id=\d+|chain_id="\d+"|op_name="[^"]*"|stack_frame_id=\d+'
     return " ".join(re.findall(shared, instruction.rest))
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    computations: dict[str, list[_Instruction]] = {}
+def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    computations: dict[str, list[Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
             current = computations.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
         elif current is not None and (found := _INSTRUCTION.match(line)):
-            current.append(_Instruction(*found.groups()))
+            current.append(Instruction(*found.groups()))
     return computations, entry
 
 
-def _executed(computations: dict[str, list[_Instruction]], entry: str) -> Iterator[tuple[str, int, str]]:
+def _executed(computations: dict[str, list[Instruction]], entry: str) -> Iterator[tuple[str, int, str]]:
     """(computation, turns a step, loop) for each way from the entry to a computation."""
     waiting = [(entry, 1, "")]
     while waiting:
@@ -131,7 +164,7 @@ def _executed(computations: dict[str, list[_Instruction]], entry: str) -> Iterat
                 waiting += [(each, times, inner) for each in re.findall(r"[\w.\-]+", called)]
 
 
-def _results(instruction: _Instruction) -> list[float]:
+def _results(instruction: Instruction) -> list[float]:
     """Bytes of each array that the collective gives.
 
     An asynchronous start has the shape "(operands, results, ...)"; only an all-reduce's may be that of its results.

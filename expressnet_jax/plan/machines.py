@@ -88,6 +88,15 @@ CHIPS = (
     _gpu("a100", ("NVIDIA A100-SXM4-80GB",), (312e12, 156e12, 19.5e12), 80, 2039, 300, 25,
          "NVIDIA's data sheet of the A100 SXM 80 GB: 312 (TF32 156, float32 19.5) TFLOP/s, 80 GB, 2.0 TB/s, NVLink "
          "600 GB/s both ways; network as in a DGX A100: 200 Gbit/s a GPU"),
+    _gpu("b200", ("NVIDIA B200",), (2250e12, 1100e12, 75e12), 180, 8000, 900, 50,
+         "NVIDIA's data sheet of the DGX B200: 2,250 (TF32 1,100, float32 75) TFLOP/s a GPU, 180 GB, 8 TB/s, NVLink "
+         "1,800 GB/s both ways, network 400 Gbit/s a GPU"),
+    _gpu("l4", ("NVIDIA L4",), (121e12, 60e12, 30.3e12), 24, 300, 32, 1.5625,
+         "NVIDIA's data sheet of the L4: 121 (TF32 60, float32 30.3) TFLOP/s, 24 GB, 300 GB/s, PCIe 64 GB/s both ways; "
+         "assumed: 12.5 Gbit/s of network a GPU, as a host of eight has in a cloud"),
+    _gpu("rtx4090", ("NVIDIA GeForce RTX 4090",), (165e12, 82.6e12, 82.6e12), 24, 1008, 32, 1.25,
+         "NVIDIA's paper on the Ada architecture: 165 (TF32 82.6, float32 82.6) TFLOP/s with float32 sums, 24 GB, "
+         "1,008 GB/s; PCIe 64 GB/s both ways; assumed: hosts of eight, 10 Gbit/s of network a GPU"),
 )  # fmt: skip
 _BY_NAME = {chip.name: chip for chip in CHIPS}
 
@@ -136,6 +145,15 @@ def gpus(name: str) -> Machine:
     if count > chip.host and count % chip.host:
         raise ConfigError(f"--gpus {name}: {count} is not a whole number of hosts of {chip.host}")
     return Machine(name, chip, count, max(1, count // chip.host))
+
+
+def by_name(name: str, slices: int) -> Machine:
+    """A TPU (`topology`) or GPUs (`gpus`)."""
+    if name.partition(":")[0] not in [chip.name for chip in CHIPS if chip.platform == "gpu"]:
+        return topology(name, slices)
+    if slices != 1:
+        raise ConfigError(f"--slices {slices} is for TPUs; {name} says how many GPUs, in hosts of eight")
+    return gpus(name)
 
 
 def cpus(number: int) -> Machine:

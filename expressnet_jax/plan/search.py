@@ -143,7 +143,7 @@ def sweep(config: Config, shapes: Sequence[str], slices: int, say: Callable[[str
 
     Fewer rows where Ctrl-C comes after the first one.
     """
-    chosen = [machines.topology(shape, slices) for shape in shapes]
+    chosen = [machines.by_name(shape, slices) for shape in shapes]
     data, expert = meshes.sizes(config, chosen[0].chips)
     b, asked = config.batch_size // (data * expert), []
     for machine in chosen:  # mistakes are said before hours of compiling

@@ -14,11 +14,11 @@ from jax.experimental import topologies
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import INSTALL, Progress, counted, one_line
+from expressnet_jax import target
 from expressnet_jax.config import Config
-from expressnet_jax.models import target
 from expressnet_jax.moe import dispatch
 from expressnet_jax.parallel import mesh as meshes
-from expressnet_jax.plan import hlo, machines, trace
+from expressnet_jax.plan import gpu, hlo, hlo_cost, machines, trace
 from expressnet_jax.runs import state as states
 from expressnet_jax.train import step as steps
 
@@ -35,7 +35,7 @@ class Compiled(NamedTuple):
     flops: float
     bytes: float  # read and written by the program's operations
     collectives: list[hlo.Collective] | None  # None: this JAX cannot read the program of that libtpu
-    loops: int  # loops of more than one turn, whose body the compiler counts once
+    loops: int  # loops of more than one turn, whose body the compiler counts once; none where we count
     seconds: float
 
 
@@ -56,13 +56,13 @@ def make(config: Config, machine: machines.Machine, devices: Sequence[jax.Device
     data, expert = meshes.sizes(config, machine.chips)
     chips, chip = data * expert, machine.chip
     found = compiled(config, machine, devices) if devices is not None else None
-    with Progress(f"tracing the step for {machine.name}", unit=""):
-        expected = predicted(config, machine, data, expert)
+    with Progress(f"tracing the step for {machine.name}", unit=""), target.compiling_for(machine.platform):
+        expected, facts = predicted(config, machine, data, expert), _facts(config, data, expert)
     plan: dict[str, Any] = {
         "kind": "compiled, not run" if found is not None else "predicted, neither compiled nor run",
         "machine": {"name": machine.name, "chips": machine.chips, "slices": machine.slices,
                     "platform": machine.platform, "chip": None if chip is None else chip._asdict()},
-        "config": _facts(config, data, expert),
+        "config": facts,
         "jax": jax.__version__,
         "compile_seconds": round(found.seconds, 1) if found is not None else None,
     }  # fmt: skip
@@ -79,13 +79,21 @@ def make(config: Config, machine: machines.Machine, devices: Sequence[jax.Device
     return plan if chip is None else plan | _speed(config, machine, plan)
 
 
-def devices(machine: machines.Machine) -> Sequence[jax.Device]:
-    """A machine's devices, which need not be here. Raises PlanError where libtpu is missing or refuses the shape."""
+def devices(machine: machines.Machine) -> Sequence[jax.Device] | None:
+    """A machine's devices, which need not be here; None: GPUs, and no compiler for them is here.
+
+    Raises PlanError where libtpu is missing, or a compiler refuses the shape.
+    """
     if machine.chip is None:
         found: Sequence[jax.Device] = jax.devices()
         if len(found) != machine.chips:
             raise PlanError(f"{machine.name}: JAX was started with {counted(len(found), 'device')} in this process")
         return found
+    if machine.platform == "gpu":
+        try:
+            return gpu.devices(machine) if gpu.available() else None
+        except Exception as error:  # whatever the plugin raises
+            raise PlanError(f"--gpus {machine.name}: {one_line(error)[:300]}") from None
     options: dict[str, Any] = {"num_slices": machine.slices} if machine.slices > 1 else {}
     if machine.chip.name == "v4":
         options["chip_config_name"] = "megacore"  # one device for each chip, as on a real v4, and not for each core
@@ -104,6 +112,7 @@ def compiled(config: Config, machine: machines.Machine, at: Sequence[jax.Device]
     def placed(tree: Any, sharding: Any) -> Any:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
+    on_gpu = machine.platform == "gpu"
     jax.config.update("jax_enable_compilation_cache", False)  # or the seconds could be those of reading a file
     began = time.perf_counter()
     with target.compiling_for(machine.platform), jax.set_mesh(mesh):
@@ -112,7 +121,8 @@ def compiled(config: Config, machine: machines.Machine, at: Sequence[jax.Device]
         batch = placed(trace.batch(config), meshes.batch_sharding(mesh))
         try:
             with Progress(f"compiling for {machine.name}", unit=""):
-                executable = made.step.lower(state, sums, batch).compile()
+                options = gpu.COMPILER_OPTIONS if on_gpu else None
+                executable = made.step.lower(state, sums, batch).compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise PlanError(f"{machine.name}: {one_line(error)[:300]}") from None
@@ -128,10 +138,10 @@ def compiled(config: Config, machine: machines.Machine, at: Sequence[jax.Device]
     return Compiled(
         mesh=dict(mesh.shape),
         memory={name: int(getattr(own, f"{field}_in_bytes", 0)) for name, field in names.items()},
-        flops=float(cost.get("flops", 0)),
-        bytes=float(cost.get("bytes accessed", 0)),
+        flops=hlo_cost.flops(text) if on_gpu else float(cost.get("flops", 0)),
+        bytes=hlo_cost.moved(text) if on_gpu else float(cost.get("bytes accessed", 0)),
         collectives=hlo.collectives(text, dict(mesh.shape)) if text else None,
-        loops=sum(int(turns) > 1 for turns in hlo.TRIPS.findall(text)),
+        loops=0 if on_gpu else sum(int(turns) > 1 for turns in hlo.TRIPS.findall(text)),
         seconds=seconds,
     )
 
@@ -203,8 +213,9 @@ def _speed(config: Config, machine: machines.Machine, plan: dict[str, Any]) -> d
     computing = machines.arithmetic(chip, by_precision, flops)
     # The compiler counts a loop's body once; no program moves less than what was predicted.
     reading = max(one["arithmetic"]["bytes_per_step"] for one in (plan, expected)) / chip.bandwidth
-    # Compiled for several slices, what crosses between them is no collective any more: transfers by the runtime.
-    sent = machines.communication(chip, (expected if slices > 1 else plan)["collectives"], slices)
+    # Compiled for several TPU slices, what crosses between them is no collective any more: transfers by the runtime.
+    apart = platform == "tpu" and slices > 1
+    sent = machines.communication(chip, (expected if apart else plan)["collectives"], slices)
 
     def rows(n: int) -> list[dict[str, Any]]:
         across = min(expert, n)
@@ -217,12 +228,18 @@ def _speed(config: Config, machine: machines.Machine, plan: dict[str, Any]) -> d
     found = {
         "bound": machines.bound(config.batch_size, computing, reading, sent),
         "scaling": machines.scaling(chip, b, alone, counts, rows),
-        "assumptions": [*machines.ASSUMPTIONS, *([] if "compiler" in plan["memory"] else [machines.FROM_SHAPES])],
+        "assumptions": [*machines.ASSUMPTIONS, *_assumed(platform, compiled="compiler" in plan["memory"])],
     }
     if platform == "tpu" and per_slice > 1:
         several = [(per_slice * s, s) for s in sorted({1, 2, 4, 8, slices})]
         found["several_slices"] = machines.scaling(chip, b, alone, several, rows)
     return found
+
+
+def _assumed(platform: str, *, compiled: bool) -> list[str]:
+    if platform == "gpu":
+        return [gpu.NOT_KNOWN] if compiled else [machines.FROM_SHAPES, gpu.PREDICTED]
+    return [] if compiled else [machines.FROM_SHAPES]
 
 
 def _facts(config: Config, data: int, expert: int) -> dict[str, Any]:

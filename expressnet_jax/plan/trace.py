@@ -22,8 +22,9 @@ from flax import nnx
 from jax.extend.core import Literal
 from jax.sharding import AbstractMesh, AxisType
 
+from expressnet_jax import target
 from expressnet_jax.config import Clock, Config
-from expressnet_jax.models import branches, choice, cost, expressnet, preprocess, target
+from expressnet_jax.models import branches, choice, cost, expressnet, preprocess
 from expressnet_jax.moe import dispatch
 from expressnet_jax.moe.layer import EXPERTS, is_expert_path
 from expressnet_jax.parallel import mesh as meshes
@@ -87,7 +88,7 @@ def arithmetic(config: Config, platform: str) -> Counter[str]:
         state = states.abstract(config, made.optimizer, mesh)
         state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)  # without a sharding
         jaxpr = jax.make_jaxpr(made.step)(state, jax.eval_shape(made.zero_sums), batch(config))
-    return cost.count(jaxpr.jaxpr, padding=False)
+        return cost.count(jaxpr.jaxpr, padding=False)
 
 
 @functools.lru_cache(maxsize=64)
@@ -142,7 +143,8 @@ def traffic(config: Config, data: int, expert: int, platform: str) -> list[dict[
     on one device; `arrays`.
     """
     (params, stats), mesh = shapes(config), {"data": data, "expert": expert}
-    gradients, experts = (part(config, params, mesh, platform) for part in (_gradients, _experts))
+    with target.compiling_for(platform):
+        gradients, experts = (list(part(config, params, mesh, platform)) for part in (_gradients, _experts))
     rows: dict[str, dict[str, Any]] = {}
     for what, kind, among, size, arrays in (*gradients, *experts, *_whole_batch(config, stats)):
         axes = [name for name in among if mesh[name] > 1]

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from expressnet_jax import target
 from expressnet_jax.config import Clock, Model
 from expressnet_jax.config import files as config_files
-from expressnet_jax.models import layers, target
+from expressnet_jax.models import layers
 from expressnet_jax.parallel import mesh as meshes
 from expressnet_jax.runs import optimizer, state
 from expressnet_jax.train import step

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from expressnet_jax import target
 from expressnet_jax.config import Model
 from expressnet_jax.config import files as config_files
-from expressnet_jax.models import layers, target
+from expressnet_jax.models import layers
 from expressnet_jax.train import step as steps
 from tests.conftest import TINY
 from tests.unit.test_step import PLAIN, batch, setup

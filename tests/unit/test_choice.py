@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from expressnet_jax import target
 from expressnet_jax.config import PRESETS, ConfigError
 from expressnet_jax.config import files as config_files
-from expressnet_jax.models import choice, target
+from expressnet_jax.models import choice
 
 
 def test_a_layer_s_own_form_comes_before_that_of_all():

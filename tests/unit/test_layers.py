@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from expressnet_jax import target
 from expressnet_jax.config import Model
-from expressnet_jax.models import layers, target
+from expressnet_jax.models import layers
 
 
 def normal(*shapes, seed=0):
