@@ -25,12 +25,14 @@ class _Row(NamedTuple):
 
 #: Where nothing was measured: operations of `direct` for one picture above which a transform is expected to be worth
 #: its passes through memory. On a TPU v5e (compiled, not run) the dft of a 15-pixel kernel at 28 pixels needs a
-#: thirtieth of the operations of `direct` and moves twenty times the bytes.
-_WORTH_A_TRANSFORM = 1e9
+#: thirtieth of the operations of `direct` and moves twenty times the bytes. An H100 computes 295 operations in the time
+#: of a byte: of the paper's layers only those of 75 and 50 pixels are above (docs/benchmarks.md: compiled, not run).
+_WORTH_A_TRANSFORM = {"gpu": 4e9}
+_WORTH_A_TRANSFORM_ELSEWHERE = 1e9
 #: Measured by `expressnet bench conv`, float32, the paper's sizes and those that the small preset had until 2026-11-30;
 #: docs/benchmarks.md has the times. The fft is left out on
 #: CPUs, where with jax 0.11 it can wait for its own thread pool for ever (openxla/xla#46347), and on GPUs and TPUs
-#: nothing was measured yet: there the counted arithmetic decides.
+#: nothing was measured yet: there counted arithmetic and compiled bytes decide.
 _MEASURED: dict[str, tuple[_Row, ...]] = {
     "cpu": (  # two cores of an AMD EPYC (Zen 4), jax 0.10.2; batches of 8 (224 pixels) and 64 (48 pixels)
         _Row(224, 75, 3, 8, "dft", "dft"), _Row(112, 50, 8, 16, "dft", "dft"),
@@ -66,7 +68,8 @@ def fastest(picture: tuple[int, ...], kernel: tuple[int, ...], *, train: bool) -
     rows = _MEASURED.get(target.platform())
     if not rows:
         flops = {form: large_conv.flops(picture, kernel, form) for form in ("direct", "dft")}
-        return "dft" if flops["direct"] > max(_WORTH_A_TRANSFORM, flops["dft"]) else "direct"
+        enough = _WORTH_A_TRANSFORM.get(target.platform(), _WORTH_A_TRANSFORM_ELSEWHERE)
+        return "dft" if flops["direct"] > max(enough, flops["dft"]) else "direct"
     sizes = (math.sqrt(picture[0] * picture[1]), math.sqrt(p * q), d, f)
 
     def distance(row: _Row) -> float:

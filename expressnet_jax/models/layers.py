@@ -184,10 +184,11 @@ def hash32(x: jax.Array) -> jax.Array:
 def max_pool(x: jax.Array, window: int) -> jax.Array:
     """Max pool with stride 2 and no padding, for a window of 2 or 3: (B, H, W, F) -> (B, H', W', F).
 
-    On a CPU by pairwise maxima of even and odd rows, then columns: six to nine times faster forward and backward than
-    a window reduction, whose gradient is a scatter; a TPU would move every pixel to split an axis so.
+    By pairwise maxima of even and odd rows, then columns. On a CPU that is six to nine times faster forward and
+    backward than a window reduction, whose gradient is a scatter; compiled for an H100 it moves 0.36 of the bytes for a
+    window of 2, and 0.56 for 3. A TPU would move every pixel to split an axis so: 1.9 times the bytes.
     """
-    if target.platform() != "cpu":
+    if target.platform() == "tpu":
         return nnx.max_pool(x, window_shape=(window, window), strides=(2, 2), padding="VALID")
     return _max_pool_axis(_max_pool_axis(x, window, 1), window, 2)
 

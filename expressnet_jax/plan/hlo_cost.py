@@ -84,19 +84,21 @@ def _convolution(one: hlo.Instruction, shapes: dict[str, str]) -> int:
     return 2 * pairs * images * features * kernel[of_kernel.index("i")]
 
 
-def _windows(rest: str, axes: int) -> Iterator[tuple[int, int, int]]:
-    """(stride, padding before, spread of the kernel) of each axis, from window={size=3x3 stride=2x2 pad=0_1x0_1}."""
+def _windows(rest: str, axes: int) -> Iterator[tuple[int, int, int, int]]:
+    """(stride, padding before, spread of the kernel, of the picture) of each axis: window={size=3x3 pad=0_1x0_1}."""
     found = re.search(r"window=\{([^}]*)\}", rest)
     given = dict(part.split("=") for part in found[1].split()) if found else {}
     for i in range(axes):
-        stride, spread = (int(given[name].split("x")[i]) if name in given else 1 for name in ("stride", "rhs_dilate"))
-        yield stride, int(given["pad"].split("x")[i].split("_")[0]) if "pad" in given else 0, spread
+        stride, taps, pixels = (
+            int(given[name].split("x")[i]) if name in given else 1 for name in ("stride", "rhs_dilate", "lhs_dilate")
+        )
+        yield stride, int(given["pad"].split("x")[i].split("_")[0]) if "pad" in given else 0, taps, pixels
 
 
-def _taps(pixels: int, taps: int, results: int, stride: int, before: int, spread: int) -> int:
-    """Pairs (o, k) that do not lie on padding, along one axis."""
+def _taps(pixels: int, taps: int, results: int, stride: int, before: int, spread: int, between: int) -> int:
+    """Pairs (o, k) that lie neither on padding nor between the pixels of a spread picture, along one axis."""
     at = np.arange(results)[:, None] * stride + np.arange(taps) * spread - before
-    return int(((at >= 0) & (at < pixels)).sum())
+    return int(((at >= 0) & (at <= (pixels - 1) * between) & (at % between == 0)).sum())
 
 
 def _moved(one: hlo.Instruction, name: str, program: hlo.Program) -> float:
