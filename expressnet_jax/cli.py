@@ -10,6 +10,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,9 +36,15 @@ _WAYS_OUT = {
 }  # fmt: skip
 
 
+_interrupted = False  # by a SIGINT, whatever it then was turned into: an extension's import makes an ImportError of it
+
+
 def script() -> int:
     """The console's command: `main` of its arguments, in a process of its own."""
     huge_pages.restart()
+    signal.signal(signal.SIGINT, _interrupt)
+    if sys.argv[1:2] == ["train"]:
+        signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does
     return main()
@@ -87,6 +94,19 @@ def _version() -> str:
     return f"expressnet {expressnet_jax.__version__} (JAX {jax}, Python {sys.version.split()[0]})"
 
 
+def _interrupt(*_: object) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def _terminate(*_: object) -> None:
+    """Before a training listens for itself; a launcher is to start it again, as after any SIGTERM."""
+    print("expressnet: stopped by SIGTERM before the training began; the same command begins it", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(75)
+
+
 def _run(words: list[str], output: common.Output | None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes about its own cache are not the user's concern
     if words[:1] == ["help"]:
@@ -110,8 +130,8 @@ def _run(words: list[str], output: common.Output | None) -> int:
 def _explained(error: BaseException) -> tuple[int, str]:
     """The exit code and the line of a failure: errors of ours, a lost process, a full disk in any disguise. A fault of
     the program leaves its traceback first."""
-    if isinstance(error, KeyboardInterrupt):
-        return 130, str(error) or "interrupted"
+    if isinstance(error, KeyboardInterrupt) or (_interrupted and not hasattr(error, "exit_code")):
+        return 130, str(error) if isinstance(error, KeyboardInterrupt) and str(error) else "interrupted"
     code = getattr(error, "exit_code", None)
     if code is not None:  # data_pipelines.common.errors.Failure, or like it
         return code, str(error)

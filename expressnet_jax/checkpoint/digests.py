@@ -14,6 +14,9 @@ from data_pipelines.common.text import reason
 
 #: Where they lie in a checkpoint: in the folder of the JSON record, whose reader looks for no file but its own.
 FILE = Path("record") / "digests.json"
+RECORD = Path("record") / "metadata"  # the JSON record, as Orbax calls it
+#: True in the record of a checkpoint that has digests.
+SEALED = "digests"
 #: Files of Orbax's that are still written when all others are there; no number of a run is in them.
 _LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
@@ -24,20 +27,23 @@ def write(folder: Path) -> None:
     (folder / FILE).write_text(json.dumps(found, indent=1) + "\n")
 
 
-def problem(folder: Path) -> str:
+def problem(folder: Path, only: Path | None = None) -> str:
     """What is damaged in a checkpoint, in a few words with the file's name; "" where nothing is, or nothing is known.
 
-    A checkpoint of a version before there were digests has none, and so has no problem.
+    With `only`, that file alone is looked at. A checkpoint of a version before there were digests has none, and so has
+    no problem while both its parts are there.
     """
     try:
         expected = read_json(folder / FILE)
     except FileNotFoundError:
-        return ""
+        return _unsealed(folder)
     except DataError as error:
         return str(error)
     if not isinstance(expected, dict):
         return f"{folder / FILE} holds no digests"
     for name, digest in expected.items():
+        if only and name != only.as_posix():
+            continue
         if name.startswith("/") or ".." in Path(name).parts or (folder / name).is_symlink():
             return f"{FILE} names {name!r}, which is no file of a checkpoint"
         if (folder / name).exists() and not (folder / name).is_file():  # a pipe would be waited for
@@ -51,6 +57,18 @@ def problem(folder: Path) -> str:
         if found != digest:
             return f"{name} is not what was written (sha256 {found[:12]}..., was {str(digest)[:12]}...)"
     return ""
+
+
+def _unsealed(folder: Path) -> str:
+    try:
+        record = read_json(folder / RECORD)
+    except FileNotFoundError:
+        return f"{RECORD} is missing"
+    except DataError as error:
+        return str(error)
+    if not isinstance(record, dict) or record.get(SEALED):
+        return f"{FILE} is missing"
+    return "" if any((folder / "state").glob("*")) else "state is missing"
 
 
 def sha256(path: Path) -> str:

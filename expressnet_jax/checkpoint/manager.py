@@ -6,12 +6,16 @@ predicting need: data position, metrics, resolved config, class names, preproces
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import shutil
 import sys
+import tempfile
 import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -24,6 +28,7 @@ from expressnet_jax.checkpoint import digests
 from expressnet_jax.parallel import distributed
 
 _BEST = "accuracy"
+_UNFINISHED = "*.orbax-checkpoint-tmp*"  # the folder of a step that is being written
 
 
 class _OwnThreads:
@@ -46,6 +51,7 @@ def quiet() -> None:
     For commands, whose process is their own. What went wrong is raised in the main thread, by `Manager`.
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     if not isinstance(sys.stderr, _OwnThreads):
         sys.stderr = cast(TextIO, _OwnThreads(sys.stderr))
 
@@ -74,14 +80,24 @@ class Manager:
         self._sound: set[int] = set()  # steps whose files were found to be what was written
         if not read_only:
             if distributed.is_first():
+                for unfinished in folder.glob(_UNFINISHED):  # by a process that was killed
+                    shutil.rmtree(unfinished)
                 self._bring_back()
                 self._set_damaged_aside()
             distributed.barrier("checkpoints as they were left")
         try:
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
         except (OSError, ValueError, KeyError) as error:  # it reads the metrics of all of them
-            wrong = (f"{step} is damaged ({text})" for step in self._there() if (text := self._problem(step)))
-            raise CheckpointError(f"a checkpoint in {folder} cannot be read: {next(wrong, reason(error))}") from error
+            wrong = {step: text for step in self._there() if (text := self._problem(step))}
+            first = next((f"checkpoint {step} is damaged: {text}" for step, text in wrong.items()), reason(error))
+            whole = set(self._there()) - set(wrong)
+            if not (read_only and wrong and whole):
+                raise CheckpointError(f"{folder} cannot be read: {first}") from error
+            distributed.say(f"{first}; the others are looked at")
+            self._whole = tempfile.TemporaryDirectory(prefix="checkpoints")  # nothing is renamed in what is only read
+            for step in whole:
+                (Path(self._whole.name) / str(step)).symlink_to((folder / str(step)).absolute())
+            self._manager = ocp.CheckpointManager(Path(self._whole.name), options=options)
 
     def __enter__(self) -> Manager:
         return self
@@ -103,12 +119,12 @@ class Manager:
             distributed.barrier("checkpoint set aside")
             self._manager.reload()
         self._sound.discard(record["step"])
-        self._manager.save(
-            record["step"],
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)),
-            metrics=None if accuracy is None else {_BEST: accuracy},
-            force=True,
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), record=ocp.args.JsonSave({**record, digests.SEALED: True})
         )
+        metrics = None if accuracy is None else {_BEST: accuracy}
+        with self._writing():
+            self._manager.save(record["step"], args=parts, metrics=metrics, force=True)
         if replacing:
             self.wait()
             if distributed.is_first():
@@ -116,8 +132,17 @@ class Manager:
 
     def wait(self) -> None:
         """Returns when everything is on the disk; raises what a background write ran into."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises CheckpointError where Orbax, in here or in the background before, found its files or folders gone."""
+        try:
+            yield
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"a checkpoint could not be written to {self.folder}: {reason(error)}") from error
 
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None where there is none."""
@@ -191,7 +216,7 @@ class Manager:
     def _seal(self) -> None:
         """Writes the digests of a checkpoint whose files are all there, before it gets its name."""
         if distributed.is_first():
-            for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):  # there is one at a time
+            for folder in self.folder.glob(_UNFINISHED):  # there is one at a time
                 digests.write(folder)
 
     def _there(self) -> list[int]:

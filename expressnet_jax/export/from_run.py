@@ -172,6 +172,9 @@ def _calibrated(found: inspection.Trained, data: TrainingData) -> tuple[inspecti
     config, split = compare.plain(found.config), data.validation
     examples = split.load(split.spread(_counts(config)[1]))
     logits = compare.Reference(config, found.weights)(examples["image"]).answers["logits"]
+    if wrong := int((~np.isfinite(logits)).any(1).sum()):
+        where = f"{wrong} of {len(logits)} examples of {split.name}"
+        raise ArtifactError(f"the answers of checkpoint {found.step} to {where} are not finite: nothing to export")
     logits = np.where(split.known, logits, -np.inf)
     temperature = depth.fit_temperature(logits, examples["label"])
     if not depth.LOWEST < temperature < depth.HIGHEST:

@@ -15,7 +15,7 @@ from data_pipelines.common import files
 from data_pipelines.common.errors import DataError
 from data_pipelines.common.files import read_json, read_object, write_text
 from data_pipelines.common.text import json_line
-from expressnet_jax.checkpoint.manager import CheckpointError, Manager
+from expressnet_jax.checkpoint import digests
 from expressnet_jax.config import Clock, Config, ConfigError, to_dict
 from expressnet_jax.config import files as config_files
 from expressnet_jax.config.settings import AUTO
@@ -37,31 +37,39 @@ def open_folder(workdir: Path, config: Config, clock: Clock) -> None:
     Raises DataError naming what differs.
     """
     path = workdir / "config.json"
-    if path.is_file() or (workdir / CHECKPOINTS).is_dir():
-        longer = ""
-        if changed := changes(workdir, config):
-            longer = _longer(workdir, config, clock, changed)
+    if path.is_file() or any((workdir / CHECKPOINTS).glob("*")):
+        begun, longer = read_config(workdir), ""
+        if changed := _changes(begun, config):
+            longer = _longer(workdir, begun, config, clock, changed)
         if changed and not longer:
-            what, init = "; ".join(changed), f"--config.init.run={workdir}"
-            way_out = f"choose another --workdir, where {init} starts from the best weights of this run"
+            what, way_out = "; ".join(changed), _way_out(workdir, begun, clock, changed)
             raise DataError(f"{workdir} holds a run of another config ({what}); {way_out}")
-        if longer or isinstance(_read_config(path), str):
+        if longer or _read_config(path) != begun:
             write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
         if longer:
             say(longer)
             for name in ("summary.json", "summary.txt"):  # it is no longer done
                 (workdir / name).unlink(missing_ok=True)
         return
-    if workdir.exists() and (not workdir.is_dir() or any(p.name != "config.json.part" for p in workdir.iterdir())):
+    begun_once = (workdir / CHECKPOINTS).is_dir()  # and lost its config before there was a checkpoint
+    ours = workdir.is_dir() and (begun_once or all(p.name == "config.json.part" for p in workdir.iterdir()))
+    if workdir.exists() and not ours:
         raise DataError(f"{workdir} is not empty and holds no run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
 
 
-def _longer(workdir: Path, config: Config, clock: Clock, changed: list[str]) -> str:
+def _way_out(workdir: Path, begun: Config, clock: Clock, changed: list[str]) -> str:
+    of_total = len(changed) == 1 and changed[0].startswith("total: ")
+    if of_total and clock.steps(begun.total, "total") < clock.total_steps:
+        return "only a finished run can get a larger total: let it finish with the old one first"
+    return f"choose another --workdir, where --config.init.run={workdir} starts from the best weights of this run"
+
+
+def _longer(workdir: Path, before: Config, config: Config, clock: Clock, changed: list[str]) -> str:
     """What a larger `total` means for the finished run in a folder; "" where that is not all that `changed`."""
     summary = read_object(workdir / "summary.json")
-    done, before = summary.get("steps"), read_config(workdir)
+    done = summary.get("steps")
     if not (isinstance(done, int) and str(summary.get("result")).startswith("finished") and done < clock.total_steps):
         return ""
     if len(changed) > 1 or not changed[0].startswith("total: "):
@@ -75,7 +83,10 @@ def _longer(workdir: Path, config: Config, clock: Clock, changed: list[str]) -> 
 
 def changes(workdir: Path, config: Config) -> list[str]:
     """What makes the run in a folder another one than this config's, as "key: old -> new"."""
-    begun = read_config(workdir)
+    return _changes(read_config(workdir), config)
+
+
+def _changes(begun: Config, config: Config) -> list[str]:
     if config.data.validation_split == AUTO:  # what it was when the run began, it still is
         config = config_files.with_validation(config, begun.data.validation_split)
     return [d for d in config_files.differences(begun, config) if not d.startswith(_FREE)]
@@ -106,20 +117,42 @@ def data_dir(workdir: Path, given: str | None) -> str | None:
 
 
 def read_config(workdir: Path) -> Config:
-    """The resolved config of the run in a folder. Raises DataError where there is none, or it cannot be read."""
+    """The resolved config of the run in a folder; that of its newest checkpoint, which has digests, where they differ.
+
+    Raises DataError where there is none, or it cannot be read.
+    """
     path = workdir / "config.json"
-    found = _read_config(path)
-    if isinstance(found, Config):
-        return found
-    unusable = contextlib.suppress(CheckpointError, DataError, ConfigError, KeyError, ValueError)
-    with unusable, Manager(workdir / CHECKPOINTS, read_only=True) as manager:
-        if (step := manager.best_step()) is not None:
-            config = config_files.from_dict(manager.record(step)["config"])
-            say(f"{path} {found or 'is missing'}: taken from checkpoint {step}, which has it too")
-            return config
+    found, (step, recorded) = _read_config(path), _recorded(workdir)
+    if recorded is None:
+        if isinstance(found, Config):
+            return found
+    elif isinstance(found, str):
+        say(f"{path} {found or 'is missing'}: taken from checkpoint {step}, which has it too")
+        return recorded
+    else:
+        wrong = [
+            d
+            for d in config_files.differences(recorded, found)
+            if not d.startswith((*_FREE, "total", "data.validation_split"))
+        ]
+        if not wrong:
+            return found
+        say(f"{path} is not what checkpoint {step} was trained with ({'; '.join(wrong)}): the checkpoint's is taken")
+        return dataclasses.replace(recorded, total=found.total)
     if not found:
         raise DataError(f"no run in {workdir} (it has no config.json); give the --workdir of a training")
     raise DataError(f"{path} {found}")
+
+
+def _recorded(workdir: Path) -> tuple[int, Config | None]:
+    """The step of the newest checkpoint whose record is whole, and the config in it; (0, None) without one."""
+    there = (path for path in (workdir / CHECKPOINTS).glob("*") if path.name.isdecimal())
+    for folder in sorted(there, key=lambda path: int(path.name), reverse=True):
+        unusable = contextlib.suppress(OSError, DataError, ConfigError, KeyError, TypeError, ValueError)
+        with unusable:
+            if not digests.problem(folder, only=digests.RECORD):
+                return int(folder.name), config_files.from_dict(read_json(folder / digests.RECORD)["config"])
+    return 0, None
 
 
 def _read_config(path: Path) -> Config | str:
@@ -202,9 +235,9 @@ def metrics(workdir: Path, step: int, evaluated: int, track: tracking.Write) -> 
         yield lambda kind, record: None
         return
     path, last, before = workdir / "metrics.jsonl", {"train": step, "validation": evaluated}, read_records(workdir)
-    kept = [record for record in before if record["step"] <= last.get(record["kind"], step)]
-    if kept != before:
-        write_text(path, "".join(json_line(record) for record in kept))
+    kept = "".join(json_line(record) for record in before if record["step"] <= last.get(record["kind"], step))
+    if path.is_file() and path.read_text(errors="replace") != kept:  # also a line that a crash has cut
+        write_text(path, kept)
     with path.open("a") as file, SummaryWriter(str(workdir / "events"), purge_step=step + 1) as events:
 
         def write(kind: str, record: dict[str, Any]) -> None:

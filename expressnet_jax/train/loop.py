@@ -148,6 +148,8 @@ class Run:
         step, heartbeat = self.manager.latest_step(), read_object(self.workdir / "heartbeat.json")
         if step is None:
             self.times.add(timing.of_restart(heartbeat, {}, self.times.began))
+            if trained := max((record["step"] for record in run_folder.read_records(self.workdir)), default=0):
+                say(f"this run had come to step {trained}, and there is no checkpoint of it (now): it begins again")
             self._begin()
             return 0
         record = self.manager.record(step)

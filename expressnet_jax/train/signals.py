@@ -104,5 +104,5 @@ def _insist(reader: socket.socket) -> None:
         while numbers := reader.recv(64):
             times += numbers.count(signal.SIGINT)
             if times > 1:
-                say("expressnet: a second SIGINT: ended at once; what came after the newest checkpoint is lost")
+                say("expressnet: a second SIGINT: ended at once; the same command goes on from the newest checkpoint")
                 end_now(_EXIT_CODES[signal.SIGINT])

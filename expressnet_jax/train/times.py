@@ -1,6 +1,7 @@
 """What the wall time of a run went into, restarts included: its goodput is the part of the steps."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -63,5 +64,7 @@ def of_restart(heartbeat: Mapping[str, Any], known: Mapping[str, float], began: 
     try:
         spent, then = sum(map(float, heartbeat["times"].values())), float(heartbeat["time"])
     except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    if not math.isfinite(spent + then):
         return {}
     return {"lost": max(spent - sum(known.values()), 0.0), "stopped": max(began - then, 0.0)}
