@@ -16,7 +16,7 @@ from data_pipelines.builders import BUILDERS, builder_class
 from data_pipelines.common.errors import DataError, UsageError
 from data_pipelines.common.files import check_folder, elsewhere, replace_folder, undecodable
 from data_pipelines.common.tables import aligned
-from data_pipelines.common.text import counted, reason
+from data_pipelines.common.text import counted, nearest, reason
 from data_pipelines.faces.crop import FaceCrop, Faces
 from data_pipelines.sources import open_source
 
@@ -105,6 +105,8 @@ def read_info(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilde
     import tensorflow_datasets as tfds
 
     root = root_of(data_dir)
+    if _may_be_own(name) and not _path(name, root).is_dir():
+        raise DataError(_no_own(name, root))
     cls, _ = _find_class(name, root)
     path, over = _path(name, root), again(name, data_dir)
     if not os.path.isdir(path):
@@ -176,6 +178,14 @@ def is_known(name: str, data_dir: str | None = None) -> bool:
 
 def _may_be_own(name: str) -> bool:
     return name not in BUILDERS and bool(_OWN_NAME.fullmatch(name))
+
+
+def _no_own(name: str, root: Path) -> str:
+    there = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    has = f"which has {', '.join(there)}" if there else "where nothing is" if root.is_dir() else "which is no folder"
+    near = nearest(name.lower(), [*BUILDERS, *there])
+    known = f"known: {', '.join(BUILDERS)}, and your own under the names that you gave them{near}"
+    return f"no data set {name!r} is prepared in {root} (--data_dir), {has}; {known}"
 
 
 def _check_own_name(name: str, own_name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import posixpath
 import re
@@ -38,6 +39,19 @@ _ONLY_PATHS = (
     "has only paths of pictures, as {}, and not the pictures; give the folder of pictures, or write the table again "
     "with them inside, as push_to_hub and save_to_disk of the library datasets do"
 )
+
+
+def _check_numbers(paths: Iterable[str]) -> None:
+    """Raises DataError where not all of train-00000-of-00002.parquet and its like are there: half a download."""
+    there: dict[tuple[str, str, str], set[int]] = {}
+    for path in paths:
+        if found := re.fullmatch(r"(.*-)(\d{5})(-of-\d{5})(\.\w+)", path):
+            there.setdefault((found[1], found[3], found[4]), set()).add(int(found[2]))
+    for (begin, of, end), numbers in there.items():
+        missing = next(number for number in itertools.count() if number not in numbers)
+        if missing < int(of.removeprefix("-of-")):
+            name = quote(f"{begin}{missing:05}{of}{end}")
+            raise DataError(f"{name} is not there; give all files of it, or rename those that you have")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +86,7 @@ class ArrowTables:
         has no names, to the label; raises BadPicture, or DataError. Raises DataError for files that cannot be read,
         or have no pictures or labels.
         """
+        _check_numbers(self.splits)
         wanted: dict[str, dict[int, Picture]] = {}
         extra: dict[str, None] = {}
         splits = self._states(source, words) if not any(self.splits.values()) else self.splits

@@ -278,7 +278,7 @@ class _Files:
         around = posixpath.commonpath([posixpath.dirname(name) for name in shown] or [""]).split("/")
         outer = itertools.takewhile(lambda part: part and part.lower() not in SPLITS and not canonical(part), around)
         prefix = "".join(f"{folder}/" for folder in outer)
-        return cls(prefix, [name.removeprefix(prefix) for name in shown], hidden)
+        return cls(prefix, *([name.removeprefix(prefix) for name in part] for part in (shown, hidden)))
 
     def pictures(self) -> list[str]:
         """The names that end like a picture's."""

@@ -58,7 +58,7 @@ def check_file(what: str, path: Path) -> None:
         raise DataError(f"{what} {path} is neither a file nor a folder; name a file")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise DataError(f"{what} {path}: there is no folder {folder}")
+        raise DataError(f"{what} {path}: there is no folder {folder}; make it, or choose another place")
     _check_permission(what, path, folder)
 
 

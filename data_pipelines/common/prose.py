@@ -41,7 +41,7 @@ def _interval(bounds: Sequence[float]) -> str:
 
 def _settings(found: Mapping[str, Any]) -> str:
     """{"mean": 0.0616666, "name": "adam"} as "mean 0.06167, name adam"."""
-    return ", ".join(f"{k} {f'{v:.4g}' if isinstance(v, float) else v}".replace("_", " ", 1) for k, v in found.items())
+    return ", ".join(f"{k.replace('_', ' ')} {f'{v:.4g}' if isinstance(v, float) else v}" for k, v in found.items())
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:

@@ -153,7 +153,7 @@ class Model:
 class Preprocess:
     color_order: Literal["rgb", "bgr"] = "bgr"  # of the network's three input channels
     # unit: /255; standard: (x/255 - mean) / std; vggface2: 0-255 minus VGGFace2's means; imagenet: torchvision's;
-    # per_image: by each picture's own mean and deviation
+    # per_image: (x - m) / (s + 8), by each picture's own mean m and deviation s on the scale 0-255
     normalize: Literal["unit", "standard", "vggface2", "imagenet", "per_image"] = "unit"
     mean: float = 0.0  # used by `standard`
     std: PositiveFloat = 1.0

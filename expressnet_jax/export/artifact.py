@@ -152,7 +152,8 @@ def chosen_by(layer: str) -> str:
 
 def preprocessing(config: Config) -> dict[str, Any]:
     """What config.json says of preprocessing; the graphs contain it."""
-    return {**dataclasses.asdict(config.preprocess), "image_size": config.model.image_size}
+    constant = {"added_to_deviation": preprocess.FLAT} if config.preprocess.normalize == "per_image" else {}
+    return {**dataclasses.asdict(config.preprocess), **constant, "image_size": config.model.image_size}
 
 
 def about_weights(config: Config) -> dict[str, Any]:

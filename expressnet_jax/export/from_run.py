@@ -134,8 +134,10 @@ def _check_target(out: Path, overwrite: bool) -> None:
         return
     try:
         artifact.read_meta(out)
-    except ArtifactError as error:
-        raise DataError(f"{out} is there already and is no artifact ({error}); choose another --out") from None
+    except ArtifactError:
+        raise DataError(
+            f"{out} is there already and is no artifact, so it is not replaced; choose another --out"
+        ) from None
     if not overwrite:
         raise DataError(f"{out} holds an artifact already; add --overwrite to replace it, or choose another --out")
 

@@ -139,7 +139,9 @@ def selfcheck(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> str:
     """The findings for a person."""
-    return prose.filled(__file__, "inspection.txt.j2", found=found)
+    own = found.get("preprocessing", {})
+    used = {key: value for key, value in own.items() if own["normalize"] == "standard" or key not in ("mean", "std")}
+    return prose.filled(__file__, "inspection.txt.j2", found=found, preprocessing=used)
 
 
 def describe_both(first: dict[str, Any], second: dict[str, Any], found: dict[str, Any]) -> str:

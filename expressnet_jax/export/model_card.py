@@ -1,6 +1,6 @@
 """README.md of an artifact: what the model is, from facts of its run, with the metadata that Hugging Face reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -23,8 +23,17 @@ def card(meta: Mapping[str, Any], sizes: Mapping[str, int], outputs: tuple[str, 
     meta: config.json; sizes: bytes of each file; outputs: names of what the graphs return.
     """
     network = NETWORKS[meta["config"]["model"]["network"]]
-    values = {**meta, "sizes": sizes, "outputs": outputs, "network": network}
+    values = {**meta, "sizes": sizes, "outputs": outputs, "network": network, "as_stored": _as_stored(meta["stored"])}
     return f"{_front_matter(meta)}\n{prose.filled(__file__, 'model_card.md.j2', **values)}\n"
+
+
+def _as_stored(stored: Sequence[int] | None) -> str:
+    """What follows Image.open(...) in Python, to bring a picture to what the training pictures were; see `predict`."""
+    if stored is None:
+        return '.convert("RGB")'
+    height, width, channels = stored
+    size = f'.convert("RGB").resize(({width}, {height}), Image.Resampling.BILINEAR)'
+    return f'{size}.convert("L").convert("RGB")' if channels == 1 else size
 
 
 def _front_matter(meta: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def choose(config: MoE, expert_devices: int) -> tuple[Implementation, str]:
     operations, which = 6 * e * config.layers * config.hidden**2, f"{e} experts, {k} selected"
     # Elsewhere grouped products are no less work than answers from all (docs/moe.md).
     if operations < _NEGLIGIBLE or target.platform() != "tpu":
-        return "dense", f"{which}: {operations / 1e6:.1f} million operations an image"
+        return "dense", f"{which}: {operations / 1e6:.3g} million operations an image"
     return "dropless", f"{which}: all of them would need {operations / 1e9:.1f} GFLOP an image"
 
 

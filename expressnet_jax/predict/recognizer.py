@@ -83,8 +83,8 @@ def load(
     batch_size: int | None = None, mirrored: bool = False,
 ) -> Model:  # fmt: skip
     """`expressnet_jax.load`, whose description holds here too."""
-    if batch_size is not None and batch_size < 1:
-        raise PredictError(f"a batch of {batch_size} pictures; give 1 or more")
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size > 0):
+        raise PredictError(f"a batch of {batch_size!r} pictures; give a whole number, 1 or more")
     artifact = packed.read(Path(path))
     side = artifact.config.model.image_size
     # On a CPU, a few large pictures keep it busy as well as 64 of 48 pixels.

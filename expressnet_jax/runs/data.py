@@ -11,7 +11,7 @@ import jax
 
 from data_pipelines import loader, prepare, splits
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.text import counted
+from data_pipelines.common.text import counted, nearest
 from data_pipelines.splits import Batch, Split
 from expressnet_jax.config import Config
 from expressnet_jax.config import files as config_files
@@ -68,8 +68,34 @@ def open_data(config: Config, data_dir: str | None) -> TrainingData:
     found = TrainingData(train, also, validation, fingerprint)
     if found.examples < config.batch_size:
         few = f"{train.name} has {counted(found.examples, 'example')}"
-        raise DataError(f"{few}, fewer than batch_size={config.batch_size}; use a smaller batch")
+        fitting = 1 << (max(1, found.examples).bit_length() - 1)
+        raise DataError(f"{few}, fewer than batch_size={config.batch_size}; --config.batch_size={fitting} fits")
     return found
+
+
+def remarks(config: Config, data_dir: str | None) -> list[str]:
+    """Lines for the user on classes and splits that the config and its data set do not both have.
+
+    Raises DataError for a class that looks like a mistake for one of the data set's.
+    """
+    name, classes, test = config.data.name, config.data.classes, config.data.test_split
+    info = prepare.read_info(name, data_dir).info
+    theirs = info.features["label"].names
+    left_out = [one for one in theirs if one not in classes]
+    lacking = [one for one in classes if one not in theirs]
+    for one in lacking:
+        if near := nearest(one, left_out):
+            raise DataError(f"data.classes: {name} has no class {one!r}{near} It has {', '.join(theirs)}")
+    lines = []
+    if left_out:
+        lines.append(f"note: pictures of {', '.join(left_out)} are left out: data.classes does not have it")
+    if lacking:
+        lines.append(f"note: {name} has no pictures of {', '.join(lacking)}, so nothing is learnt of it")
+    known = [*info.splits, *(["test"] if any(split.endswith("_test") for split in info.splits) else [])]
+    if unknown := [part for part in test.split("+") if part not in known]:
+        way_out = f"--split of {', '.join(info.splits)}{nearest(unknown[0], info.splits)}"
+        lines.append(f"note: {name} has no split {unknown[0]!r} (data.test_split); `evaluate` will need {way_out}")
+    return lines
 
 
 def _fingerprint(config: Config, data_dir: str | None, splits: list[Split]) -> str:

@@ -67,6 +67,8 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None, track: 
             chosen = config.data.validation_split
             config = datas.resolved(config, workdir, data_dir)
             data = datas.open_data(config, data_dir)
+            for line in datas.remarks(config, data_dir):
+                say(line)
             config = restore.expected_config(config, workdir)
             if not (workdir / "config.json").exists():
                 restore.initial_model(config)  # what does not fit is said before there is a folder

@@ -1,6 +1,7 @@
 """Each data set's config, from the set's own layout on disk to an evaluation, with a network small enough for tests."""
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines import prepare
+from data_pipelines.common.errors import DataError
 from expressnet_jax.config import files as config_files
+from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
-from tests.conftest import expressnet
+from tests.conftest import TINY, expressnet
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 RAFDB = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1 to 7
@@ -141,3 +145,31 @@ def test_own_classes_with_a_validation_split_and_a_run_that_remembers_where_its_
     gone = expressnet("evaluate", "--workdir", run)
     assert gone.returncode == 1 and f"data in {data}, which is gone; say where they are: --data_dir DIR" in gone.stderr
     assert expressnet("evaluate", "--workdir", run, "--data_dir", tmp_path / "moved").returncode == 0
+
+
+def test_names_that_config_and_data_set_do_not_share_are_said(data_dir):
+    config = config_files.load(TINY)
+    names = config.data.classes
+
+    def remarks(**changed):
+        data = dataclasses.replace(config.data, **changed)
+        return datas.remarks(dataclasses.replace(config, data=data), str(data_dir))
+
+    assert remarks() == remarks(test_split="test+validation") == []
+    (said,) = remarks(classes=names[:-1])
+    assert f"pictures of {names[-1]} are left out" in said
+    (said,) = remarks(classes=(*names, "zzz"))
+    assert "has no pictures of zzz" in said
+    with pytest.raises(DataError, match=f"has no class '{names[0][:-1]}'; did you mean {names[0]}\\? It has"):
+        remarks(classes=(names[0][:-1], *names[1:]))
+    (said,) = remarks(test_split="tset")
+    assert "has no split 'tset' (data.test_split); `evaluate` will need --split of" in said and "mean test?" in said
+
+
+def test_a_data_set_of_one_s_own_that_is_not_there_is_looked_for_by_name(data_dir, tmp_path):
+    with pytest.raises(DataError, match=rf"no data set 'syntetic_faces' is prepared in {data_dir} .* did you mean"):
+        prepare.read_info("syntetic_faces", str(data_dir))
+    with pytest.raises(
+        DataError, match=rf"'mine' is prepared in {tmp_path}/no \(--data_dir\), which is no folder; known: fer2013"
+    ):
+        prepare.read_info("mine", str(tmp_path / "no"))

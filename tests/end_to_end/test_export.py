@@ -146,7 +146,10 @@ def test_the_lines_on_the_card_run_without_this_package(
         monkeypatch.setitem(sys.modules, module, None)
     names = {}
     exec(compile(block, f"the card's lines for {name}", "exec"), names)
-    expected = checkpoint[1](image[None])["probabilities"]
+    height, width, channels = exported[1]["stored"]
+    assert channels == 3
+    fitting = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    expected = checkpoint[1](fitting[None])["probabilities"]
     np.testing.assert_allclose(names["probabilities"], expected, atol=1e-5)
     assert names["classes"] == exported[1]["classes"] and f"'{names['classes'][0]}': " in capsys.readouterr().out
 

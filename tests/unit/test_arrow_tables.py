@@ -295,3 +295,11 @@ def test_a_picture_of_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found, skipped, _ = read(path)
     assert found == {"train": [(0, "sadness")]}
     assert [entry["path"] for entry in skipped] == ["x.parquet row 1"] and "larger than" in skipped[0]["why"]
+
+
+def test_half_a_download_is_no_data_set(tmp_path: Path) -> None:
+    source = tmp_path / "hf"
+    for part in (0, 2):
+        parquet(source / f"data/train-0000{part}-of-00003.parquet", hugging(rows([1, 2, 3])))
+    with pytest.raises(DataError, match=r"data/train-00001-of-00003\.parquet.? is not there; give all files"):
+        build(source, tmp_path)

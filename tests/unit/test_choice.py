@@ -29,8 +29,11 @@ def test_on_cpus_a_measured_layer_takes_its_own_row():
 @pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 def test_everywhere_the_large_kernels_are_transformed_and_those_of_3_pixels_are_not(backend):
     with target.compiling_for(backend):
-        for taps, side, d, f in ((75, 224, 3, 8), (50, 112, 8, 16), (25, 56, 16, 32), (15, 224, 3, 16)):
+        for taps, side, d, f in ((75, 224, 3, 8), (50, 112, 8, 16)):
             assert choice.fastest((side, side), (taps, taps, d, f), train=True) == "dft"
+        for taps, side, d, f in ((25, 56, 16, 32), (15, 224, 3, 16)):  # a GPU's memory is too slow for a transform
+            form = choice.fastest((side, side), (taps, taps, d, f), train=True)
+            assert form == ("direct" if backend == "gpu" else "dft")
         for side, d, f in ((56, 64, 64), (28, 128, 128), (14, 256, 256), (7, 512, 512)):
             assert choice.fastest((side, side), (3, 3, d, f), train=True) == "direct"
         assert choice.fastest((56, 56), (1, 1, 64, 256), train=True) == "direct"

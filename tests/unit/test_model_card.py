@@ -33,9 +33,22 @@ def card(run, **more):
     meta = {
         "run": run, "config": to_dict(config_files.load(TINY)), "classes": ["anger", "fear"], "dtype": "float32",
         "weights": "ema", "step": 8, "digest": "abc", "compared": {}, "quantized": {}, "real_pictures": 1, "faces": "",
-        "calibration": None,
+        "calibration": None, "stored": None,
     }  # fmt: skip
     return model_card.card({**meta, **more}, {"model.onnx": 1_234_567}, ("probabilities", "logits"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "line"),
+    [(None, '.convert("RGB"))[None]'), ([48, 40, 3], '.convert("RGB").resize((40, 48), Image.Resampling.BILINEAR))['),
+     ([48, 40, 1],
+      '.convert("RGB").resize((40, 48), Image.Resampling.BILINEAR).convert("L").convert("RGB"))[None]')],
+)  # fmt: skip
+def test_the_lines_bring_a_picture_to_what_the_training_pictures_were(stored, line):
+    compared = {"pictures": 1, "batches": [1], "largest_difference": {"logits": 0.0}}
+    text = card(RUN, stored=stored, compared={"onnx": compared})
+    assert f'images = np.asarray(Image.open("face.jpg"){line}' in text
+    assert ("stored in grey, at 40 x 48 pixels" in text) == (stored == [48, 40, 1])
 
 
 def test_all_that_is_known_is_on_the_card():

@@ -95,7 +95,7 @@ def test_named_sets_side_by_side(tmp_path: Path) -> None:
     next(Path(data, "theirs", "1.0.0").glob("*train*")).unlink()
     with pytest.raises(DataError, match=f"run: {again}$"):
         read_info("theirs", data)
-    with pytest.raises(UsageError, match=r"no data set 'their'; known: .* --name NAME"):
+    with pytest.raises(DataError, match=r"no data set 'their' is .* which has mine, theirs; known: .* mean theirs\?"):
         read_info("their", data)
     for name in ("fer2013", "2", "a/b", ".."):
         with pytest.raises(UsageError, match=r"--name .* is none of"):

@@ -44,7 +44,7 @@ def test_an_unknown_topology_is_refused_with_the_known_ones(wrong):
         machines.topology(wrong)
 
 
-@pytest.mark.parametrize("wrong", ["b200:8", "h100", "h100:0", "h100:12", "v5e:4x4"])
+@pytest.mark.parametrize("wrong", ["b300:8", "h100", "h100:0", "h100:12", "v5e:4x4"])
 def test_unknown_gpus_are_refused(wrong):
     with pytest.raises(ConfigError, match="gpus"):
         machines.gpus(wrong)
