@@ -18,6 +18,15 @@ mkdir -p "$JAX_COMPILATION_CACHE_DIR"
 stage "environment"
 make_environment test
 
+# JAX's compiler for GPUs is not installed among the rest: every process with JAX would say that there is no driver.
+export PLAN_CUDA=$venv/plan-cuda
+if [ ! -d "$PLAN_CUDA" ]; then
+    echo "    installing JAX's compiler for GPUs into $PLAN_CUDA"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$PLAN_CUDA" \
+        -c launch/constraints.txt jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12 ||
+        fail "the installation of JAX's compiler for GPUs failed"
+fi
+
 failed=()
 # check NAME MODULE ARGUMENTS...: one stage; failures are reported at the end, so that one run shows them all.
 check() {

@@ -22,7 +22,11 @@ def add(parser: ArgumentParser) -> None:
         "--gpus", help="compile for GPUs such as h100:64 (needs JAX's CUDA plugin, no GPU; else predict)"
     )
     machine.add_argument("--cpus", type=int, help="compile for so many devices that share this computer's CPU")
-    machine.add_argument("--sweep", metavar="T,T,...", help="compile for several topologies: one line each")
+    machine.add_argument(
+        "--sweep",
+        metavar="T,T,...",
+        help="compile for several machines, such as v5e:2x2,v5e:4x4 or h100:1,h100:8: one line each",
+    )
     parser.add_argument("--slices", type=int, default=1, help="of TPUs: so many slices, joined by DCN")
     parser.add_argument("--search", action="store_true", help="also find the largest batch that fits")
     parser.add_argument("--splits", action="store_true", help="also compare all splits into data and expert devices")
@@ -44,7 +48,7 @@ def run(options: Namespace) -> common.Result:
         shapes = options.sweep.split(",")
         rows, b = search.sweep(config, shapes, options.slices, say)
         common.show(options, describe.sweep(rows, b))
-        found = {"kind": "compiled, not run", "batch_per_device": b, "sweep": rows}
+        found = {"kind": rows[0]["kind"], "batch_per_device": b, "sweep": rows}
         return (found, _interrupted()) if len(rows) < len(shapes) else found
     if kind == "topology":
         machine = machines.topology(options.topology, options.slices)

@@ -1,10 +1,11 @@
 """Plans as text for people: what fits, what is computed and sent, and what limits the speed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import counted
+from expressnet_jax.plan import gpu
 
 _ROWS = 12  # of a table of collectives; the rest is one line
 
@@ -51,6 +52,8 @@ def _memory(plan: dict[str, Any]) -> list[str]:
     lines += _table([(name, _bytes(size)) for name, size in [*memory["parts"].items(), ("total", total)]])
     if capacity := memory["capacity"]:
         lines[-1] += f"  {total / capacity:.0%} of {_bytes(capacity)}: {'fits' if memory['fits'] else 'DOES NOT FIT'}"
+    if plan["machine"]["platform"] == "gpu" and capacity and memory["fits"] and total > gpu.RESERVED * capacity:
+        lines[-1] += f" with XLA_PYTHON_CLIENT_MEM_FRACTION=.95: JAX takes {gpu.RESERVED:.0%} of it by itself"
     if "refused" in memory:
         lines += [f"  the compiler refused it: {memory['refused']}"]
     elif "compiler" in memory:
@@ -139,18 +142,19 @@ def splits(found: dict[str, Any]) -> str:
     return "\n".join([title, *_table(table), last])
 
 
-def sweep(rows: Iterable[dict[str, Any]], b: int) -> str:
-    """What `search.sweep` found: one line a topology."""
+def sweep(rows: Sequence[dict[str, Any]], b: int) -> str:
+    """What `search.sweep` found: one line a machine."""
+    kind = "; ".join(dict.fromkeys(row["kind"] for row in rows))
     table = [("machine", "chips", "batch", "memory", "fits", "GFLOP/image", "MB/image", "collectives",
               "images/s at most", "compiled in")]  # fmt: skip
     table += [
         (row["machine"], str(row["chips"]), f"{row['batch_size']:,}", _bytes(row["total"]),
          "yes" if row["fits"] else "NO", f"{row['flops_per_image'] / 1e9:.2f}", f"{row['bytes_per_image'] / 1e6:.0f}",
          _bytes(sum(row["collectives"].values())), _range(row["bound"]["images_per_second"], ",.0f"),
-         f"{row['compile_seconds']:.0f} s")
+         "-" if row["compile_seconds"] is None else f"{row['compile_seconds']:.0f} s")
         for row in rows
     ]  # fmt: skip
-    return "\n".join([f"compiled, not run; pictures a chip: {b}; images/s: a bound", *_table(table)])
+    return "\n".join([f"{kind}; pictures a chip: {b}; images/s: a bound", *_table(table)])
 
 
 def _range(values: dict[str, float], form: str) -> str:

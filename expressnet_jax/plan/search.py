@@ -162,7 +162,12 @@ def sweep(config: Config, shapes: Sequence[str], slices: int, say: Callable[[str
         sums: dict[str, int] = {}  # bytes of all collectives by kind
         for one in made["collectives"]:
             sums[one["kind"]] = sums.get(one["kind"], 0) + one["bytes"]
-        row = {"machine": machine.name, "chips": made["config"]["devices"], "batch_size": changed.batch_size}
+        row = {
+            "kind": made["kind"],
+            "machine": machine.name,
+            "chips": made["config"]["devices"],
+            "batch_size": changed.batch_size,
+        }
         row |= {key: made["memory"][key] for key in ("total", "capacity", "fits")}
         row |= {key: made["arithmetic"][key] for key in ("flops_per_image", "bytes_per_image")}
         row |= {"compile_seconds": made["compile_seconds"], "collectives": sums, "bound": made["bound"]}
