@@ -42,11 +42,13 @@ _interrupted = False  # by a SIGINT, whatever it then was turned into: an extens
 def script() -> int:
     """The console's command: `main` of its arguments, in a process of its own."""
     huge_pages.restart()
-    signal.signal(signal.SIGINT, _interrupt)
-    if sys.argv[1:2] == ["train"]:
-        signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does
+    training = sys.argv[1:2] == ["train"]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell lets it be ignored
+        signal.signal(signal.SIGINT, _stop if training else _interrupt)
+    if training and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)
     return main()
 
 
@@ -100,11 +102,11 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _terminate(*_: object) -> None:
-    """Before a training listens for itself; a launcher is to start it again, as after any SIGTERM."""
-    print("expressnet: stopped by SIGTERM before the training began; the same command begins it", file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(75)
+def _stop(number: int, _: object) -> None:
+    """Before a training listens for itself, and after it. At once: an exception could be lost in JAX's import."""
+    line = f"expressnet: stopped by {signal.Signals(number).name} while no step was run; the same command goes on\n"
+    os.write(2, line.encode())
+    os._exit(75 if number == signal.SIGTERM else 130)
 
 
 def _run(words: list[str], output: common.Output | None) -> int:

@@ -223,8 +223,9 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
         if name == "all_gather":
             of_axis = turns * mesh["expert"] * b  # pictures
             there, back = of_axis * d * _FLOAT, of_axis * f * _FLOAT
+            narrow = jnp.dtype(config.model.dtype).itemsize / _FLOAT if platform == "gpu" else 1  # widened only there
             chosen, gates = of_axis * moe.selected * _INT, of_axis * moe.selected * _FLOAT
-            yield "pictures to experts", "all-gather", ("expert",), there + chosen + gates, 3
+            yield "pictures to experts", "all-gather", ("expert",), narrow * there + chosen + gates, 3
             yield "answers back", "reduce-scatter", ("expert",), back, 1
             yield "answers' gradients", "all-gather", ("expert",), back, 1
             yield "pictures' gradients", "reduce-scatter", ("expert",), there + gates, 2
@@ -232,7 +233,7 @@ def _experts(config: Config, params: Any, mesh: dict[str, int], platform: str) -
             room = moe.num_experts * dispatch.room(b, moe.num_experts, moe.selected, moe.capacity_factor)
             for what in ("pictures to experts and back", "their gradients"):
                 yield what, "all-to-all", ("expert",), turns * room * (d + f) * _FLOAT, 2
-        if platform != "tpu" and moe.router != "soft":  # there every device looks for the K largest
+        if platform == "cpu" and moe.router != "soft":  # there every device looks for the K largest
             yield "probabilities", "all-gather", meshes.AXES, turns * b * devices * moe.num_experts * _FLOAT, 1
 
 

@@ -1,4 +1,5 @@
-"""Worker processes that stand still or die while a run waits for their first batch; then the same command again."""
+"""Worker processes that stand still or die while a run waits for their first batch; then the same command again; and
+signals before anything has begun."""
 
 import contextlib
 import signal
@@ -64,6 +65,26 @@ def test_sigterm_is_heard_while_a_run_waits_for_data(waiting):
     assert process.returncode == 75, said
     assert "stopped by SIGTERM with nothing to save yet; the same command goes on from there" in said.splitlines()[-1]
     assert _gone(worker)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_in_start_up_is_one_line_and_its_code(tmp_path, data_dir, number, code):
+    process = start("train", f"--config={TINY}", "--workdir", tmp_path / "run", "--data_dir", data_dir)
+    deadline = time.monotonic() + 60
+    while not _caught(process.pid) >> signal.SIGTERM - 1 & 1:  # until the command listens; importing JAX takes longer
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(0.2)
+    process.send_signal(number)
+    lines = process.communicate(timeout=120)[1].splitlines()
+    assert process.returncode == code and len(lines) == 1, lines
+    assert f"stopped by {number.name} while no step was run" in lines[0]
+
+
+def _caught(number):
+    """The signals that a process catches, a bit for each."""
+    lines = Path(f"/proc/{number}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("SigCgt")), 16)
 
 
 def test_a_worker_that_is_killed_ends_the_run_with_76_and_one_line(waiting):
