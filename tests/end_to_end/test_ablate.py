@@ -88,10 +88,12 @@ def test_only_what_is_trained_is_evaluated_where_nothing_may_be_trained(study, d
 def test_runs_of_another_config_are_not_taken_for_the_studys(study, data_dir):
     out, *_ = study
     path = out / "runs" / "2" / "config.json"
-    before = path.read_text()
+    before, checkpoints = path.read_text(), path.with_name("checkpoints")
+    aside = checkpoints.rename(path.with_name("aside"))  # which know the config too
     path.write_text(before.replace('"batch_size": 16', '"batch_size": 8'))
     done = expressnet("ablate", "--out", out, "--plan", "--data_dir", data_dir)
     path.write_text(before)
+    aside.rename(checkpoints)
     assert done.returncode == 1 and "batch_size: 8 -> 16" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
