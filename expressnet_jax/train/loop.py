@@ -305,6 +305,7 @@ class Run:
         hidden = not distributed.is_first()
         with self.times.during("compilation"), texts.Progress("compiling", unit="", hidden=hidden):
             compiled = self.programs.step.lower(self.state, self.sums, batch).compile()
+            self.watchdog.beat()
         say(f"compiled in {span(time.monotonic() - began)}")
         self.progress.restart()
         return compiled

@@ -20,6 +20,7 @@ from expressnet_jax.train.times import Times
 #: Seconds between two heartbeats.
 INTERVAL = 10.0
 _SHOWN = 12  # lines of the stacks on the screen
+_COMPILING = 4  # times as long as anything else may a compilation take, of which nothing is heard until its end
 
 
 class Watchdog:
@@ -52,8 +53,9 @@ class Watchdog:
         while not self._over.wait(min(INTERVAL, self._seconds / 4)):
             self._write(self._times.now)
             distributed.tell_where(f"step {self._step}, {self._times.now}")
-            if time.monotonic() - self._told > self._seconds:
-                self._end()
+            patience = self._seconds * (_COMPILING if self._times.now == "compilation" else 1)
+            if time.monotonic() - self._told > patience:
+                self._end(patience)
 
     def _write(self, doing: str) -> None:
         if not distributed.is_first():
@@ -68,7 +70,7 @@ class Watchdog:
         except OSError:  # a full disk: whatever has to be written will say so
             return
 
-    def _end(self) -> None:
+    def _end(self, patience: float) -> None:
         """Says where everything stands, and ends the process with `STUCK`."""
         number = jax.process_index()
         path = self._workdir / f"stacks.{number}.txt"
@@ -83,7 +85,7 @@ class Watchdog:
             last = [f"the stacks could not be written: {error}"]
         say("\n".join([*last, *distributed.whereabouts()]))
         say(
-            f"expressnet: step {self._step} has not ended in {self._seconds:g} s (watchdog.seconds; the run was busy "
+            f"expressnet: step {self._step} has not ended in {patience:g} s (watchdog.seconds; the run was busy "
             f"with: {self._times.now}); all stacks are in {path}; the same command goes on from the newest checkpoint"
         )
         end_now(STUCK)

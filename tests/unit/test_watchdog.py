@@ -25,6 +25,19 @@ if __name__ == "__main__":
         print(child.pid, flush=True)
         stand_still_for_ever()
 """
+COMPILES = """
+import sys, time
+from pathlib import Path
+from expressnet_jax.train.times import Times
+from expressnet_jax.train.watchdog import Watchdog
+times = Times()
+with Watchdog(Path(sys.argv[1]), 1.5, times) as watchdog:
+    watchdog.beat(0)
+    times.switch("compilation")
+    time.sleep(float(sys.argv[2]))
+    watchdog.beat()
+    times.switch("steps")
+"""
 INSISTS = """
 import threading, time
 from expressnet_jax.train.signals import Signals
@@ -64,6 +77,14 @@ def test_a_hang_leaves_stacks_and_exits_with_76(tmp_path):
     while subprocess.run(["ps", "-p", child], capture_output=True, check=False).returncode == 0:
         assert time.monotonic() < deadline, "the child is still there"
         time.sleep(0.2)
+
+
+def test_a_compilation_may_take_four_times_as_long(tmp_path):
+    for seconds, code in ((3, 0), (60, 76)):
+        command = [sys.executable, "-c", COMPILES, tmp_path, str(seconds)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+    assert "step 0 has not ended in 6 s (watchdog.seconds; the run was busy with: compilation)" in done.stderr
 
 
 def test_a_second_sigint_ends_a_process_that_waits_for_ever():
