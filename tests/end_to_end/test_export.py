@@ -146,7 +146,7 @@ def test_the_lines_on_the_card_run_without_this_package(
         monkeypatch.setitem(sys.modules, module, None)
     names = {}
     exec(compile(block, f"the card's lines for {name}", "exec"), names)
-    height, width, channels = exported[1]["stored"]
+    height, width, channels = json.loads((exported[0] / "config.json").read_text())["stored"]
     assert channels == 3
     fitting = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     expected = checkpoint[1](fitting[None])["probabilities"]
