@@ -193,7 +193,7 @@ def test_prepared_exported_and_imported_it_answers_as_before(without, normalized
             np.testing.assert_allclose(found[name], value, atol=1e-5 * float(np.abs(value).max()), err_msg=name)
     facts = from_run.facts(inspection.Trained(c, 1, {}, "raw", weights), tmp_path, str(tmp_path))
     meta = {
-        "calibration": None,
+        "calibration": None, "stored": None,
         "run": facts, "config": to_dict(c), "classes": c.data.classes, "dtype": "float32", "weights": "raw",
         "step": 1, "digest": "0", "compared": {}, "quantized": {},
         "real_pictures": 1, "faces": None,
