@@ -103,7 +103,8 @@ def _interrupt(*_: object) -> None:
 
 
 def _stop(number: int, _: object) -> None:
-    """Before a training listens for itself, and after it. At once: an exception could be lost in JAX's import."""
+    """Before a training listens for itself, and after it. At once: an exception could be lost
+    in JAX's import (findings/jax_loses_ctrl_c.sh)."""
     line = f"expressnet: stopped by {signal.Signals(number).name} while no step was run; the same command goes on\n"
     os.write(2, line.encode())
     os._exit(75 if number == signal.SIGTERM else 130)
