@@ -38,7 +38,8 @@ def first(plan: dict[str, Any]) -> str:
     size = _bytes(memory["total"]) + (f" of {_bytes(memory['capacity'])}" if memory["capacity"] else "")
     said = f"predicted: {size} a device, {own['flops_per_image'] / 1e9:.3f} GFLOP an image"
     if "bound" in plan:
-        said += f", at most {_range(plan['bound']['images_per_second'], ',.0f')} images/s"
+        how = "about" if plan["machine"]["platform"] == "gpu" else "at most"  # see gpu.FROM_SHAPES
+        said += f", {how} {_range(plan['bound']['images_per_second'], ',.0f')} images/s"
     return f"{said}; now it is compiled"
 
 
@@ -101,7 +102,9 @@ def _bound(plan: dict[str, Any]) -> list[str]:
     rows = [(name, f"{bound[f'{name}_ms']:.4g} ms") for name in ("arithmetic", "memory", "communication")]
     rows.append(("step", f"{_range(bound['step_ms'], '.4g')} ms"))
     rows.append(("images/s at most", _range(bound["images_per_second"], ",.0f")))
-    lines = ["a bound on speed, not measured: no step is shorter than", *_table(rows)]
+    estimated = plan["machine"]["platform"] == "gpu" and "compiler" not in plan["memory"]
+    bound_of = "a bound on speed, not measured: no step is shorter than"
+    lines = ["an estimate of speed, not measured" if estimated else bound_of, *_table(rows)]
     lines[-2] += f", limited by {bound['limit']}"
     lines[-1] += "  (communication not hidden to wholly hidden)"
     return lines

@@ -151,7 +151,7 @@ class Run:
         if step is None:
             self.times.add(timing.of_restart(heartbeat, {}, self.times.began))
             if trained := max((record["step"] for record in run_folder.read_records(self.workdir)), default=0):
-                say(f"this run had come to step {trained}, and there is no checkpoint of it (now): it begins again")
+                say(f"this run had come to step {trained}, and there is no checkpoint of it left: it begins again")
             self._begin()
             return 0
         record = self.manager.record(step)
