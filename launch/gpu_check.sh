@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The first minutes on a machine with a GPU: is it exact there, how fast is it against PyTorch, and what does it learn?
+# The first minutes on a machine with a GPU: does it hold what the plan says, is it exact there, how fast is it against
+# PyTorch, and what does it learn?
 #
 #   bash launch/gpu_check.sh FOLDER [MINUTES]     everything is written to FOLDER; 12 minutes unless something else is said
 #
@@ -62,12 +63,14 @@ expressnet=("$python" -m expressnet_jax.cli)
 device=cpu
 grep -qi cuda "$folder/devices.txt" && device=cuda
 
+paper=(--config=fer2013 --config.model.dtype=bfloat16 --config.batch_size=128)
+part plan 150 "${expressnet[@]}" plan "${paper[@]}" --here
+grep -A 4 "predicted.*compiled.*measured" "$folder/plan.log" || true
 part golden 240 "$python" -m pytest -q -p no:cacheprovider tests/golden
 part experts 120 "${expressnet[@]}" inspect --config=fer2013 --selfcheck
 if "$torch" -c 'import torch' 2>/dev/null; then
     peer="$torch tests/peers/pytorch.py --preset paper --device $device --amp --compile"
-    part step 180 "${expressnet[@]}" bench step --config=fer2013 --config.model.dtype=bfloat16 \
-        --config.batch_size=128 --against "$peer" --pairs 3
+    part step 180 "${expressnet[@]}" bench step "${paper[@]}" --against "$peer" --pairs 3
 else
     echo "step: not run, $torch has no torch" | tee -a "$folder/summary.txt"
 fi

@@ -85,12 +85,29 @@ def _step(config: Config, mesh: jax.sharding.Mesh, batch: dict[str, jax.Array]) 
     made = steps.programs(config, trace.clock(config), mesh)
     held = [states.init(config, made.optimizer, mesh), made.zero_sums()]
     compiled, seconds = timer.compiled(made.step, *held, batch, shown=True)
+    return _again(compiled, held, batch), compiled, seconds
+
+
+def _again(program: Any, held: list[Any], batch: dict[str, jax.Array]) -> Callable[[], Any]:
+    """Runs a step on what the one before has left."""
 
     def run() -> Any:
-        held[:] = compiled(*held, batch)
+        held[:] = program(*held, batch)
         return held
 
-    return run, compiled, seconds
+    return run
+
+
+def compiled_step(config: Config, program: Any, repeats: int = 5) -> dict[str, Any]:
+    """Speed of a training step that is compiled already, and the bytes that a device has needed at most, None where it
+    does not count them: all since the process began, what the compiler has tried included."""
+    mesh = meshes.create(config)
+    with jax.set_mesh(mesh):
+        made = steps.programs(config, trace.clock(config), mesh)
+        held = [states.init(config, made.optimizer, mesh), made.zero_sums()]
+        run = _again(program, held, meshes.to_device(mesh, _pictures(config)))
+        found = _against(config, run, None, repeats, "train")
+    return found | {"peak_memory_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")}
 
 
 def _infer(config: Config, batch: dict[str, jax.Array]) -> tuple[Callable[[], Any], Any, float]:

@@ -23,6 +23,9 @@ def add(parser: ArgumentParser) -> None:
     )
     machine.add_argument("--cpus", type=int, help="compile for so many devices that share this computer's CPU")
     machine.add_argument(
+        "--here", action="store_const", const=True, help="compile for this machine's own devices, and run the step too"
+    )
+    machine.add_argument(
         "--sweep",
         metavar="T,T,...",
         help="compile for several machines, such as v5e:2x2,v5e:4x4 or h100:1,h100:8: one line each",
@@ -36,8 +39,9 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> common.Result:
     """Makes the plan that is asked for, and shows it."""
     kind = _checked(options)
-    with common.quiet():
-        _before_jax(options.cpus)
+    if kind != "here":
+        with common.quiet():
+            _before_jax(options.cpus)
     from expressnet_jax.config import files as config_files
     from expressnet_jax.plan import describe, machines, search
 
@@ -50,6 +54,9 @@ def run(options: Namespace) -> common.Result:
         common.show(options, describe.sweep(rows, b))
         found = {"kind": rows[0]["kind"], "batch_per_device": b, "sweep": rows}
         return (found, _interrupted()) if len(rows) < len(shapes) else found
+    if kind == "here":
+        common.start_jax()
+        return _here(config, options)
     if kind == "topology":
         machine = machines.topology(options.topology, options.slices)
     else:
@@ -60,14 +67,16 @@ def run(options: Namespace) -> common.Result:
 
 
 def _checked(options: Namespace) -> str:
-    """What the plan is for: topology, gpus, cpus or sweep. Raises UsageError for options that do not go with it."""
-    kind = next(name for name in ("topology", "gpus", "cpus", "sweep") if getattr(options, name) is not None)
+    """What the plan is for: topology, gpus, cpus, here or sweep. Raises UsageError for options that do not fit it."""
+    kind = next(name for name in ("topology", "gpus", "cpus", "here", "sweep") if getattr(options, name) is not None)
     if options.slices != 1 and kind not in ("topology", "sweep"):
         raise UsageError(f"--slices goes with --topology and --sweep, not with --{kind}")
     if options.plot and kind not in ("topology", "gpus"):
         raise UsageError(f"--plot goes with --topology and --gpus, not with --{kind}")
-    if options.search and kind == "cpus":
-        raise UsageError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
+    if options.search and kind in ("cpus", "here"):
+        raise UsageError(f"--search needs the memory of a chip: it goes with --topology or --gpus, not with --{kind}")
+    if options.splits and kind == "here":
+        raise UsageError("--splits compares predictions: it goes with --topology, --gpus or --cpus, not with --here")
     if kind == "sweep" and not all(name.strip() for name in options.sweep.split(",")):
         raise UsageError(f"--sweep {options.sweep!r} lacks a topology; write v5e:2x2,v5e:4x4")
     if kind == "sweep" and (options.search or options.splits):
@@ -92,6 +101,25 @@ def _before_jax(cpus: int | None) -> None:
 def _interrupted() -> int:
     say("expressnet: interrupted; what was found until then is above")
     return 130
+
+
+def _here(config: Any, options: Namespace) -> common.Result:
+    """Predicted, compiled and measured side by side, then the compiled plan."""
+    import jax
+
+    from expressnet_jax.bench import network
+    from expressnet_jax.plan import describe, machines, step_cost
+
+    machine = machines.here()
+    expected = step_cost.make(config, machine, None)
+    say(describe.first(expected))
+    found = step_cost.compiled(config, machine, jax.devices())
+    made = step_cost.of_program(config, machine, found)
+    if isinstance(found, step_cost.Compiled):
+        made |= {"measured": network.compiled_step(config, found.program), "kind": "compiled, and run"}
+        common.show(options, describe.side_by_side(expected, made, made["measured"]))
+    common.show(options, "\n" + describe.text(made))
+    return made
 
 
 def _one(config: Any, machine: Any, options: Namespace) -> common.Result:

@@ -43,6 +43,23 @@ def first(plan: dict[str, Any]) -> str:
     return f"{said}; now it is compiled"
 
 
+def side_by_side(expected: dict[str, Any], made: dict[str, Any], measured: dict[str, Any]) -> str:
+    """A step predicted (a plan from shapes), compiled (a plan) and run (`bench.network.compiled_step`)."""
+
+    def figures(plan: dict[str, Any]) -> tuple[str, ...]:
+        own = plan["arithmetic"]
+        speed = _range(plan["bound"]["images_per_second"], ",.0f") if "bound" in plan else "?"
+        return (
+            _bytes(plan["memory"]["total"]), f"{own['flops_per_image'] / 1e9:.3f}",
+            f"{own['bytes_per_image'] / 1e6:.1f}", speed,
+        )  # fmt: skip
+
+    run = (_bytes(measured["peak_memory_bytes"]), "-", "-", f"{measured['images_per_second']:,.0f}")
+    names = ("memory of a device", "GFLOP an image", "MB moved an image", "images/s, at most")
+    columns = (names, figures(expected), figures(made), run)
+    return "\n".join(_table([("", "predicted", "compiled", "measured"), *zip(*columns, strict=True)]))
+
+
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"  {line}".rstrip() for line in aligned(rows)]
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import jax
+
 from expressnet_jax.config import ConfigError
 from expressnet_jax.plan import hlo
 
@@ -161,6 +163,18 @@ def cpus(number: int) -> Machine:
     if number < 1:
         raise ConfigError(f"--cpus {number} must be at least 1")
     return Machine(f"cpus:{number}", None, number, 1)
+
+
+def here() -> Machine:
+    """The devices of this process. Raises ConfigError for ones that the table does not have."""
+    kind, count = jax.devices()[0].device_kind, jax.device_count()
+    if jax.default_backend() == "cpu":
+        return cpus(count)
+    chip = chip_of(kind)
+    if chip is None:
+        known = ", ".join(name for chip in CHIPS for name in chip.kinds)
+        raise ConfigError(f"--here: nothing is known of a {kind}; known: {known}")
+    return gpus(f"{chip.name}:{count}") if chip.platform == "gpu" else Machine(f"{chip.name}:{count}", chip, count, 1)
 
 
 def arithmetic(chip: Chip, by_precision: dict[str, int], compiled_flops: float = 0.0) -> float:

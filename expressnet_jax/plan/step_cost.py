@@ -41,6 +41,7 @@ class Compiled(NamedTuple):
     collectives: list[hlo.Collective] | None  # None: this JAX cannot read the program of that libtpu
     loops: int  # loops of more than one turn, whose body the compiler counts once; none where we count
     seconds: float
+    program: Any  # jax.stages.Compiled of train.step's `step`; it runs where its devices are here
 
 
 class Refused(NamedTuple):
@@ -57,9 +58,13 @@ def make(config: Config, machine: machines.Machine, devices: Sequence[jax.Device
 
     Raises ConfigError where config and machine do not fit together, PlanError where it cannot be compiled here.
     """
+    return of_program(config, machine, compiled(config, machine, devices) if devices is not None else None)
+
+
+def of_program(config: Config, machine: machines.Machine, found: Compiled | Refused | None) -> dict[str, Any]:
+    """As `make`, where the step is compiled already; None: predicted."""
     data, expert = meshes.sizes(config, machine.chips)
     chips, chip = data * expert, machine.chip
-    found = compiled(config, machine, devices) if devices is not None else None
     with Progress(f"tracing the step for {machine.name}", unit=""), target.compiling_for(machine.platform):
         expected, facts = predicted(config, machine, data, expert), _facts(config, data, expert)
     plan: dict[str, Any] = {
@@ -125,7 +130,7 @@ def compiled(config: Config, machine: machines.Machine, at: Sequence[jax.Device]
         batch = placed(trace.batch(config), meshes.batch_sharding(mesh))
         try:
             with Progress(f"compiling for {machine.name}", unit=""):
-                options = gpu.COMPILER_OPTIONS if on_gpu else None
+                options = gpu.COMPILER_OPTIONS if on_gpu and at[0] not in jax.devices() else None
                 executable = made.step.lower(state, sums, batch).compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
@@ -147,6 +152,7 @@ def compiled(config: Config, machine: machines.Machine, at: Sequence[jax.Device]
         collectives=hlo.collectives(text, dict(mesh.shape)) if text else None,
         loops=0 if on_gpu else sum(int(turns) > 1 for turns in hlo.TRIPS.findall(text)),
         seconds=seconds,
+        program=executable,
     )
 
 

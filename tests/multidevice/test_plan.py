@@ -69,6 +69,19 @@ def test_the_command_compiles_for_cpus_and_says_where_the_memory_goes(optimized)
     assert compiled == pytest.approx(predicted, abs=64)
 
 
+def test_this_machines_own_step_is_predicted_compiled_and_run(optimized):
+    done = separate("plan", f"--config={TINY}", "--here", "--config.batch_size=8", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kind"] == "compiled, and run" and found["memory"]["compiler"]["temp"] > 0
+    measured = found["measured"]
+    assert measured["images_per_second"] == pytest.approx(8e3 / measured["step_ms"]["median"], rel=1e-2)
+    assert measured["peak_memory_bytes"] is None  # CPUs do not count it
+    head, memory, *_, speed = next(part for part in done.stderr.split("\n\n") if "measured\n" in part).splitlines()[-5:]
+    assert head.split() == ["predicted", "compiled", "measured"] and memory.split()[-1] == "?"
+    assert speed.split() == ["images/s,", "at", "most", "?", "?", f"{measured['images_per_second']:,.0f}"]
+
+
 #: Sizes whose arithmetic is nearly all in convolutions and matrix products; libtpu takes long for larger kernels.
 WIDE = {
     "model.convolution": "direct", "model.cnnfe1.kernels": "(5, 3)", "model.cnnfe2.kernels": "(3, 3)",

@@ -332,6 +332,12 @@ case "$*" in
 *"import torch"*) exit 1 ;;
 *selfcheck*) exit 3 ;;
 *"train --config=a"*) exit 75 ;;
+*" plan "*)
+    echo "                      predicted   compiled   measured"
+    echo "  memory of a device  1.00 GiB    2.00 GiB   3.00 GiB"
+    echo "  GFLOP an image      1           1          -"
+    echo "  MB moved an image   2           3          -"
+    echo "  images/s, at most   9           8          7" ;;
 esac
 """
 
@@ -341,10 +347,12 @@ def test_the_first_minutes_on_a_gpu_go_on_after_a_failure_and_leave_out_what_has
     python.write_text(GPU_PYTHON)
     python.chmod(0o755)
     environment = os.environ | {"PYTHON": str(python), "CALLS": str(calls), "CONFIGS": "a b.py", "DATA_DIR": "/d d"}
+    printed = ""
     for times in (1, 2):
         command = ["bash", str(LAUNCH / "gpu_check.sh"), "out put", "1"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and not done.stderr, done.stderr
+        printed = printed or done.stdout
         lines = (tmp_path / "out put" / "summary.txt").read_text().splitlines()
         said = [re.sub(r" in \d+ s$", "", line).replace(str(python), "PYTHON") for line in lines]
         assert said[-3:-1] == ["step: not run, PYTHON has no torch", "train_a: stopped after its time"] or times == 2
@@ -353,7 +361,9 @@ def test_the_first_minutes_on_a_gpu_go_on_after_a_failure_and_leave_out_what_has
         assert sum("--selfcheck" in call for call in asked) == times
         trained = f"--workdir {tmp_path}/out put/runs/b --data_dir /d d"
         assert sum(call.endswith(trained) for call in asked) == 1
-    assert said[:5] == ["golden: passed", "experts: failed (exit code 3)", "step: not run, PYTHON has no torch",
-                        "train_a: stopped after its time", "train_b: passed"]  # fmt: skip
+    assert said[:6] == ["plan: passed", "golden: passed", "experts: failed (exit code 3)",
+                        "step: not run, PYTHON has no torch", "train_a: stopped after its time",
+                        "train_b: passed"]  # fmt: skip
+    assert re.search(r"\n +predicted +compiled +measured\n  memory of a device .*\n.*\n.*\n  images/s", printed)
     done = subprocess.run(["bash", str(LAUNCH / "gpu_check.sh")], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("usage: ")

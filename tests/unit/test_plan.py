@@ -1,7 +1,9 @@
 """Plans without a compiler: names of machines, bounds by hand, memory from shapes, searches, and what is refused."""
 
 import json
+import types
 
+import jax
 import pytest
 
 from expressnet_jax.config import ConfigError
@@ -36,6 +38,21 @@ def test_machines_by_name():
 def test_chips_by_the_name_that_jax_gives_them(kind, name):
     chip = machines.chip_of(kind)
     assert (chip.name if chip else None) == name
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "name"),
+    [("gpu", "NVIDIA H200", "h200:8"), ("tpu", "TPU v5 lite", "v5e:8"), ("cpu", "cpu", "cpus:8"), ("gpu", "T4", None)],
+)
+def test_this_processes_own_devices_are_a_machine(backend, kind, name, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "devices", lambda: 8 * [types.SimpleNamespace(device_kind=kind)])
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    if name:
+        assert machines.here().name == name and machines.here().chips == 8
+    else:
+        with pytest.raises(ConfigError, match="nothing is known of a T4; known: TPU v4"):
+            machines.here()
 
 
 @pytest.mark.parametrize("wrong", ["v9:2x2", "v5e", "v5e:4", "v5e:0x4", "h100:8", "v5e:4x4x4x4"])
@@ -168,10 +185,11 @@ def test_gpus_are_predicted_drawn_and_never_called_measured(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "one of the arguments --topology --gpus --cpus --sweep is required"),
+        ([], "one of the arguments --topology --gpus --cpus --here --sweep is required"),
         (["--gpus", "h100:8", "--cpus", "2"], "argument --cpus: not allowed with argument --gpus"),
         (["--cpus", "3"], "batch_size=16 is not divisible by 3 devices"),
         (["--cpus", "2", "--search"], "--search needs the memory of a chip"),
+        (["--here", "--splits"], "--splits compares predictions"),
         (["--gpus", "h100:8", "--slices", "2"], "--slices goes with"),
         (["--cpus", "2", "--plot", "x.png"], "--plot goes with"),
         (["--gpus", "h100:8", "--plot", "no/such/folder/x.png"], "there is no folder"),
