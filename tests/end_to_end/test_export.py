@@ -27,7 +27,7 @@ from expressnet_jax.checkpoint.manager import CheckpointError
 from expressnet_jax.config import ConfigError
 from expressnet_jax.config import files as config_files
 from expressnet_jax.evaluation import of_run as report
-from expressnet_jax.export import artifact, onnx_format, web
+from expressnet_jax.export import artifact, inspection, onnx_format, web
 from expressnet_jax.export.from_run import export
 from expressnet_jax.models import canonical, preprocess
 from expressnet_jax.parallel import mesh as meshes
@@ -324,6 +324,19 @@ def test_a_graph_that_answers_differently_ends_the_export(run, tmp_path, monkeyp
     })  # fmt: skip
     with pytest.raises(artifact.ArtifactError, match="onnx: experts_cnn differ for 1 of 1 picture; nothing was"):
         export(run, ["onnx"], tmp_path / "a", data_dir=str(tmp_path / "none"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_whose_answers_overflow_are_not_exported(run, tmp_path, data_dir, monkeypatch):
+    read = inspection.read_run
+
+    def huge(*arguments, **named):
+        found = read(*arguments, **named)
+        return found._replace(weights=found.weights | {"head/kernel": np.full_like(found.weights["head/kernel"], 3e38)})
+
+    monkeypatch.setattr(inspection, "read_run", huge)
+    with pytest.raises(artifact.ArtifactError, match=r"checkpoint 2 to \d+ of 64 examples .* are not finite"):
+        export(run, ["onnx"], tmp_path / "a", data_dir=str(data_dir))
     assert list(tmp_path.iterdir()) == []
 
 
