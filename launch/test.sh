@@ -20,11 +20,14 @@ make_environment test
 
 # JAX's compiler for GPUs is not installed among the rest: every process with JAX would say that there is no driver.
 export PLAN_CUDA=$venv/plan-cuda
-if [ ! -d "$PLAN_CUDA" ]; then
+versions=$(grep cuda launch/constraints.txt)
+if [ "$(cat "$PLAN_CUDA/versions" 2>/dev/null)" != "$versions" ]; then
     echo "    installing JAX's compiler for GPUs into $PLAN_CUDA"
+    rm -rf "$PLAN_CUDA"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$PLAN_CUDA" \
         -c launch/constraints.txt jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12 ||
         fail "the installation of JAX's compiler for GPUs failed"
+    echo "$versions" >"$PLAN_CUDA/versions"
 fi
 
 failed=()
