@@ -148,17 +148,17 @@ def replace_folder(new: Path, target: Path, *, aside: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: Exception) -> Iterator[None]:
+def locked(path: Path, busy: Exception) -> Iterator[int]:
     """Holds the lock file at `path`, which is made where it is not there. Raises `busy` where another process holds it.
 
-    The system frees a lock when its process ends, however that happens.
+    Gives the open file's number. The system frees a lock when its process ends, however that happens.
     """
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise busy from None
-        yield
+        yield file.fileno()
 
 
 def is_locked(path: Path) -> bool:

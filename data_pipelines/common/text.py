@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import sys
 import threading
 import time
@@ -27,9 +28,15 @@ def show(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Anything else for people, on standard error and above any progress bar: standard output is for results."""
-    tqdm.write(text.rstrip(), file=sys.stderr)
-    sys.stderr.flush()
+    """Anything else for people, on standard error and above any progress bar: standard output is for results.
+
+    Where nobody can read that any more (a closed pipe, a lost terminal, a full disk) the work goes on without.
+    """
+    try:
+        tqdm.write(text.rstrip(), file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, until the process ends
 
 
 class Progress:

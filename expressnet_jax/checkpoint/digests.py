@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import read_json
+from data_pipelines.common.files import read_json, read_object
 from data_pipelines.common.text import reason
 
 #: Where they lie in a checkpoint: in the folder of the JSON record, whose reader looks for no file but its own.
@@ -31,13 +31,16 @@ def problem(folder: Path, only: Path | None = None) -> str:
     """What is damaged in a checkpoint, in a few words with the file's name; "" where nothing is, or nothing is known.
 
     With `only`, that file alone is looked at. A checkpoint of a version before there were digests has none, and so has
-    no problem while both its parts are there.
+    no problem while both its parts are there. Raises DataError for what is there and may not be read: a file of another
+    user, or a disk of the network that does not answer, is no damage.
     """
     try:
         expected = read_json(folder / FILE)
     except FileNotFoundError:
         return _unsealed(folder)
     except DataError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise _unreadable(folder / FILE, error.__cause__) from None
         return str(error)
     if not isinstance(expected, dict):
         return f"{folder / FILE} holds no digests"
@@ -52,11 +55,19 @@ def problem(folder: Path, only: Path | None = None) -> str:
             found = sha256(folder / name)
         except FileNotFoundError:
             return f"{name} is missing"
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise _unreadable(folder / name, error) from None
+        except ValueError as error:
             return f"{name} cannot be read ({reason(error)})"
         if found != digest:
             return f"{name} is not what was written (sha256 {found[:12]}..., was {str(digest)[:12]}...)"
-    return ""
+    step = "" if only else read_object(folder / RECORD).get("step", "")
+    return f"it is the checkpoint of step {step} under another name" if str(step) not in ("", folder.name) else ""
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    way_out = "make it readable, or move its checkpoint away to do without it"
+    return DataError(f"{path} cannot be read ({reason(error, named=path)}), which is no damage: {way_out}")
 
 
 def _unsealed(folder: Path) -> str:

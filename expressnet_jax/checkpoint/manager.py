@@ -76,7 +76,12 @@ class Manager:
             create=not read_only, read_only=read_only, enable_async_checkpointing=not read_only,
             async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._seal),
         )  # fmt: skip
-        self.folder, self._spare = folder, folder.with_name(folder.name + ".replaced")
+        if folder.is_symlink() and not folder.exists():
+            raise CheckpointError(f"{folder} leads to {os.readlink(folder)}, which is not there")
+        real = Path(os.path.realpath(folder))  # what is renamed stays on its disk
+        self.folder, self._spare = folder, real.with_name(real.name + ".replaced")
+        self._aside = real.with_name(real.name + ".damaged")
+        self._writing_step = -1
         self._sound: set[int] = set()  # steps whose files were found to be what was written
         if not read_only:
             if distributed.is_first():
@@ -110,9 +115,10 @@ class Manager:
 
         `accuracy`, of the validation of just this state, makes it a candidate for the best.
         """
+        self.wait()
+        self._writing_step = record["step"]
         replacing = record["step"] in self._manager.all_steps()  # saved at an interruption, evaluated only now
         if replacing:
-            self.wait()
             if distributed.is_first():
                 self._spare.mkdir()
                 os.rename(self.folder / str(record["step"]), self._spare / str(record["step"]))
@@ -216,7 +222,7 @@ class Manager:
     def _seal(self) -> None:
         """Writes the digests of a checkpoint whose files are all there, before it gets its name."""
         if distributed.is_first():
-            for folder in self.folder.glob(_UNFINISHED):  # there is one at a time
+            for folder in self.folder.glob(f"{self._writing_step}{_UNFINISHED.removeprefix('*')}"):
                 digests.write(folder)
 
     def _there(self) -> list[int]:
@@ -225,11 +231,10 @@ class Manager:
 
     def _set_damaged_aside(self) -> None:
         """Renames damaged checkpoints, and says so. They are kept in a folder beside this one, where nobody looks."""
-        aside = self.folder.with_name(self.folder.name + ".damaged")
         for step in self._there():
             if wrong := self._problem(step):
-                aside.mkdir(exist_ok=True)
-                names = (aside / (f"{step}.{n}" if n else f"{step}") for n in itertools.count())
+                self._aside.mkdir(exist_ok=True)
+                names = (self._aside / (f"{step}.{n}" if n else f"{step}") for n in itertools.count())
                 os.rename(self.folder / str(step), to := next(name for name in names if not name.exists()))
                 say(f"checkpoint {step} is damaged and was set aside as {to}: {wrong}")
 

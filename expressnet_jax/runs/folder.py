@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ from expressnet_jax.runs import tracking
 #: Where the checkpoints of a run lie in its folder.
 CHECKPOINTS = "checkpoints"
 _DATA_DIR = "data_dir.json"
+_LOCK = ".lock"
+_LOCKS: dict[Path, int] = {}  # the open lock files of the runs that train in this process
 #: What may change between the parts of one run: it decides where and how the run is computed, not what.
 _FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep", "watchdog.", "recovery.")
 
@@ -168,9 +171,13 @@ def _read_config(path: Path) -> Config | str:
 
 
 def check_there(workdir: Path) -> None:
-    """Raises OSError where the folder of a run is gone while it trains: what is saved now would be half a run."""
+    """Raises OSError where the folder of a run is gone while it trains: what is saved now would be half a run, or land
+    in a run that was begun in its place."""
     if not (workdir / "config.json").is_file():
         raise OSError(f"{workdir} is no longer there (its config.json is gone); nothing more is saved in it")
+    lock = _LOCKS.get(workdir)
+    if lock is not None and not os.path.samestat(os.fstat(lock), os.stat(workdir / _LOCK)):
+        raise OSError(f"{workdir} was removed and made anew by another run; nothing more of this one is saved")
 
 
 @contextlib.contextmanager
@@ -185,7 +192,8 @@ def held(workdir: Path, config: Config, clock: Clock) -> Iterator[None]:
                 open_folder(workdir, config, clock)
                 # Against a second process, such as a job that was requeued too early.
                 busy = DataError(f"another process is training in {workdir}; wait for it, or stop it")
-                stack.enter_context(files.locked(workdir / ".lock", busy))
+                _LOCKS[workdir] = stack.enter_context(files.locked(workdir / _LOCK, busy))
+                stack.callback(_LOCKS.pop, workdir)
         with distributed.together():
             if not (workdir / "config.json").is_file():
                 where = "--workdir must be on a file system that all share"

@@ -160,6 +160,8 @@ class Run:
                 f"this run began with {record['examples']} training examples of {self.config.data.name} and now there "
                 f"are {self.clock.examples}; prepare the same data again, or choose another --workdir"
             )
+        if record.get("data", self.data.fingerprint) != self.data.fingerprint:
+            say(f"note: {self.config.data.name} was prepared anew since this run began, or from something else")
         known = record.get("times") or {"steps": record["seconds"]}  # of a version that knew no more
         self.times.add(known)
         self._restore(step, record)
@@ -189,7 +191,8 @@ class Run:
                 with self.progress.pause(self.state):
                     self._write(pending)  # now, or a crash after the save would lose it
                     pending = None
-                    self._save(step, self._evaluate(step) if evaluate else None)
+                    if evaluate or reason or not self.divergence.bad:  # else it could push out the last good one
+                        self._save(step, self._evaluate(step) if evaluate else None)
                 reason = self._ending(step, interrupted)
             if interrupted:
                 with self.times.during("saving"):
@@ -331,7 +334,7 @@ class Run:
     def _save(self, step: int, validation: dict[str, float] | None) -> None:
         run_folder.check_there(self.workdir)
         record = {
-            "step": step, "examples": self.clock.examples, "times": self.times.so_far(),
+            "step": step, "examples": self.clock.examples, "data": self.data.fingerprint, "times": self.times.so_far(),
             "early_stop": dataclasses.asdict(self.early), "divergence": dataclasses.asdict(self.divergence),
             "rolled_back": dataclasses.asdict(self.rolled_back), "independent_seeds": self.independent,
             "validation": validation,

@@ -50,7 +50,12 @@ class Watchdog:
         self._step, self._told = self._step if step is None else step, time.monotonic()
 
     def _watch(self) -> None:
-        while not self._over.wait(min(INTERVAL, self._seconds / 4)):
+        pause, looked = min(INTERVAL, self._seconds / 4), time.monotonic()
+        while not self._over.wait(pause):
+            late = time.monotonic() - looked - pause
+            if late > pause:  # all threads stood still: the process was stopped, by Ctrl-Z or a cluster's suspension
+                self._told += late
+            looked = time.monotonic()
             self._write(self._times.now)
             distributed.tell_where(f"step {self._step}, {self._times.now}")
             patience = self._seconds * (_COMPILING if self._times.now == "compilation" else 1)

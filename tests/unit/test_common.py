@@ -256,3 +256,18 @@ def test_progress_is_a_line_now_and_then_elsewhere(
     with text.Progress("compiling", unit="", hidden=True):
         time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+def test_work_goes_on_where_nobody_reads_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `2>&1 | head`, or with a terminal that is gone."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w", buffering=1) as screen, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", screen)
+        for _ in range(2):
+            text.say("a line")
+        assert sys.stderr.name == os.devnull
+        sys.stderr.close()
+        with pytest.raises(BrokenPipeError):
+            screen.write("a line\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writes)  # what is left in its buffer can be written

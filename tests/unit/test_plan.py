@@ -189,6 +189,7 @@ def test_gpus_are_predicted_drawn_and_never_called_measured(tmp_path):
         (["--gpus", "h100:8", "--cpus", "2"], "argument --cpus: not allowed with argument --gpus"),
         (["--cpus", "3"], "batch_size=16 is not divisible by 3 devices"),
         (["--cpus", "2", "--search"], "--search needs the memory of a chip"),
+        (["--gpus", "h100:8", "--fast"], "--fast goes with --topology and --sweep, not with --gpus"),
         (["--here", "--splits"], "--splits compares predictions"),
         (["--gpus", "h100:8", "--slices", "2"], "--slices goes with"),
         (["--cpus", "2", "--plot", "x.png"], "--plot goes with"),

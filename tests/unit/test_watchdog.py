@@ -38,6 +38,19 @@ with Watchdog(Path(sys.argv[1]), 1.5, times) as watchdog:
     watchdog.beat()
     times.switch("steps")
 """
+WORKS = """
+import sys, time
+from pathlib import Path
+from expressnet_jax.train.times import Times
+from expressnet_jax.train.watchdog import Watchdog
+with Watchdog(Path(sys.argv[1]), 3, Times()) as watchdog:
+    print("up", flush=True)
+    for step in range(8):
+        watchdog.beat(step)
+        end = time.process_time() + 1
+        while time.process_time() < end:
+            pass
+"""
 INSISTS = """
 import threading, time
 from expressnet_jax.train.signals import Signals
@@ -85,6 +98,20 @@ def test_a_compilation_may_take_four_times_as_long(tmp_path):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
     assert "step 0 has not ended in 6 s (watchdog.seconds; the run was busy with: compilation)" in done.stderr
+
+
+def test_a_process_that_was_stopped_and_continued_has_not_hung(tmp_path):
+    """Ctrl-Z and `fg`, or a cluster that suspends a job."""
+    begun = subprocess.Popen(
+        [sys.executable, "-c", WORKS, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert begun.stdout.readline() == "up\n"
+    time.sleep(1.5)
+    begun.send_signal(signal.SIGSTOP)
+    time.sleep(7)
+    begun.send_signal(signal.SIGCONT)
+    said = begun.communicate(timeout=300)[1]
+    assert begun.returncode == 0, said
 
 
 def test_a_second_sigint_ends_a_process_that_waits_for_ever():
