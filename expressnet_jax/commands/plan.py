@@ -32,7 +32,7 @@ def add(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--slices", type=int, default=1, help="of TPUs: so many slices, joined by DCN")
     parser.add_argument(
-        "--fast", action="store_true", help="of TPUs: compile with the least effort, in a sixth of the time"
+        "--fast", action="store_true", help="of TPUs: compile with the least effort, in a third to a sixth of the time"
     )
     parser.add_argument("--search", action="store_true", help="also find the largest batch that fits")
     parser.add_argument("--splits", action="store_true", help="also compare all splits into data and expert devices")

@@ -29,8 +29,8 @@ _COMPILED = {"gpu": (0.575, 2.6)}
 
 #: Of a plan that was compiled so (docs/benchmarks.md).
 _FAST = (
-    "compiled with the least effort (--fast): arithmetic and collectives are the full program's, its activations and "
-    "buffers were 11 % less to 63 % more in those compared, its traffic 7 to 34 % less"
+    "compiled with the least effort (--fast): its arithmetic was that of the full program, its activations and buffers "
+    "were 11 % less to 63 % more in those compared, its traffic 7 to 34 % less"
 )
 
 
@@ -96,7 +96,7 @@ def of_program(config: Config, machine: machines.Machine, found: Compiled | Refu
 
 
 def with_least_effort() -> None:
-    """Makes all programs of this process at XLA's lowest level; what trains has the highest that it has by itself."""
+    """Makes all programs of this process at XLA's lowest level; what trains keeps the default."""
     jax.config.update("jax_optimization_level", "O0")
 
 

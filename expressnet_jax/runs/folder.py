@@ -175,8 +175,8 @@ def check_there(workdir: Path) -> None:
     in a run that was begun in its place."""
     if not (workdir / "config.json").is_file():
         raise OSError(f"{workdir} is no longer there (its config.json is gone); nothing more is saved in it")
-    lock = _LOCKS.get(workdir)
-    if lock is not None and not os.path.samestat(os.fstat(lock), os.stat(workdir / _LOCK)):
+    lock, there = _LOCKS.get(workdir), workdir / _LOCK
+    if lock is not None and there.exists() and not os.path.samestat(os.fstat(lock), there.stat()):
         raise OSError(f"{workdir} was removed and made anew by another run; nothing more of this one is saved")
 
 
