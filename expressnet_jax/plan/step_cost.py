@@ -29,8 +29,8 @@ _COMPILED = {"gpu": (0.575, 2.6)}
 
 #: Of a plan that was compiled so (docs/benchmarks.md).
 _FAST = (
-    "compiled with the least effort (--fast): its arithmetic was that of the full program, its activations and buffers "
-    "were 11 % less to 63 % more in those compared, its traffic 7 to 34 % less"
+    "compiled with the least effort (--fast): its arithmetic was within 3 % of the full one, its activations and "
+    "buffers were 11 % less to 63 % more in those compared, its traffic 7 to 34 % less"
 )
 
 
