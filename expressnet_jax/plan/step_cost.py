@@ -101,7 +101,8 @@ def with_least_effort() -> None:
 
 
 def _fast() -> bool:
-    return bool(jax.config.jax_optimization_level == "O0")
+    settings: Any = jax.config  # whose settings are made at run time: not every version's types know this one
+    return bool(settings.jax_optimization_level == "O0")
 
 
 def _kind(found: Compiled | Refused | None) -> str:
