@@ -6,8 +6,10 @@ people voted on the labels also {votes: float32 (b, classes)}, their shares.
 """
 
 import itertools
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
@@ -120,9 +122,21 @@ def batches(steps: grain.MapDataset, workers: int = 0) -> Iterator[Batch]:
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)))
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only absl programs parse
         flags.FLAGS.mark_as_parsed()
+    _quiet_tracker()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _told(iter(steps.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))))
+
+
+def _quiet_tracker() -> None:
+    """Starts Python's process that frees what killed workers have shared, so that it does not warn of each after us."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
+    resource_tracker.ensure_running()
+    if before is None:
+        del os.environ["PYTHONWARNINGS"]
+    else:
+        os.environ["PYTHONWARNINGS"] = before
 
 
 class WorkerLost(Failure):

@@ -2,6 +2,7 @@
 signals before anything has begun."""
 
 import contextlib
+import re
 import signal
 import subprocess
 import time
@@ -55,6 +56,37 @@ def test_a_worker_that_stands_still_ends_the_run_with_76_and_the_same_command_fi
     assert _gone(worker)
     again = separate(*command[:-1])  # a busy machine may compile for longer than the watchdog waited here
     assert again.returncode == 0, again.stderr
+
+
+#: For the processes that read data alone, before anything else: after some forty batches no more.
+BLOCKED = """
+import os, sys
+if any("spawn_main" in word for word in sys.orig_argv):
+    from data_pipelines.splits import Split
+    load, left, (end, _other) = Split.load, [1] * 40, os.pipe()
+    Split.load = lambda self, positions: load(self, positions) if left and left.pop() else os.read(end, 1)
+"""
+
+
+def test_a_worker_that_waits_at_a_pipe_ends_the_run_with_76_and_the_same_command_goes_on(
+    tmp_path, data_dir, monkeypatch
+):
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "sitecustomize.py").write_text(BLOCKED)
+    command = ["train", f"--config={TINY}", "--config.total=48steps", "--config.save_every=8steps",
+               "--config.eval_every=100steps", "--config.data.workers=1", "--workdir", tmp_path / "run",
+               "--data_dir", data_dir]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
+        ended = separate(*command, f"--config.watchdog.seconds={SECONDS}")
+    assert ended.returncode == 76 and "leaked" not in ended.stderr, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert f" has not ended in {SECONDS} s (watchdog.seconds; the run was busy with: data)" in last
+    step = int(re.findall("expressnet: step ([0-9]+) ", last)[0])
+    stacks = (tmp_path / "run" / "stacks.0.txt").read_text()
+    assert "state S" in stacks and "state T" not in stacks
+    again = separate(*command)
+    assert again.returncode == 0 and f"going on from step {step // 8 * 8} of 48" in again.stderr, again.stderr
 
 
 def test_sigterm_is_heard_while_a_run_waits_for_data(waiting):
