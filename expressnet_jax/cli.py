@@ -30,7 +30,8 @@ _ABOUT = (
 )
 _ALLOW = "allow it, or choose another place"
 _WAYS_OUT = {
-    errno.EISDIR: "name a file", errno.ENOTDIR: "choose a path whose parts are folders", errno.ENOENT: "check the path",
+    errno.EISDIR: "name a file, or move this folder away",
+    errno.ENOTDIR: "choose a path whose parts are folders", errno.ENOENT: "check the path",
     errno.EACCES: _ALLOW, errno.EPERM: _ALLOW, errno.EROFS: _ALLOW, errno.ENAMETOOLONG: "choose a shorter name",
     errno.EPIPE: "what was to read the result is gone, and the rest was not written",
 }  # fmt: skip

@@ -45,7 +45,7 @@ def test_help_does_not_wait_for_jax():
         (DataError("no data"), 1, "no data"), (Failure("lost"), 1, "lost"), (WeightsError("bad file"), 1, "bad file"),
         (Interrupted(15, "runs/a"), 75, "SIGTERM"), (Interrupted(2, "runs/a"), 130, "SIGINT"),
         (OSError(errno.ENOENT, "gone"), 1, "gone"), (KeyboardInterrupt(), 130, "interrupted"),
-        (OSError(errno.EISDIR, os.strerror(errno.EISDIR), "runs/a"), 1, ": runs/a: Is a directory; name a file\n"),
+        (OSError(errno.EISDIR, os.strerror(errno.EISDIR), "a"), 1, ": a: Is a directory; name a file, or move this"),
         (OSError("12 MB free and 50 MB needed"), 1, "12 MB free and 50 MB needed"),
         (ValueError(f"zarr: {os.strerror(errno.ENOSPC)}"), 1, "the disk takes no more"),
         (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), 1, "smaller batch_size"),
