@@ -6,7 +6,10 @@ people voted on the labels also {votes: float32 (b, classes)}, their shares.
 """
 
 import itertools
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
@@ -125,7 +128,23 @@ def batches(steps: grain.MapDataset, workers: int = 0) -> Iterator[Batch]:
     _quiet_tracker()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _told(iter(steps.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))))
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        return _told(iter(steps.to_iter_dataset().mp_prefetch(options, worker_init_fn=_in_worker)))
+
+
+def _in_worker(*_: int) -> None:
+    """Leaves the signals that a whole job or terminal gets to the process that this one reads for: it may still want
+    batches, for a validation that it finishes. Ends with it, however it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _quiet_tracker() -> None:

@@ -127,10 +127,18 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file in UTF-8, or none of it."""
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Writes a whole file in UTF-8, or none of it; `durable`: also where power is lost right after it."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+        if durable:
+            to_disk(part)
+
+
+def to_disk(path: Path) -> None:
+    """Returns when the disk has what was written to a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def replace_folder(new: Path, target: Path, *, aside: Path) -> None:

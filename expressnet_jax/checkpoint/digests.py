@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.common.errors import DataError
-from data_pipelines.common.files import read_json, read_object
+from data_pipelines.common.files import read_json, read_object, to_disk, write_text
 from data_pipelines.common.text import reason
 
 #: Where they lie in a checkpoint: in the folder of the JSON record, whose reader looks for no file but its own.
@@ -22,9 +22,12 @@ _LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 def write(folder: Path) -> None:
-    """Adds the digests of all files to a checkpoint that is about to be complete."""
+    """Adds the digests of all files to a checkpoint that is about to be complete, and sees all of it onto the disk: a
+    loss of power would else leave the name and not the bytes."""
     found = {path.relative_to(folder).as_posix(): sha256(path) for path in _files(folder)}
-    (folder / FILE).write_text(json.dumps(found, indent=1) + "\n")
+    for name in found:
+        to_disk(folder / name)
+    write_text(folder / FILE, json.dumps(found, indent=1) + "\n", durable=True)
 
 
 def problem(folder: Path, only: Path | None = None) -> str:
@@ -39,9 +42,7 @@ def problem(folder: Path, only: Path | None = None) -> str:
     except FileNotFoundError:
         return _unsealed(folder)
     except DataError as error:
-        if isinstance(error.__cause__, PermissionError):
-            raise _unreadable(folder / FILE, error.__cause__) from None
-        return str(error)
+        return _damage(folder / FILE, error)
     if not isinstance(expected, dict):
         return f"{folder / FILE} holds no digests"
     for name, digest in expected.items():
@@ -53,7 +54,7 @@ def problem(folder: Path, only: Path | None = None) -> str:
             return f"{name} is no file"
         try:
             found = sha256(folder / name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
         except OSError as error:
             raise _unreadable(folder / name, error) from None
@@ -63,6 +64,14 @@ def problem(folder: Path, only: Path | None = None) -> str:
             return f"{name} is not what was written (sha256 {found[:12]}..., was {str(digest)[:12]}...)"
     step = "" if only else read_object(folder / RECORD).get("step", "")
     return f"it is the checkpoint of step {step} under another name" if str(step) not in ("", folder.name) else ""
+
+
+def _damage(path: Path, error: DataError) -> str:
+    """What is wrong with a file that was not understood. Raises DataError where it could not be read at all."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and not isinstance(cause, (NotADirectoryError, IsADirectoryError)):
+        raise _unreadable(path, cause) from None
+    return str(error)
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
@@ -76,7 +85,7 @@ def _unsealed(folder: Path) -> str:
     except FileNotFoundError:
         return f"{RECORD} is missing"
     except DataError as error:
-        return str(error)
+        return _damage(folder / RECORD, error)
     if not isinstance(record, dict) or record.get(SEALED):
         return f"{FILE} is missing"
     return "" if any((folder / "state").glob("*")) else "state is missing"

@@ -56,6 +56,13 @@ def quiet() -> None:
         sys.stderr = cast(TextIO, _OwnThreads(sys.stderr))
 
 
+class _Steps(ocp.CheckpointManager):  # type: ignore[misc]  # Orbax has no types
+    """Orbax's manager, which asks JAX for no signal: with its step numbers it would upset the loop's own questions."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class CheckpointError(Failure):
     """A checkpoint that is missing, damaged, or could not be written; the message is one line."""
 
@@ -91,7 +98,7 @@ class Manager:
                 self._set_damaged_aside()
             distributed.barrier("checkpoints as they were left")
         try:
-            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+            self._manager = _Steps(folder.absolute(), options=options)
         except (OSError, ValueError, KeyError) as error:  # it reads the metrics of all of them
             wrong = {step: text for step in self._there() if (text := self._problem(step))}
             first = next((f"checkpoint {step} is damaged: {text}" for step, text in wrong.items()), reason(error))
@@ -102,7 +109,7 @@ class Manager:
             self._whole = tempfile.TemporaryDirectory(prefix="checkpoints")  # nothing is renamed in what is only read
             for step in whole:
                 (Path(self._whole.name) / str(step)).symlink_to((folder / str(step)).absolute())
-            self._manager = ocp.CheckpointManager(Path(self._whole.name), options=options)
+            self._manager = _Steps(Path(self._whole.name), options=options)
 
     def __enter__(self) -> Manager:
         return self
@@ -176,6 +183,10 @@ class Manager:
     def go_back(self, step: int) -> int | None:
         """Deletes all checkpoints after `step`; returns the step of the newest one that is left, None without any."""
         self.wait()
+        if step and self.steps()[:1] > [step]:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is from before step {step}, when all was well: keep is too low"
+            )
         for later in [found for found in self.steps() if found > step]:
             self._manager.delete(later)
             self._sound.discard(later)

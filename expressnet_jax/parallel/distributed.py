@@ -182,12 +182,14 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def stop_agreed(step: int) -> int:
-    """SIGTERM at the step before which all processes are to stop, once one of them has received it; else 0.
+def stop_agreed(number: int) -> int:
+    """SIGTERM where all processes are to stop, once one of them has received it; else 0.
 
-    Every process has to ask once before each step. JAX takes the signal and settles on a step that none has begun.
+    Every process has to ask once before each step, with how often it has asked. JAX takes the signal and settles on a
+    number that none has come to. Not the step: one that a run resumes at is beyond what JAX settles on before the first
+    question (findings/jax_preemption_in_start_up_is_lost.sh), and rolling back repeats steps.
     """
-    return int(signal.SIGTERM) if multihost_utils.reached_preemption_sync_point(step) else 0
+    return int(signal.SIGTERM) if multihost_utils.reached_preemption_sync_point(number) else 0
 
 
 def all_agree(here: bool) -> bool:

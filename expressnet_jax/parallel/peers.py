@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from data_pipelines.common.text import say
 from expressnet_jax.parallel import ending
 
 #: Seconds of silence after which a process counts as gone.
 PATIENCE = 20.0
+_MOMENT = 2.0  # seconds between noticing that another process is gone, and the end of this one
 _CONNECT = 5.0  # seconds for each address of the first process
 _HERE, _BYE, _LOST, _END = b".", b"b", b"L", b"\n"
 _TOKEN = 32  # characters
@@ -65,11 +67,14 @@ class Peers:
 
     def _watch(self) -> None:
         pause = self._patience / 8
-        told = 0.0
+        told, now = 0.0, time.monotonic()
         while not self._leaving.is_set() and self._lines:
             for key, _ in self._selector.select(pause):
                 self._read(key.data)  # which may take it off
-            now = time.monotonic()
+            before, now = now, time.monotonic()
+            if now - before > 2 * pause:  # this process stood still, as in a suspended job, whose others stood, too
+                for line in self._lines:
+                    line.heard += now - before
             if now - told >= pause:
                 self._tell(_HERE + self.where.encode())
                 told = now
@@ -90,7 +95,7 @@ class Peers:
         for kind, words in ((message[:1], message[1:].decode(errors="replace")) for message in messages):
             if kind == _LOST:  # the first process has found one that is gone, and ends like this one
                 say(words)
-                ending.end_now(ending.AGAIN)
+                _end()
             line.leaving = line.leaving or kind == _BYE
             line.where = words if kind == _HERE else line.where
         if found:
@@ -112,7 +117,13 @@ class Peers:
         if self._first:
             self._tell(_LOST + text.encode())
         say(text)
-        ending.end_now(ending.AGAIN)
+        _end()
+
+
+def _end() -> NoReturn:
+    """Ends this process after a moment, so that whatever started the job hears first how the other one has ended."""
+    time.sleep(_MOMENT)
+    ending.end_now(ending.AGAIN)
 
 
 class Listener:

@@ -30,36 +30,61 @@ CHECKPOINTS = "checkpoints"
 _DATA_DIR = "data_dir.json"
 _LOCK = ".lock"
 _LOCKS: dict[Path, int] = {}  # the open lock files of the runs that train in this process
+_FIRST = ("config.json", "config.json.part", _LOCK)  # what may be there before there is a run
 #: What may change between the parts of one run: it decides where and how the run is computed, not what.
 _FREE = ("mesh.", "moe.implementation", "data.workers", "log_every", "keep", "watchdog.", "recovery.")
 
 
-def open_folder(workdir: Path, config: Config, clock: Clock) -> None:
+class Busy(DataError):
+    """Another process holds the folder of a run, such as one whose host was lost and whose job was begun again
+    elsewhere: that passes, so launchers try again as after a crash."""
+
+    exit_code = 76
+
+
+def open_folder(workdir: Path, config: Config, clock: Clock) -> str:
     """Makes the folder, or checks that the run in it is one of this config; a finished one may get a larger `total`.
 
-    Raises DataError naming what differs.
+    Returns what such a total means, for `settle`, or "". Raises DataError naming what differs.
     """
     path = workdir / "config.json"
-    if path.is_file() or any((workdir / CHECKPOINTS).glob("*")):
+    if any((workdir / CHECKPOINTS).glob("*")) or (path.is_file() and not _cut_off(path)):
         begun, longer = read_config(workdir), ""
         if changed := _changes(begun, config):
             longer = _longer(workdir, begun, config, clock, changed)
         if changed and not longer:
             what, way_out = "; ".join(changed), _way_out(workdir, begun, clock, changed)
             raise DataError(f"{workdir} holds a run of another config ({what}); {way_out}")
-        if longer or _read_config(path) != begun:
-            write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
-        if longer:
-            say(longer)
-            for name in ("summary.json", "summary.txt"):  # it is no longer done
-                (workdir / name).unlink(missing_ok=True)
-        return
+        if not longer and _read_config(path) != begun:
+            _write_config(path, config)
+        return longer
     begun_once = (workdir / CHECKPOINTS).is_dir()  # and lost its config before there was a checkpoint
-    ours = workdir.is_dir() and (begun_once or all(p.name == "config.json.part" for p in workdir.iterdir()))
+    ours = workdir.is_dir() and (begun_once or all(p.name in _FIRST for p in workdir.iterdir()))
     if workdir.exists() and not ours:
         raise DataError(f"{workdir} is not empty and holds no run; choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(to_dict(config), indent=2) + "\n")
+    _write_config(path, config)
+    return ""
+
+
+def settle(workdir: Path, config: Config, data_dir: Path, longer: str) -> None:
+    """Writes what a start changes in a run's folder, once nothing can refuse it any more: its total where `longer` says
+    what a larger one means, and where the data sets of this run lie, for what is done with the run later."""
+    write_text(workdir / _DATA_DIR, json.dumps({"data_dir": str(data_dir)}) + "\n")
+    if longer:
+        say(longer)
+        _write_config(workdir / "config.json", config)
+        for name in ("summary.json", "summary.txt"):  # it is no longer done
+            (workdir / name).unlink(missing_ok=True)
+
+
+def _write_config(path: Path, config: Config) -> None:
+    write_text(path, json.dumps(to_dict(config), indent=2) + "\n", durable=True)
+
+
+def _cut_off(path: Path) -> bool:
+    """Whether nothing is in a file: what a loss of power leaves of one that was new."""
+    return not path.read_bytes().strip(b"\0 \n")
 
 
 def _way_out(workdir: Path, begun: Config, clock: Clock, changed: list[str]) -> str:
@@ -99,11 +124,6 @@ def validation_split(workdir: Path) -> str | None:
     """The validation split of the run in a folder; None where none has begun, or its config cannot be read."""
     found = _read_config(workdir / "config.json")
     return found.data.validation_split if isinstance(found, Config) else None
-
-
-def remember_data_dir(workdir: Path, data_dir: Path) -> None:
-    """Notes where the data sets of this run lie, for what is done with the run later."""
-    write_text(workdir / _DATA_DIR, json.dumps({"data_dir": str(data_dir)}) + "\n")
 
 
 def data_dir(workdir: Path, given: str | None) -> str | None:
@@ -181,29 +201,29 @@ def check_there(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(workdir: Path, config: Config, clock: Clock) -> Iterator[None]:
+def held(workdir: Path, config: Config, clock: Clock) -> Iterator[str]:
     """`open_folder` and a lock on it by the first process, for all processes of a job, which call this together.
 
-    Raises DataError where the folder is not there for every process.
+    Raises DataError where the folder is not there for every process, Busy where another job trains in it.
     """
+    longer = ""
     with contextlib.ExitStack() as stack:
         with distributed.together():
             if distributed.is_first():
-                open_folder(workdir, config, clock)
-                # Against a second process, such as a job that was requeued too early.
-                busy = DataError(f"another process is training in {workdir}; wait for it, or stop it")
+                longer = open_folder(workdir, config, clock)
+                busy = Busy(f"another process is training in {workdir}; wait for it, or stop it")
                 _LOCKS[workdir] = stack.enter_context(files.locked(workdir / _LOCK, busy))
                 stack.callback(_LOCKS.pop, workdir)
         with distributed.together():
             if not (workdir / "config.json").is_file():
                 where = "--workdir must be on a file system that all share"
                 raise DataError(f"{workdir} is not the first process's; {where}")
-        yield
+        yield longer
 
 
 def check_space(workdir: Path, needed: int) -> None:
-    """Raises OSError before anything is written where the disk has less than `needed` bytes free."""
-    free = shutil.disk_usage(workdir).free
+    """Raises OSError before anything is written where the checkpoints' disk has less than `needed` bytes free."""
+    free = shutil.disk_usage(os.path.realpath(workdir / CHECKPOINTS)).free
     if free < needed:
         raise OSError(
             f"{workdir} has {free / 1e6:.0f} MB free and the checkpoints of this run need {needed / 1e6:.0f} MB; "

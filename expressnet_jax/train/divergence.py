@@ -9,7 +9,7 @@ from typing import Any
 
 from data_pipelines.common.errors import Failure
 from data_pipelines.common.text import counted
-from expressnet_jax.config import Config
+from expressnet_jax.config import Clock, Config, ConfigError
 
 #: Logged intervals in a row above the limit that end a run: one of them may be a batch that it gets over.
 PATIENCE = 3
@@ -24,6 +24,19 @@ class Diverged(Failure):
         self.since, self.why = since, why
 
 
+def check(config: Config, clock: Clock) -> None:
+    """Raises ConfigError where rolling back might find that no checkpoint from before a loss exploded is left.
+
+    One is written at most every `save_every`, and what an interval was is known at its end, `log_every` later.
+    """
+    unjudged = -(-clock.steps(config.log_every, "log_every") // clock.steps(config.save_every, "save_every"))
+    if config.recovery.rollbacks and config.keep <= unjudged:
+        raise ConfigError(
+            f"recovery.rollbacks needs keep of more than {unjudged} (it is {config.keep}): so many checkpoints may be "
+            "written before a loss that explodes is noticed (log_every / save_every)"
+        )
+
+
 @dataclasses.dataclass
 class Divergence:
     """Looks at what a run records; part of each checkpoint, and the same in all processes."""
@@ -31,16 +44,18 @@ class Divergence:
     since: int = 0  # the end of the last interval in which all was well
     bad: int = 0  # intervals above the limit since then
     loss: float = 0.0  # the mean of the last interval's steps; NaN where none of them was finite
+    row: int = 0  # steps without finite gradients that the last interval has ended with
 
     def interval(self, record: dict[str, Any], config: Config) -> None:
         """Raises Diverged where the run is lost by the record of an interval's steps."""
-        row, self.loss = record["nonfinite_in_a_row"], record["loss"]
-        if self._fine(config) and not row:
-            self.since, self.bad = record["step"], 0
-            return
-        self.bad += not self._fine(config)
-        if row >= config.optimizer.max_nonfinite:
-            last = f"in the last {counted(row, 'step')} before step {record['step']} ({record['nonfinite']} in all)"
+        self.row, self.loss = record["nonfinite_in_a_row"], record["loss"]
+        if not math.isnan(self.loss):  # else all steps were skipped, and nothing has changed
+            self.bad = 0 if self._fine(config) else self.bad + 1
+        if self._fine(config) and not self.row:
+            self.since = record["step"]
+        if self.row >= config.optimizer.max_nonfinite:
+            steps = counted(self.row, "step")
+            last = f"in the last {steps} before step {record['step']} ({record['nonfinite']} in all)"
             raise Diverged(f"gradients were not finite {last}", config, self.since)
         if self.bad >= PATIENCE:
             raise Diverged(f"{self._said(config)} at step {record['step']}", config, self.since)
@@ -55,7 +70,8 @@ class Divergence:
 
     def end(self, step: int, config: Config) -> None:
         """Raises Diverged where what came out of the last step is of no use."""
-        if not self._fine(config):
+        many = self.row >= min(config.optimizer.max_nonfinite, step)  # after few the weights are as they were
+        if self.bad or (math.isnan(self.loss) and many):
             raise Diverged(f"{self._said(config)} at the last step, {step}", config, self.since)
 
     def _fine(self, config: Config) -> bool:
@@ -65,3 +81,11 @@ class Divergence:
         if math.isnan(self.loss):
             return "no step had finite gradients"
         return f"the loss is {self.loss:.4g}, over {config.recovery.explosion:g} times that of guessing,"
+
+
+@dataclasses.dataclass(frozen=True)
+class RolledBack:
+    """What going back to earlier checkpoints has changed; part of each checkpoint since."""
+
+    times: int = 0
+    left_out: int = 0  # batches: step s takes that of position s + left_out

@@ -34,9 +34,10 @@ from expressnet_jax.runs import data as datas
 from expressnet_jax.runs import folder as run_folder
 from expressnet_jax.runs import restore, tracking
 from expressnet_jax.runs import state as states
+from expressnet_jax.train import divergence
 from expressnet_jax.train import step as steps
 from expressnet_jax.train import times as timing
-from expressnet_jax.train.divergence import Diverged, Divergence
+from expressnet_jax.train.divergence import Diverged, Divergence, RolledBack
 from expressnet_jax.train.early_stop import EarlyStop
 from expressnet_jax.train.progress import Interval, Progress
 from expressnet_jax.train.signals import Interrupted, Signals, WaitCutShort
@@ -73,12 +74,11 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None, track: 
             if not (workdir / "config.json").exists():
                 restore.initial_model(config)  # what does not fit is said before there is a folder
         clock = clock_of(config, data.examples)
+        divergence.check(config, clock)
         _announce(config, data, clock, mesh)
         if chosen != config.data.validation_split == "validation":
             say(f"validating on {data.validation.name}; --config.data.validation_split= holds out a part of train")
-        held.enter_context(run_folder.held(workdir, config, clock))
-        if distributed.is_first():
-            run_folder.remember_data_dir(workdir, prepare.root_of(data_dir))
+        longer = held.enter_context(run_folder.held(workdir, config, clock))
         manager = held.enter_context(Manager(workdir / run_folder.CHECKPOINTS, keep=config.keep))
         held.enter_context(jax.set_mesh(mesh))
         watchdog = held.enter_context(Watchdog(workdir, config.watchdog.seconds, times))
@@ -88,10 +88,11 @@ def train(config: Config, workdir: Path, *, data_dir: str | None = None, track: 
         distributed.agree("state of the run", {"data": data.fingerprint, "step": start})
         with distributed.together():
             if distributed.is_first():
-                run_folder.write_parameters(workdir, run.state.params)
                 if start < clock.total_steps:
                     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract))
-                    run_folder.check_space(workdir, size * (config.keep + 2))
+                    run_folder.check_space(workdir, size * max(1, config.keep + 2 - len(manager.steps())))
+                run_folder.settle(workdir, config, prepare.root_of(data_dir), longer)
+                run_folder.write_parameters(workdir, run.state.params)
         reason = ""
         while not reason:
             with run_folder.metrics(workdir, start, run.early.evaluated_step, run.track) as write, run.shown(start):
@@ -132,7 +133,7 @@ class Run:
     sums: steps.Metrics  # of the steps since the last record
     early: EarlyStop
     divergence: Divergence
-    rolled_back: "RolledBack"
+    rolled_back: RolledBack
     track: tracking.Write
     independent: bool  # seeds of the data's order; runs of before 2026-12 go on as they began
 
@@ -183,7 +184,7 @@ class Run:
             jax.block_until_ready(sent.popleft())
             self.watchdog.beat(step)
             batch = _drawn(batches, signals) if step < total else None
-            interrupted = signals.before(step)  # read once a step: what is skipped for it must also be made up for
+            interrupted = signals.before_step()  # read once a step: what is skipped for it must also be made up for
             reason = self._ending(step, interrupted)
             # Once for each due step, restarts included; a run asked to stop evaluates when it is started again.
             evaluate = _due(step, eval_every, total) and step > max(0, self.early.evaluated_step) and not interrupted
@@ -191,8 +192,9 @@ class Run:
                 with self.progress.pause(self.state):
                     self._write(pending)  # now, or a crash after the save would lose it
                     pending = None
-                    if evaluate or reason or not self.divergence.bad:  # else it could push out the last good one
-                        self._save(step, self._evaluate(step) if evaluate else None)
+                    found = self._evaluate(step) if evaluate else None
+                    if interrupted or not self.divergence.bad:  # else it could push out the last good one
+                        self._save(step, found)
                 reason = self._ending(step, interrupted)
             if interrupted:
                 with self.times.during("saving"):
@@ -274,6 +276,8 @@ class Run:
         """Everything as it was when the checkpoint of this step was saved; the times go on."""
         self.state = states.State(**self.manager.restore(step, self.abstract._asdict()))
         self.early = EarlyStop(**{**record["early_stop"], "patience": self.config.early_stop.patience})
+        if self.clock.steps(record["config"]["total"], "total") == step < self.clock.total_steps:
+            self.early.waited = 0  # it had finished before it could stop early, and goes on with a larger total
         self.divergence = Divergence(**record.get("divergence", {"since": step}))
         self.rolled_back = RolledBack(**record.get("rolled_back", {}))
         self.independent = record.get("independent_seeds", False)
@@ -306,6 +310,7 @@ class Run:
         began = time.monotonic()
         say("compiling the training step")
         hidden = not distributed.is_first()
+        self.watchdog.beat(compiling=True)
         with self.times.during("compilation"), texts.Progress("compiling", unit="", hidden=hidden):
             compiled = self.programs.step.lower(self.state, self.sums, batch).compile()
             self.watchdog.beat()
@@ -314,6 +319,7 @@ class Run:
         return compiled
 
     def _evaluate(self, step: int) -> dict[str, float]:
+        self.watchdog.beat(compiling=True)  # as the first one may
         with self.times.during("evaluation"):
             result = answers.evaluate(
                 self.config, self.programs.count, self.state, self.data.validation, self.mesh, each=self.watchdog.beat
@@ -365,14 +371,6 @@ class Run:
         for warning in warnings:
             say(warning)
         self.divergence.interval(record, self.config)
-
-
-@dataclasses.dataclass(frozen=True)
-class RolledBack:
-    """What going back to earlier checkpoints has changed; part of each checkpoint since."""
-
-    times: int = 0
-    left_out: int = 0  # batches: step s takes that of position s + left_out
 
 
 def _drawn(batches: Iterator[steps.Batch], signals: Signals) -> steps.Batch | None:

@@ -45,6 +45,7 @@ class Signals:
         self._at = 0.0  # time.monotonic() when it was, or when the processes agreed to stop
         self._several = distributed.several()
         self._waiting = False
+        self._asked = 0  # the same in all processes
 
     def __enter__(self) -> Self:
         numbers = (signal.SIGINT,) if self._several else _EXIT_CODES
@@ -63,9 +64,10 @@ class Signals:
         signal.set_wakeup_fd(self._fd_before)
         self._writer.close()
 
-    def before(self, step: int) -> int:
-        """The signal that asks to stop before this step, or 0; to be asked once for each step."""
-        asked = distributed.stop_agreed(step) if self._several else self.received
+    def before_step(self) -> int:
+        """The signal that asks to stop before the next step, or 0; to be asked once for each step."""
+        self._asked += 1
+        asked = distributed.stop_agreed(self._asked) if self._several else self.received
         self._at = self._at or (time.monotonic() if asked else 0.0)
         return asked
 

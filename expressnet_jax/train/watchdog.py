@@ -33,6 +33,7 @@ class Watchdog:
     def __init__(self, workdir: Path, seconds: float, times: Times) -> None:
         self._workdir, self._seconds, self._times = workdir, seconds, times
         self._step, self._told = 0, time.monotonic()
+        self._compiling = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -45,8 +46,12 @@ class Watchdog:
         self._thread.join()
         self._write("ended")
 
-    def beat(self, step: int | None = None) -> None:
-        """Tells that the main thread is not stuck: it has come to `step`, or on with what it does before that."""
+    def beat(self, step: int | None = None, *, compiling: bool = False) -> None:
+        """Tells that the main thread is not stuck: it has come to `step`, or on with what it does before that.
+
+        `compiling` tells that there may be a compilation before the next beat, which may take longer than all else.
+        """
+        self._compiling = compiling
         self._step, self._told = self._step if step is None else step, time.monotonic()
 
     def _watch(self) -> None:
@@ -58,7 +63,7 @@ class Watchdog:
             looked = time.monotonic()
             self._write(self._times.now)
             distributed.tell_where(f"step {self._step}, {self._times.now}")
-            patience = self._seconds * (_COMPILING if self._times.now == "compilation" else 1)
+            patience = self._seconds * (_COMPILING if self._compiling else 1)
             if time.monotonic() - self._told > patience:
                 self._end(patience)
 

@@ -140,9 +140,9 @@ def test_checkpoints_on_another_disk(whole, tmp_path, data_dir, capsys):
         shutil.move(workdir / "checkpoints", other)
         (workdir / "checkpoints").symlink_to(other)
         (other / "6" / "state").mkdir(parents=True)  # damaged
-        for step in (5, 8):  # 8 is saved at the signal, and replaced when it is evaluated
+        for start, step in ((4, 5), (5, 8)):  # 8 is saved at the signal, and replaced when it is evaluated
             with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-                patch.setattr(loop, "Signals", lambda step=step: SignalAt(step))
+                patch.setattr(loop, "Signals", lambda start=start, step=step: SignalAt(step, start))
                 loop.train(CONFIG, workdir, data_dir=str(data_dir))
         loop.train(CONFIG, workdir, data_dir=str(data_dir))
         assert weights(workdir) == weights(whole)
@@ -191,7 +191,7 @@ def test_data_that_were_prepared_anew_are_mentioned(whole, tmp_path, data_dir, m
             if fingerprint:
                 patch.setattr(loop.datas, "open_data", lambda *a: opened(*a)._replace(fingerprint="others"))
             with pytest.raises(Interrupted):
-                patch.setattr(loop, "Signals", lambda: SignalAt(5))
+                patch.setattr(loop, "Signals", lambda: SignalAt(5, 4))
                 loop.train(CONFIG, workdir, data_dir=str(data_dir))
         assert ("was prepared anew since this run began" in capsys.readouterr().err) == noted
         shutil.rmtree(workdir / "checkpoints" / "5")

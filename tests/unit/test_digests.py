@@ -1,10 +1,12 @@
 """Digests of a checkpoint that came from elsewhere: nothing outside is looked at, and nothing is waited for."""
 
+import errno
 import json
 import os
 
 import pytest
 
+from data_pipelines.common.errors import DataError
 from expressnet_jax.checkpoint import digests
 
 
@@ -38,6 +40,29 @@ def test_a_link_and_a_pipe_are_no_files(checkpoint):
     (checkpoint / "state").unlink()
     os.mkfifo(checkpoint / "state")
     assert digests.problem(checkpoint) == "state is no file"
+
+
+@pytest.mark.parametrize("name", ["record/digests.json", "record/metadata", "state"])
+def test_a_disk_that_does_not_answer_is_no_damage(checkpoint, monkeypatch, name):
+    if name == "record/metadata":
+        (checkpoint / "record" / "digests.json").unlink()
+        (checkpoint / name).write_text("{}")
+    path_open = type(checkpoint).open
+
+    def opened(path, *arguments, **settings):
+        if path == checkpoint / name:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return path_open(path, *arguments, **settings)
+
+    monkeypatch.setattr(type(checkpoint), "open", opened)
+    monkeypatch.setattr(type(checkpoint), "read_text", lambda path, **_: opened(path).read())
+    with pytest.raises(DataError, match=r"Stale file handle.*which is no damage"):
+        digests.problem(checkpoint)
+
+
+def test_a_folder_that_became_a_file_is_damage(checkpoint):
+    (checkpoint / "record" / "digests.json").write_text('{"state/weights": "0"}')
+    assert digests.problem(checkpoint) == "state/weights is missing"
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"state": 3}', '{"state": null}'])

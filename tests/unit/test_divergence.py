@@ -45,9 +45,31 @@ def test_a_validation_without_a_number_ends_a_run(loss):
 @pytest.mark.parametrize(("loss", "said"), [(math.nan, "no step had finite gradients"), (1e5, "the loss is 1e")])
 def test_a_last_interval_that_is_lost_is_no_success(loss, said):
     found = Divergence()
-    found.interval(record(4, loss, int(math.isnan(loss))), CONFIG)
+    found.interval(record(4, loss, 4 * math.isnan(loss)), CONFIG)
     with pytest.raises(Diverged, match=f"{said}.* at the last step, 4"):
         found.end(4, CONFIG)
+
+
+def test_skipped_steps_count_as_max_nonfinite_says_however_short_the_intervals():
+    found, most = Divergence(), CONFIG.optimizer.max_nonfinite
+    found.interval(record(1, 1.0), CONFIG)
+    for row in range(1, most):
+        found.interval(record(1 + row, math.nan, row), CONFIG)
+    assert found.bad == 0 and found.since == 1 and most > PATIENCE
+    found.end(most, CONFIG)  # few enough: the weights are those of step 1
+    with pytest.raises(Diverged):
+        found.interval(record(1 + most, math.nan, most), CONFIG)
+    with pytest.raises(Diverged, match="no step had finite gradients at the last step"):
+        found.end(1 + most, CONFIG)
+
+
+def test_intervals_that_explode_count_in_a_row():
+    found = Divergence()
+    for step, (loss, row) in enumerate([(2 * LIMIT, 0), (2 * LIMIT, 0), (1.0, 1), (2 * LIMIT, 0), (math.nan, 1)], 1):
+        found.interval(record(step, loss, row), CONFIG)
+    assert found.bad == 1 and found.since == 0
+    with pytest.raises(Diverged):
+        found.end(9, CONFIG)
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best():

@@ -2,6 +2,13 @@
 
 import collections
 import io
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +18,7 @@ from data_pipelines import loader, splits
 from data_pipelines.common.errors import DataError
 from data_pipelines.labels import EMOTIONS, SEVEN
 from data_pipelines.pictures import encode
+from tests.conftest import environment
 from tests.unit.test_splits import Records
 
 NAME = "synthetic_faces/tiny"
@@ -250,3 +258,44 @@ def test_batches_of_one_example_a_host(split, sampling):
     assert ones == [[i] for batch in whole for i in batch]
     hosts = [take(training_batches(split, 4, seed=3, sampling=sampling, host=h, hosts=4), 5) for h in range(4)]
     assert [[int(one[step]["index"][0]) for one in hosts] for step in range(5)] == whole
+
+
+def test_workers_leave_signals_to_the_process_that_they_read_for(split):
+    batches = training_batches(split, 16, seed=0, workers=1)
+    found = [next(batches)]
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT) * 2:  # as `timeout`, Ctrl-C and Slurm send to all of a job
+        os.kill(worker.pid, number)
+        found += [next(batches) for _ in range(8)]
+    assert worker.is_alive()
+    expected = take(training_batches(split, 16, seed=0), len(found))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a["index"], b["index"])
+    batches.close()  # Grain's, which ends it
+    assert not worker.is_alive()
+
+
+READS = """
+import os, sys
+from data_pipelines import loader, splits
+from data_pipelines.labels import EMOTIONS
+if __name__ == "__main__":
+    split = splits.open_split("synthetic_faces/tiny", "train", EMOTIONS, data_dir=sys.argv[1])
+    batches = loader.batches(loader.training_steps(split, 16, seed=0), 1)
+    next(batches)
+    import multiprocessing
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path, data_dir):
+    (tmp_path / "reads.py").write_text(READS)
+    settings = {"stdout": subprocess.PIPE, "text": True, "env": environment()}
+    process = subprocess.Popen([sys.executable, tmp_path / "reads.py", data_dir], **settings)
+    worker, deadline = int(process.stdout.readline()), time.monotonic() + 60
+    while Path(f"/proc/{worker}").exists() and "State:\tZ" not in Path(f"/proc/{worker}/status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert process.wait() == -9
+    process.stdout.close()
