@@ -118,6 +118,6 @@ def _own(options: Namespace) -> dict[str, Any]:
     arms = sweep.named(settings)
     more = len(settings) - len(arms)
     repeated = [{"arm": f"{more} settings", "why": "equal to another one"}] if more else []
-    if options.random and options.baseline is None:  # of random settings none is the one to compare with
+    if options.random:  # of random settings none is the one to compare with
         arms = {"unchanged": {}} | arms
     return {"question": "", "name": options.out.name, "baseline": None, "arms": arms, "left_out": repeated}

@@ -6,6 +6,7 @@ The run is read once (`inspection.read_run`); what was read goes down to the for
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,7 @@ def export(
     differently, CheckpointError; nothing is written then.
     """
     formats = _checked(formats, dtype, quantize)
+    out = out.absolute()  # the folder that we are in may be the one that is replaced
     _check_target(out, overwrite)
     runtime = web.runtime(onnxruntime_web) if "web" in formats else {}
     began = time.monotonic()
@@ -98,6 +100,8 @@ def export(
     network = _network(found, dtype, data)
     meta = _described(found, network, dtype, data) | {"run": facts(found, workdir, data_dir)}
     meta["calibration"] = temperature
+    if temperature and meta["run"]["validation"]:  # its loss is that of other probabilities
+        meta["run"]["validation"] = {key: value for key, value in meta["run"]["validation"].items() if key != "loss"}
     meta["faces"] = meta["run"]["data"].get("faces")
     with _staged(out) as folder:
         artifact.write_weights(folder / WEIGHTS, network.weights, dtype, artifact.about_weights(found.config))
@@ -129,7 +133,9 @@ def _checked(formats: Sequence[str], dtype: str, quantize: str | None) -> list[s
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
-    check_folder("--out", out.absolute().parent)
+    check_folder("--out", out.parent)
+    if os.path.ismount(out):
+        raise DataError(f"{out} is a disk of its own, which cannot be replaced as a whole; choose a folder in it")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
@@ -322,7 +328,7 @@ def _data(config: Config, data_dir: str | None) -> dict[str, Any]:
 @contextlib.contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place at the end, and is gone after a failure."""
-    part = out.absolute().with_name(f".{out.absolute().name}.part")
+    part = out.with_name(f".{out.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     busy = DataError(f"another process is exporting to {out}; wait for it, or choose another --out")
     with locked(part / ".lock", busy):
@@ -331,6 +337,6 @@ def _staged(out: Path) -> Iterator[Path]:
         try:
             folder.mkdir()
             yield folder
-            replace_folder(folder, out.absolute(), aside=part / "replaced")
+            replace_folder(folder, out, aside=part / "replaced")
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -175,4 +175,6 @@ def _setting(key: str, value: str) -> str:
         number = float(value)
     except ValueError:
         return shorten(value.strip("'"), _WIDEST)
+    if value.lstrip("-").isdigit():  # whole: a seed is no approximate number
+        return value
     return f"{number:g}{' s' if key.endswith('seconds') else ''}"

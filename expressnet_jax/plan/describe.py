@@ -5,7 +5,7 @@ from typing import Any
 
 from data_pipelines.common.tables import aligned
 from data_pipelines.common.text import counted
-from expressnet_jax.plan import gpu
+from expressnet_jax.plan import machines
 
 _ROWS = 12  # of a table of collectives; the rest is one line
 
@@ -70,8 +70,8 @@ def _memory(plan: dict[str, Any]) -> list[str]:
     lines += _table([(name, _bytes(size)) for name, size in [*memory["parts"].items(), ("total", total)]])
     if capacity := memory["capacity"]:
         lines[-1] += f"  {total / capacity:.0%} of {_bytes(capacity)}: {'fits' if memory['fits'] else 'DOES NOT FIT'}"
-    if plan["machine"]["platform"] == "gpu" and capacity and memory["fits"] and total > gpu.RESERVED * capacity:
-        lines[-1] += f" with XLA_PYTHON_CLIENT_MEM_FRACTION=.95: JAX takes {gpu.RESERVED:.0%} of it by itself"
+    if plan["machine"]["platform"] == "gpu" and capacity and memory["fits"]:
+        lines[-1] += _asks(total, capacity)
     if "refused" in memory:
         lines += [f"  the compiler refused it: {memory['refused']}"]
     elif "compiler" in memory:
@@ -79,6 +79,14 @@ def _memory(plan: dict[str, Any]) -> list[str]:
         share = f"{f'{kept / own:.0%}' if own else 'no part'} of the compiler's activations and buffers"
         lines += [f"  (from shapes alone: {_bytes(kept)} of activations are kept for gradients, {share})"]
     return lines
+
+
+def _asks(total: int, capacity: int) -> str:
+    """What a step that takes more of a GPU than JAX takes by itself asks for."""
+    if total <= capacity * machines.GPU_RESERVED / machines.GPU_MOST:
+        return ""
+    reserved = f"JAX takes {machines.GPU_RESERVED:.0%} of a GPU by itself"
+    return f" with XLA_PYTHON_CLIENT_MEM_FRACTION={machines.GPU_MOST:g}: {reserved}"
 
 
 def _arithmetic(plan: dict[str, Any]) -> list[str]:
@@ -144,7 +152,8 @@ def search(found: dict[str, Any]) -> str:
         return f"largest batch: not even the smallest fits in {_bytes(found['capacity'])} ({found['confirmed']})"
     tried = ", ".join(f"{one['batch_per_device']} ({'fits' if one['fits'] else 'no'})" for one in found["tried"])
     memory = f"{_bytes(found['total'])} of {_bytes(found['capacity'])} ({found['confirmed']}; tried {tried})"
-    return f"largest batch: {found['batch_per_device']:,} a device, {found['batch_size']:,} in all: {memory}"
+    asks = _asks(found["total"], found["capacity"]) if found["platform"] == "gpu" else ""
+    return f"largest batch: {found['batch_per_device']:,} a device, {found['batch_size']:,} in all: {memory}{asks}"
 
 
 def splits(found: dict[str, Any]) -> str:

@@ -19,17 +19,13 @@ from expressnet_jax.plan import machines
 COMPILER_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 NOT_KNOWN = (
     "not in the compiler's figures: which of cuDNN's algorithms a GPU would choose, their workspace and that of "
-    "Fourier transforms, and the programs' code"
+    "Fourier transforms, and the programs' code; and caches: a network whose values fit into one may be faster"
 )
 FROM_SHAPES = (
     "predicted: memory traffic and activations are the least that any program moves and the most that it keeps, times "
     "what they were in programs compiled for an H100 (docs/benchmarks.md): estimates, so the speed is no bound here"
 )
 PREDICTED = f"compiled instead of predicted where JAX's CUDA plugin is: {install('plan-cuda')}"
-
-
-#: The share of a GPU's memory that JAX takes for itself, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
-RESERVED = 0.75
 
 
 class _Target(NamedTuple):

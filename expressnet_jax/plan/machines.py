@@ -17,7 +17,7 @@ import jax
 from expressnet_jax.config import ConfigError
 from expressnet_jax.plan import hlo
 
-_GB, _GIB = 1e9, 1 << 30
+_GB, _MIB, _GIB = 1e9, 1 << 20, 1 << 30
 
 ASSUMPTIONS = (
     "every figure of a chip is its maker's peak; nothing is assumed to reach only a part of it: a bound, not a promise",
@@ -33,6 +33,11 @@ FROM_SHAPES = (
     "predicted: memory traffic is the least that any program needs (arrays kept for gradients written and read once, "
     "the weights and their gradients, the optimizer); the paper's network compiled for a v5e moves six times as much"
 )
+
+
+#: Shares of a GPU's memory: what JAX takes by itself, and the most that it can be told to take, beside what CUDA needs:
+#: XLA_PYTHON_CLIENT_MEM_FRACTION=.95.
+GPU_RESERVED, GPU_MOST = 0.75, 0.95
 
 
 class Chip(NamedTuple):
@@ -52,6 +57,11 @@ class Chip(NamedTuple):
     host: int  # chips of one host
     source: str
 
+    @property
+    def usable(self) -> float:
+        """Bytes of its memory that a program can be given."""
+        return self.memory * (GPU_MOST if self.platform == "gpu" else 1)
+
 
 def _tpu(name: str, kinds: tuple[str, ...], peak: float, memory: float, bandwidth: float, link: float, network: float,
          host: int, source: str) -> Chip:  # fmt: skip
@@ -64,9 +74,10 @@ def _tpu(name: str, kinds: tuple[str, ...], peak: float, memory: float, bandwidt
 
 def _gpu(name: str, kinds: tuple[str, ...], peaks: tuple[float, float, float], memory: float, bandwidth: float,
          link: float, network: float, source: str) -> Chip:  # fmt: skip
+    """`memory` in MiB, as the driver (nvidia-smi) shows it: more than the data sheet's GB, less than so many GiB."""
     bfloat16, tf32, float32 = peaks
     return Chip(
-        name, kinds, "gpu", bfloat16, tf32, "TF32", float32, memory * _GB, bandwidth * _GB, link * _GB, network * _GB,
+        name, kinds, "gpu", bfloat16, tf32, "TF32", float32, memory * _MIB, bandwidth * _GB, link * _GB, network * _GB,
         8, source,
     )  # fmt: skip
 
@@ -81,22 +92,22 @@ CHIPS = (
          f"{_CLOUD}/v5p: 459 TFLOP/s, 95 GB, 2,765 GB/s, ICI 4,800 Gbit/s, network 50 Gbit/s a chip"),
     _tpu("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32, 1638, 400, 12.5, 8,
          f"{_CLOUD}/v6e: 918 TFLOP/s, 32 GB, 1,638 GB/s, ICI 3,200 Gbit/s; network 25.6 Tbit/s for 256 chips"),
-    _gpu("h200", ("NVIDIA H200",), (989e12, 494e12, 67e12), 141, 4800, 450, 50,
+    _gpu("h200", ("NVIDIA H200",), (989e12, 494e12, 67e12), 143771, 4800, 450, 50,
          "NVIDIA's data sheet of the H200 SXM: 989 (TF32 494, float32 67) TFLOP/s, 141 GB, 4.8 TB/s, NVLink 900 GB/s "
          "both ways; network as in a DGX H200: 400 Gbit/s a GPU"),
-    _gpu("h100", ("NVIDIA H100 80GB HBM3",), (989e12, 494e12, 67e12), 80, 3350, 450, 50,
+    _gpu("h100", ("NVIDIA H100 80GB HBM3",), (989e12, 494e12, 67e12), 81559, 3350, 450, 50,
          "NVIDIA's data sheet of the H100 SXM: 989 (TF32 494, float32 67) TFLOP/s, 80 GB, 3.35 TB/s, NVLink 900 GB/s "
          "both ways; network as in a DGX H100: 400 Gbit/s a GPU"),
-    _gpu("a100", ("NVIDIA A100-SXM4-80GB",), (312e12, 156e12, 19.5e12), 80, 2039, 300, 25,
+    _gpu("a100", ("NVIDIA A100-SXM4-80GB",), (312e12, 156e12, 19.5e12), 81920, 2039, 300, 25,
          "NVIDIA's data sheet of the A100 SXM 80 GB: 312 (TF32 156, float32 19.5) TFLOP/s, 80 GB, 2.0 TB/s, NVLink "
          "600 GB/s both ways; network as in a DGX A100: 200 Gbit/s a GPU"),
-    _gpu("b200", ("NVIDIA B200",), (2250e12, 1100e12, 75e12), 180, 8000, 900, 50,
+    _gpu("b200", ("NVIDIA B200",), (2250e12, 1100e12, 75e12), 183359, 8000, 900, 50,
          "NVIDIA's data sheet of the DGX B200: 2,250 (TF32 1,100, float32 75) TFLOP/s a GPU, 180 GB, 8 TB/s, NVLink "
          "1,800 GB/s both ways, network 400 Gbit/s a GPU"),
-    _gpu("l4", ("NVIDIA L4",), (121e12, 60e12, 30.3e12), 24, 300, 32, 1.5625,
+    _gpu("l4", ("NVIDIA L4",), (121e12, 60e12, 30.3e12), 23034, 300, 32, 1.5625,
          "NVIDIA's data sheet of the L4: 121 (TF32 60, float32 30.3) TFLOP/s, 24 GB, 300 GB/s, PCIe 64 GB/s both ways; "
          "assumed: 12.5 Gbit/s of network a GPU, as a host of eight has in a cloud"),
-    _gpu("rtx4090", ("NVIDIA GeForce RTX 4090",), (165e12, 82.6e12, 82.6e12), 24, 1008, 32, 1.25,
+    _gpu("rtx4090", ("NVIDIA GeForce RTX 4090",), (165e12, 82.6e12, 82.6e12), 24564, 1008, 32, 1.25,
          "NVIDIA's paper on the Ada architecture: 165 (TF32 82.6, float32 82.6) TFLOP/s with float32 sums, 24 GB, "
          "1,008 GB/s; PCIe 64 GB/s both ways; assumed: hosts of eight, 10 Gbit/s of network a GPU"),
 )  # fmt: skip

@@ -36,7 +36,7 @@ def largest_batch(
     if machine.chip is None:
         raise ConfigError("--search needs the memory of a chip: it goes with --topology or --gpus, not with --cpus")
     data, expert = meshes.sizes(config, machine.chips)
-    chips, capacity, tried = data * expert, int(machine.chip.memory), []
+    chips, capacity, tried = data * expert, int(machine.chip.usable), []
     group = config.model.batchnorm_group or 1  # divides what all devices together have of one part of the batch
     unit = config.optimizer.accumulate * group // math.gcd(group, chips)  # a device's batch is a multiple of it
 
@@ -60,6 +60,7 @@ def largest_batch(
     best = _search(needed, unit, max(unit, config.batch_size // chips // unit * unit), lambda: capacity)
     return {
         "batch_per_device": best, "batch_size": best * chips, "capacity": capacity, "tried": tried,
+        "platform": machine.platform,
         "total": next((one["total"] for one in tried if one["batch_per_device"] == best), None),
         "confirmed": "by compiling" if devices is not None else "by the model alone, nothing was compiled",
     }  # fmt: skip

@@ -224,9 +224,9 @@ def predicted(config: Config, machine: machines.Machine, data: int, expert: int)
 
 
 def _memory(parts: dict[str, int], machine: machines.Machine) -> dict[str, Any]:
-    """`parts` with their `total`, a device's `capacity` and whether the one `fits` in the other."""
+    """`parts` with their `total`, a device's `capacity` for programs and whether the one `fits` in the other."""
     total = sum(parts.values())
-    capacity = None if machine.chip is None else int(machine.chip.memory)
+    capacity = None if machine.chip is None else int(machine.chip.usable)
     return {"parts": parts, "total": total, "capacity": capacity, "fits": capacity is None or total <= capacity}
 
 

@@ -249,5 +249,5 @@ def _whole_batch(config: Config, stats: Any) -> Iterator[_Row]:
     numbers = 2 + layers * (3 * e + 1 + e * classes)
     yield "metrics", "all-reduce", meshes.AXES, turns * numbers * _FLOAT, turns * (2 + 5 * layers)
     if config.augment.mixup:
-        numbers = 3 * config.model.image_size**2 + classes
+        numbers = config.data.channels * config.model.image_size**2 + classes
         yield "mixup", "collective-permute", meshes.AXES, numbers * _FLOAT, 2

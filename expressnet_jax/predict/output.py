@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import csv
+import fnmatch
 import io
 import itertools
 import math
@@ -130,8 +131,15 @@ def _check_draw(draw: Path, paths: Iterable[str]) -> None:
     for text in paths:
         path = Path(text).expanduser()
         root = predict_inputs.root_of(path).resolve()
-        if target == root or (path.is_dir() and root in target.parents):
+        within = root in target.parents and (path.is_dir() or _reaches(path, root, target))
+        if target == root or within:
             raise DataError(f"--draw {draw} is among the pictures of {text}; choose a folder of its own")
+
+
+def _reaches(pattern: Path, root: Path, target: Path) -> bool:
+    """Whether a pattern below `root` can find what lies in a folder below it."""
+    parts = pattern.absolute().parts[len(root.parts) :]
+    return "**" in parts or (bool(parts) and fnmatch.fnmatch(target.relative_to(root).parts[0], parts[0]))
 
 
 class _Summary:

@@ -242,6 +242,8 @@ def _inputs(images: Any, every: int) -> Iterator[Input]:
     if every < 1:
         raise PredictError(f"one frame of every {every}; give 1 or more")
     single = isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    if not single and not isinstance(images, Iterable):
+        raise PredictError(f"a {type(images).__name__} is no picture; give paths, PIL pictures or arrays")
     for image in [images] if single else images:
         if isinstance(image, (str, os.PathLike)):
             yield from predict_inputs.open_found(predict_inputs.find(image), every)

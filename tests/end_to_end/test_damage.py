@@ -39,10 +39,12 @@ def damage(folder, rng):
 
 
 def run(workdir, data_dir):
-    """A run with checkpoints at steps 4 and 8, and an artifact of it."""
+    """A run with checkpoints at steps 4 and 8, and an artifact of it, in what was the folder that the process is in."""
     loop.train(CONFIG, workdir, data_dir=str(data_dir))
-    from_run.export(workdir, ["safetensors"], workdir.with_name("artifact"), ema=True, dtype="float32", step=None,
-                    quantize=None, data_dir=str(data_dir), overwrite=False, calibrated=False)  # fmt: skip
+    (out := workdir.with_name("artifact")).mkdir()
+    with contextlib.chdir(out):
+        from_run.export(workdir, ["safetensors"], Path("."), ema=True, dtype="float32", step=None, quantize=None,
+                        data_dir=str(data_dir), overwrite=False, calibrated=False)  # fmt: skip
 
 
 def newest(checkpoints, abstract):

@@ -34,7 +34,11 @@ def test_gpus_that_are_not_here_are_compiled_for(for_gpus):
     own, memory = found["memory"]["compiler"], found["memory"]
     assert found["kind"] == "compiled, not run" and found["config"]["batch_per_device"] == 128
     assert memory["total"] == own["argument"] + own["output"] - own["alias"] + own["temp"] + own["code"]
-    assert memory["total"] == sum(memory["parts"].values()) and memory["fits"] and memory["capacity"] == 80e9
+    assert (
+        memory["total"] == sum(memory["parts"].values())
+        and memory["fits"]
+        and memory["capacity"] == int(0.95 * 81559 * 2**20)
+    )
     assert 0 < found["bound"]["step_ms"]["overlapped"] <= found["bound"]["step_ms"]["not_overlapped"]
     assert said.splitlines()[0].startswith("predicted: ")  # and no word of a driver before it
     assert "cuDNN's algorithms" in said and "cuda drivers" not in said and "Traceback" not in said

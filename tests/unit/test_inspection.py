@@ -42,6 +42,11 @@ def test_an_array_of_another_shape_is_listed_once_and_under_its_own_key():
     assert "1 array only in the first, such as resnet/conv1" in text
 
 
+def test_whole_numbers_are_shown_whole():
+    assert [inspection._setting("seed", text) for text in ("20261130", "20261131")] == ["20261130", "20261131"]
+    assert inspection._setting("optimizer.learning_rate", "0.0020000000000001") == "0.002"
+
+
 def test_equal_networks_differ_in_nothing():
     config = config_files.load(TINY)
     first, second = (model(config, "a", head_bias=np.zeros(3, np.float32)) for _ in range(2))

@@ -331,6 +331,8 @@ def test_what_is_no_picture_at_all_is_refused(model, artifact, tmp_path):
     for wrong in ([np.zeros((4, 4), np.float32)], [None], [b"x"], [[pictures(1)[0]]]):
         with pytest.raises(predict.PredictError):
             model.predict(wrong)
+    with pytest.raises(predict.PredictError, match="a NoneType is no picture"):  # as cv2.imread gives for no file
+        model.predict(None)
     assert model.predict([]) == []
     with pytest.raises(predict.PredictError, match="batch of 0"):
         predict.load(artifact, batch_size=0)

@@ -135,6 +135,12 @@ def test_nothing_is_drawn_over_what_is_there(tmp_path, capsys):
     for path in (inputs / "a.jpg", inputs / "*.jpg"):
         with pytest.raises(DataError, match="folder of its own"):
             predict_output.run(Told(), [str(path)], draw=inputs)
+    for pattern, refused in (("**/*.jpg", True), ("*", True), ("dr*/*.jpg", True), ("*.jpg", False)):
+        if refused:
+            with pytest.raises(DataError, match="folder of its own"):
+                predict_output.run(Told(), [str(inputs / pattern)], draw=inputs / "drawn")
+        else:
+            assert predict_output.run(Told(answered("a")), [str(inputs / pattern)], draw=inputs / "drawn") == 0
     with pytest.raises(predict.PredictError, match="every 0"):
         predict_output.run(Told(), [], every=0)
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from expressnet_jax import cli
 from expressnet_jax.ablation import sweep
+from expressnet_jax.commands import ablate
 from expressnet_jax.config import ConfigError
 from tests.conftest import TINY
 
@@ -128,3 +130,12 @@ def test_a_study_file_of_ones_own_and_its_mistakes(tmp_path):
             sweep.ready_made(str(path))
     with pytest.raises(ConfigError, match="no study 'missing'"):
         sweep.ready_made("missing")
+
+
+def test_random_draws_keep_the_unchanged_config_whatever_they_are_compared_with(tmp_path):
+    words = ["ablate", f"--config={TINY}", "--sweep", "seed=log:1e-3:1", "--random", "3", "--out", str(tmp_path)]
+    sets = []
+    for more in ([], ["--baseline", "unchanged"]):
+        options = cli.parser().parse_args([*words, *more])
+        sets.append(list(ablate._own(options)["arms"]))
+    assert sets[0] == sets[1] and sets[0][0] == "unchanged" and len(sets[0]) == 4
