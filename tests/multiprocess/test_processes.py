@@ -95,6 +95,11 @@ def test_sigterm_stops_both_at_one_step_and_nothing_is_lost(program, killed, tmp
     run.terminate()
     _, screen = run.communicate(timeout=300)
     assert run.returncode == 75 and "stopped by SIGTERM with everything saved at step" in screen, screen
+    run = launch(program, *command)  # and in start-up, which JAX alone would not hear
+    assert any("devices in all" in line for line in run.stderr)
+    run.terminate()
+    _, screen = run.communicate(timeout=300)
+    assert run.returncode == 75 and "stopped by SIGTERM with everything saved at step" in screen, screen
     assert "going on from step" in finished(launch(program, *command))[1]
     digests = [
         json.loads(expressnet("inspect", folder, "--json").stdout)["digest"] for folder in (tmp_path / "run", killed[0])

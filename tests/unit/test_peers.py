@@ -77,6 +77,16 @@ def test_the_first_one_knows_where_the_others_are(job):
     assert sorted(told.strip().split("; ")) == [f"{NAMES[1]}: step 99, data", f"{NAMES[2]}: step 98, data"]
 
 
+def test_a_job_that_is_suspended_as_a_whole_goes_on(job):
+    for signal_, seconds in ((signal.SIGSTOP, 5), (signal.SIGCONT, 4)):  # twice their patience
+        for process in job:
+            process.send_signal(signal_)
+        time.sleep(seconds)
+    assert [process.poll() for process in job] == [None] * 3
+    job[1].kill()
+    assert [process.wait(30) for process in (job[0], job[2])] == [75, 75]
+
+
 def test_nobody_minds_one_that_has_said_goodbye(job):
     job[1].stdin.write("goodbye\n")
     job[1].stdin.flush()

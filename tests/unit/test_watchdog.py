@@ -32,7 +32,7 @@ from expressnet_jax.train.times import Times
 from expressnet_jax.train.watchdog import Watchdog
 times = Times()
 with Watchdog(Path(sys.argv[1]), 1.5, times) as watchdog:
-    watchdog.beat(0)
+    watchdog.beat(0, compiling=True)
     times.switch("compilation")
     time.sleep(float(sys.argv[2]))
     watchdog.beat()
