@@ -14,14 +14,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from data_pipelines.common.text import say
 from expressnet_jax.parallel import ending
 
 #: Seconds of silence after which a process counts as gone.
 PATIENCE = 20.0
-_MOMENT = 2.0  # seconds between noticing that another process is gone, and the end of this one
 _CONNECT = 5.0  # seconds for each address of the first process
 _HERE, _BYE, _LOST, _END = b".", b"b", b"L", b"\n"
 _TOKEN = 32  # characters
@@ -95,7 +93,7 @@ class Peers:
         for kind, words in ((message[:1], message[1:].decode(errors="replace")) for message in messages):
             if kind == _LOST:  # the first process has found one that is gone, and ends like this one
                 say(words)
-                _end()
+                ending.end_now(ending.AGAIN)
             line.leaving = line.leaving or kind == _BYE
             line.where = words if kind == _HERE else line.where
         if found:
@@ -117,13 +115,7 @@ class Peers:
         if self._first:
             self._tell(_LOST + text.encode())
         say(text)
-        _end()
-
-
-def _end() -> NoReturn:
-    """Ends this process after a moment, so that whatever started the job hears first how the other one has ended."""
-    time.sleep(_MOMENT)
-    ending.end_now(ending.AGAIN)
+        ending.end_now(ending.AGAIN)  # before JAX notices too, and ends this process in its own way
 
 
 class Listener:
