@@ -72,7 +72,7 @@ class Peers:
             before, now = now, time.monotonic()
             if now - before > 2 * pause:  # this process stood still, as in a suspended job, whose others stood, too
                 for line in self._lines:
-                    line.heard += now - before
+                    line.heard = now
             if now - told >= pause:
                 self._tell(_HERE + self.where.encode())
                 told = now

@@ -74,7 +74,7 @@ def _tpu(name: str, kinds: tuple[str, ...], peak: float, memory: float, bandwidt
 
 def _gpu(name: str, kinds: tuple[str, ...], peaks: tuple[float, float, float], memory: float, bandwidth: float,
          link: float, network: float, source: str) -> Chip:  # fmt: skip
-    """`memory` in MiB, as the driver (nvidia-smi) shows it: more than the data sheet's GB, less than so many GiB."""
+    """`memory` in MiB, as the driver (nvidia-smi) shows it, and not the data sheet's GB, which are fewer bytes."""
     bfloat16, tf32, float32 = peaks
     return Chip(
         name, kinds, "gpu", bfloat16, tf32, "TF32", float32, memory * _MIB, bandwidth * _GB, link * _GB, network * _GB,

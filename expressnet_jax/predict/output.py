@@ -130,16 +130,16 @@ def _check_draw(draw: Path, paths: Iterable[str]) -> None:
     target = draw.resolve()
     for text in paths:
         path = Path(text).expanduser()
-        root = predict_inputs.root_of(path).resolve()
-        within = root in target.parents and (path.is_dir() or _reaches(path, root, target))
+        found = predict_inputs.root_of(path)
+        root, below = found.resolve(), path.parts[len(found.parts) :]  # of a pattern, what is matched in that folder
+        within = root in target.parents and (path.is_dir() or _reaches(below, target.relative_to(root).parts))
         if target == root or within:
             raise DataError(f"--draw {draw} is among the pictures of {text}; choose a folder of its own")
 
 
-def _reaches(pattern: Path, root: Path, target: Path) -> bool:
-    """Whether a pattern below `root` can find what lies in a folder below it."""
-    parts = pattern.absolute().parts[len(root.parts) :]
-    return "**" in parts or (bool(parts) and fnmatch.fnmatch(target.relative_to(root).parts[0], parts[0]))
+def _reaches(pattern: Sequence[str], folder: Sequence[str]) -> bool:
+    """Whether a pattern can find what lies in a folder, both as their parts below the same one."""
+    return "**" in pattern or (bool(pattern) and fnmatch.fnmatch(folder[0], pattern[0]))
 
 
 class _Summary:
